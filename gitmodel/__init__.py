@@ -1,0 +1,28 @@
+"""gitmodel: Git is the model registry. Names are exported lazily, so that importing this costs nothing."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gitmodel.errors import GitmodelError as GitmodelError
+    from gitmodel.workflows.check import check_compat as check_compat
+    from gitmodel.workflows.load import load as load
+    from gitmodel.workflows.save import save as save
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "GitmodelError": "gitmodel.errors",
+    "check_compat": "gitmodel.workflows.check",
+    "load": "gitmodel.workflows.load",
+    "save": "gitmodel.workflows.save",
+}
+__all__ = ["GitmodelError", "__version__", "check_compat", "load", "save"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORTS:
+        return getattr(import_module(_EXPORTS[name]), name)
+    raise AttributeError(f"module 'gitmodel' has no attribute {name!r}")

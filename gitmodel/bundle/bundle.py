@@ -1,0 +1,82 @@
+"""A bundle: one model at one revision, its small files parsed, its weights only named."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from gitmodel.bundle import yamlio
+from gitmodel.bundle.card import Card
+from gitmodel.bundle.folder import Folder
+from gitmodel.bundle.lock import Lock
+from gitmodel.bundle.signature import Signature, Signatures
+from gitmodel.errors import GitmodelError
+
+CARD, SIGNATURE, PARAMS, METRICS, LOCK = "model.yaml", "signature.yaml", "params.yaml", "metrics.yaml", "weights.lock"
+WEIGHTS, GOLDEN, ASSETS, LABELS = "weights", "golden", "assets", "assets/labels.txt"
+ONNX_VIEW, HDF5_VIEW = "model.onnx", "weights.h5"
+
+
+class NoBundle(GitmodelError):
+    """There is no model where a bundle was asked for."""
+
+    code = "no-bundle"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """``label`` is how messages name it (``fraud@v1.2.0``); ``commit`` is empty for the working tree; ``file`` is
+    set for a bare model file, which has no lock."""
+
+    name: str
+    label: str
+    folder: Folder = field(repr=False, compare=False)
+    commit: str = ""
+    file: Path | None = None
+
+    def _text(self, path: str) -> bytes:
+        data = self.folder.read(path)
+        if data is None:
+            raise NoBundle(f"{self.label} has no {path}", hint="save the model again")
+        return data
+
+    @cached_property
+    def card(self) -> Card:
+        return Card.from_yaml(self._text(CARD), f"{self.label}: {CARD}")
+
+    @cached_property
+    def signatures(self) -> Signatures:
+        return Signatures.from_yaml(self._text(SIGNATURE), f"{self.label}: {SIGNATURE}")
+
+    @property
+    def signature(self) -> Signature | None:
+        """The one the card declares; None for a checkpoint without a graph."""
+        return self.signatures.by_name.get(self.card.signature)
+
+    @cached_property
+    def lock(self) -> Lock:
+        return Lock.from_text(self._text(LOCK), f"{self.label}: {LOCK}")
+
+    @cached_property
+    def params(self) -> dict[str, Any]:
+        return yamlio.load_mapping(self.folder.read(PARAMS) or b"", f"{self.label}: {PARAMS}")
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        return yamlio.load_mapping(self.folder.read(METRICS) or b"", f"{self.label}: {METRICS}")
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """Class names, one per line of ``assets/labels.txt``; empty when there are none."""
+        return (self.folder.read(LABELS) or b"").decode(errors="replace").splitlines()
+
+    def golden_paths(self) -> list[str]:
+        return self.folder.files(GOLDEN)
+
+    def servable(self) -> bool:
+        """True when it has an ONNX graph; a checkpoint saved from HDF5 alone has none."""
+        if self.file is not None:
+            return self.signature is not None
+        return self.lock.file(ONNX_VIEW) is not None

@@ -1,0 +1,115 @@
+"""The model card, ``model.yaml``: what the model is and by which measure its changes are judged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from gitmodel.bundle import yamlio
+from gitmodel.bundle.signature import DEFAULT
+
+SCHEMA_VERSION = 1
+#: Relative and absolute tolerance by dtype; everything not named here must be exactly equal.
+DEFAULT_TOLERANCES: dict[str, tuple[float, float]] = {
+    "float32": (1e-3, 1e-5),
+    "float64": (1e-7, 1e-7),
+    "float16": (1e-2, 1e-3),
+    "bfloat16": (1.6e-2, 1e-2),
+}
+DEFAULT_AGREEMENT = 0.9
+
+
+@dataclass(frozen=True)
+class Gates:
+    """Thresholds of the golden replay.
+
+    ``tolerance`` maps an output's name (or ``"*"``) to (rtol, atol). ``agreement`` is the share of rows, 0 to 1,
+    whose decision (top-1 class, or exact value of a discrete output) must stay for a drift to count as minor.
+    """
+
+    tolerance: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    agreement: float = DEFAULT_AGREEMENT
+
+    def tolerance_for(self, output: str, dtype: str) -> tuple[float, float]:
+        """(rtol, atol) for one output; the default of its dtype when the card says nothing."""
+        named = self.tolerance.get(output) or self.tolerance.get("*")
+        return named or DEFAULT_TOLERANCES.get(dtype, (0.0, 0.0))
+
+    def to_dict(self) -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        if self.tolerance:
+            out["tolerance"] = {name: {"rtol": r, "atol": a} for name, (r, a) in self.tolerance.items()}
+        if self.agreement != DEFAULT_AGREEMENT:
+            out["agreement"] = self.agreement
+        return out
+
+    @classmethod
+    def from_dict(cls, value: Any, where: str) -> Gates:
+        """Raises InvalidYaml."""
+        if not isinstance(value, dict):
+            raise yamlio.InvalidYaml(f"{where} must be a mapping", hint="such as {agreement: 0.95}")
+        yamlio.check_keys(value, {"tolerance", "agreement"}, where)
+        tolerance: dict[str, tuple[float, float]] = {}
+        named = value.get("tolerance", {})
+        if not isinstance(named, dict):
+            raise yamlio.InvalidYaml(f"{where}.tolerance must be a mapping", hint='such as {"*": {rtol: 1e-3, atol: 1e-5}}')
+        for name, pair in named.items():
+            here = f"{where}.tolerance.{name}"
+            if not isinstance(pair, dict):
+                raise yamlio.InvalidYaml(f"{here} must be a mapping", hint="such as {rtol: 1e-3, atol: 1e-5}")
+            yamlio.check_keys(pair, {"rtol", "atol"}, here)
+            rtol, atol = (yamlio.finite(pair.get(key, 0.0), f"{here}.{key}") for key in ("rtol", "atol"))
+            if rtol < 0 or atol < 0:
+                raise yamlio.InvalidYaml(f"{here} is negative", hint="a tolerance is 0 or more")
+            tolerance[str(name)] = (rtol, atol)
+        agreement = yamlio.finite(value.get("agreement", DEFAULT_AGREEMENT), f"{where}.agreement")
+        if not 0 <= agreement <= 1:
+            raise yamlio.InvalidYaml(f"{where}.agreement is {agreement}", hint="it is a share between 0 and 1")
+        return cls(tolerance, agreement)
+
+
+_TEXT_KEYS = ("name", "description", "format", "framework", "licence", "signature")
+_KEYS = frozenset({"schema_version", "gates", *_TEXT_KEYS})
+
+
+@dataclass(frozen=True)
+class Card:
+    """``model.yaml``. ``format`` is the kind of file it was saved from; ``signature`` the one clients get by default."""
+
+    name: str
+    description: str = ""
+    format: str = ""
+    framework: str = ""
+    licence: str = ""
+    signature: str = DEFAULT
+    gates: Gates = field(default_factory=Gates)
+
+    def with_source(self, source_format: str, framework: str) -> Card:
+        """The card after saving from another kind of file; what a person wrote stays."""
+        return replace(self, format=source_format, framework=framework or self.framework)
+
+    def described(self, text: str) -> Card:
+        return replace(self, description=text)
+
+    def to_yaml(self) -> str:
+        out: dict[str, Any] = {"schema_version": SCHEMA_VERSION}
+        out |= {key: getattr(self, key) for key in _TEXT_KEYS if getattr(self, key)}
+        if gates := self.gates.to_dict():
+            out["gates"] = gates
+        return yamlio.dump(out)
+
+    @classmethod
+    def from_yaml(cls, data: bytes | str, where: str) -> Card:
+        """Raises InvalidYaml."""
+        value = yamlio.load_mapping(data, where)
+        yamlio.check_keys(value, _KEYS, where)
+        if value.get("schema_version") != SCHEMA_VERSION:
+            raise yamlio.InvalidYaml(f"{where} has schema_version {value.get('schema_version')!r}", hint=f"this gitmodel reads {SCHEMA_VERSION}")
+        texts: dict[str, str] = {}
+        for key in _TEXT_KEYS:
+            text = value.get(key, DEFAULT if key == "signature" else "")
+            if not isinstance(text, str):
+                raise yamlio.InvalidYaml(f"{where}: {key} must be text, not {text!r}", hint="quote it")
+            texts[key] = text
+        return cls(**texts, gates=Gates.from_dict(value.get("gates", {}), f"{where}: gates"))

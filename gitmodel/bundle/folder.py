@@ -1,0 +1,50 @@
+"""Where a bundle's files are read from: a folder on disk here, a Git tree in git.py; both answer the same calls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+
+class Folder(Protocol):
+    """Read-only files below one root; paths are relative, with '/'."""
+
+    def read(self, path: str) -> bytes | None:
+        """The file's bytes, or None when there is no such file."""
+        ...
+
+    def files(self, prefix: str = "") -> list[str]:
+        """Sorted paths of all files below ``prefix``."""
+        ...
+
+
+class DiskFolder:
+    """A folder of the file system. Symbolic links are not followed: a bundle holds plain files."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def read(self, path: str) -> bytes | None:
+        target = self.root / path
+        if target.is_symlink() or not target.is_file():
+            return None
+        return target.read_bytes()
+
+    def files(self, prefix: str = "") -> list[str]:
+        start = self.root / prefix
+        found = (p for p in start.rglob("*") if p.is_file() and not p.is_symlink())
+        return sorted(p.relative_to(self.root).as_posix() for p in found)
+
+
+class MemoryFolder:
+    """Files held in memory, for what is no bundle on disk (a bare model file)."""
+
+    def __init__(self, contents: Mapping[str, bytes]) -> None:
+        self._contents = contents
+
+    def read(self, path: str) -> bytes | None:
+        return self._contents.get(path)
+
+    def files(self, prefix: str = "") -> list[str]:
+        return sorted(path for path in self._contents if path.startswith(f"{prefix}/") or not prefix)

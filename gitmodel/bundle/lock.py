@@ -1,0 +1,147 @@
+"""``weights.lock``: the trusted list of tensors and files of a bundle, one sorted line each, made to be read in a diff.
+
+    # gitmodel weights.lock v1
+    tensor <name> <dtype> <shape> <sha256 of its bytes> <file>
+    file <path> <size> <sha256> <md5>
+
+White space, control characters and backslashes in names stand as ``\\uXXXX``. Paths are relative to ``weights/``. A tensor's sha256
+is that of its little-endian row-major bytes, so it names the values whatever file they stand in. md5 is only the
+address under which DVC keeps the file; sha256 and size are what is believed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import PurePosixPath
+
+from gitmodel.errors import GitmodelError
+
+HEADER = "# gitmodel weights.lock v1"
+MAX_BYTES = 64 << 20
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_MD5 = re.compile(r"[0-9a-f]{32}")
+_UNSAFE = re.compile(r"[\s\\\x00-\x20\x7f-\x9f]")
+_ESCAPED = re.compile(r"\\u([0-9a-f]{4})")
+
+
+class InvalidLock(GitmodelError):
+    """A ``weights.lock`` that was not written by gitmodel, or was damaged since."""
+
+    code = "invalid-lock"
+
+
+@dataclass(frozen=True, order=True)
+class TensorEntry:
+    """``shape`` in elements; ``file`` is where its bytes stand, relative to ``weights/``."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    sha256: str
+    file: str
+
+    def line(self) -> str:
+        shape = "x".join(map(str, self.shape)) or "scalar"
+        return f"tensor {_escape(self.name)} {self.dtype} {shape} {self.sha256} {_escape(self.file)}"
+
+
+@dataclass(frozen=True, order=True)
+class FileEntry:
+    """``size`` in bytes."""
+
+    path: str
+    size: int
+    sha256: str
+    md5: str
+
+    def line(self) -> str:
+        return f"file {_escape(self.path)} {self.size} {self.sha256} {self.md5}"
+
+
+@dataclass(frozen=True)
+class Lock:
+    """Entries sorted by name and path; see the module for the format."""
+
+    tensors: tuple[TensorEntry, ...]
+    files: tuple[FileEntry, ...]
+
+    @classmethod
+    def of(cls, tensors: Iterable[TensorEntry], files: Iterable[FileEntry]) -> Lock:
+        return cls(tuple(sorted(tensors)), tuple(sorted(files)))
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of the lock's own text: one name for exactly these files."""
+        return hashlib.sha256(self.to_text().encode()).hexdigest()
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files together."""
+        return sum(entry.size for entry in self.files)
+
+    def file(self, path: str) -> FileEntry | None:
+        return next((entry for entry in self.files if entry.path == path), None)
+
+    def to_text(self) -> str:
+        return "\n".join([HEADER, *(t.line() for t in self.tensors), *(f.line() for f in self.files)]) + "\n"
+
+    @classmethod
+    def from_text(cls, data: bytes | str, where: str) -> Lock:
+        """Raises InvalidLock; a path that leaves ``weights/`` is refused here, before anybody can open it."""
+        if len(data) > MAX_BYTES:
+            raise InvalidLock(f"{where} has {len(data)} bytes", hint=f"at most {MAX_BYTES} are read")
+        try:
+            lines = (data if isinstance(data, str) else data.decode()).splitlines()
+        except UnicodeDecodeError:
+            raise InvalidLock(f"{where} is not text", hint="restore it from Git") from None
+        if not lines or lines[0] != HEADER:
+            raise InvalidLock(f"{where} does not begin with '{HEADER}'", hint="restore it from Git or save again")
+        tensors, files = [], []
+        for number, line in enumerate(lines[1:], 2):
+            try:
+                kind, *fields = line.split(" ")
+                if kind == "tensor":
+                    tensors.append(_tensor(*fields))
+                elif kind == "file":
+                    files.append(_file(*fields))
+                else:
+                    raise ValueError(f"unknown kind '{kind[:20]}'")
+            except (ValueError, TypeError) as error:
+                raise InvalidLock(f"{where} line {number}: {error}", hint="restore it from Git or save again") from None
+        if len({entry.path for entry in files}) != len(files):
+            raise InvalidLock(f"{where} names a file twice", hint="restore it from Git or save again")
+        return cls.of(tensors, files)
+
+
+def _tensor(name: str, dtype: str, shape: str, sha256: str, file: str) -> TensorEntry:
+    dims = () if shape == "scalar" else tuple(int(dim) for dim in shape.split("x"))
+    if min(dims, default=0) < 0 or not _SHA256.fullmatch(sha256):
+        raise ValueError("bad shape or digest")
+    return TensorEntry(_unescape(name), dtype, dims, sha256, inside(_unescape(file)))
+
+
+def _file(path: str, size: str, sha256: str, md5: str) -> FileEntry:
+    if not _SHA256.fullmatch(sha256) or not _MD5.fullmatch(md5) or int(size) < 0:
+        raise ValueError("bad size or digest")
+    return FileEntry(inside(_unescape(path)), int(size), sha256, md5)
+
+
+def _escape(text: str) -> str:
+    # An empty name would vanish between two spaces.
+    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text) or "\\u"
+
+
+def _unescape(text: str) -> str:
+    return "" if text == "\\u" else _ESCAPED.sub(lambda found: chr(int(found[1], 16)), text)
+
+
+def inside(path: str) -> str:
+    """Returns ``path`` if it stays below the folder it is relative to. Raises ValueError."""
+    parts = PurePosixPath(path).parts
+    if not parts or path.startswith("/") or "\\" in path or "\0" in path or any(part in ("..", ".") for part in parts):
+        raise ValueError(f"path '{path[:80]}' leaves its folder")
+    return path

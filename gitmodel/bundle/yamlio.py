@@ -1,0 +1,152 @@
+"""YAML as data only: one strict reader, one plain writer. No tags, no aliases, no duplicate keys, YAML 1.2 scalars."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import yaml
+
+from gitmodel.errors import GitmodelError
+
+MAX_BYTES = 4 << 20
+MAX_DEPTH = 50
+_BASE_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_BASE_DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+_FLOAT_12 = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
+_INT_12 = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
+_BOOL_12 = re.compile(r"true|True|TRUE|false|False|FALSE")
+
+
+class InvalidYaml(GitmodelError):
+    """A YAML file that cannot be read, or says something it must not."""
+
+    code = "invalid-yaml"
+
+
+class _Loader(_BASE_LOADER):  # type: ignore[misc]  # the C loader has no stubs
+    """Scalars as YAML 1.2 reads them (as DVC does): ``no`` is a string and ``1e-3`` a number."""
+
+
+class _Dumper(_BASE_DUMPER):  # type: ignore[misc]  # the C dumper has no stubs
+    """Quotes whatever YAML 1.1 or 1.2 could take for something other than a string."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def represent_mapping(self, tag: str, mapping: Any, flow_style: bool | None = None) -> Any:
+        # A mapping a line per key, so that a diff shows one change; short lists of scalars stay on their line.
+        return super().represent_mapping(tag, mapping, flow_style=False)
+
+
+_KEPT = {"tag:yaml.org,2002:null", "tag:yaml.org,2002:merge"}
+_Loader.yaml_implicit_resolvers = {
+    first: kept
+    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    if (kept := [(tag, pattern) for tag, pattern in pairs if tag in _KEPT])
+}
+for _tag, _pattern, _first in (
+    ("tag:yaml.org,2002:bool", _BOOL_12, "tTfF"),
+    ("tag:yaml.org,2002:int", _INT_12, "-+0123456789"),
+    ("tag:yaml.org,2002:float", _FLOAT_12, "-+0123456789."),
+):
+    _full = re.compile(rf"^(?:{_pattern.pattern})$")
+    _Loader.add_implicit_resolver(_tag, _full, list(_first))
+    _Dumper.add_implicit_resolver(_tag, _full, list(_first))
+
+
+def _construct_mapping(loader: Any, node: yaml.MappingNode) -> dict[Any, Any]:
+    mapping: dict[Any, Any] = {}
+    for key_node, value_node in node.value:
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            raise yaml.MarkedYAMLError(problem="merge keys are not allowed", problem_mark=key_node.start_mark)
+        key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, str | int | float | bool):
+            raise yaml.MarkedYAMLError(problem="a key must be a plain scalar", problem_mark=key_node.start_mark)
+        if key in mapping:
+            raise yaml.MarkedYAMLError(problem=f"key '{key}' stands twice", problem_mark=key_node.start_mark)
+        mapping[key] = loader.construct_object(value_node, deep=True)
+    return mapping
+
+
+def _construct_int(loader: Any, node: yaml.ScalarNode) -> int:
+    text = loader.construct_scalar(node)
+    for prefix, base in (("0o", 8), ("0x", 16)):
+        if text.startswith(prefix):
+            return int(text[2:], base)
+    return int(text)
+
+
+def _construct_float(loader: Any, node: yaml.ScalarNode) -> float:
+    text = loader.construct_scalar(node).lower().replace(".inf", "inf").replace(".nan", "nan")
+    return float(text)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _construct_mapping)
+_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
+_Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
+
+
+def load(data: bytes | str, where: str) -> Any:
+    """Parses one YAML document. ``where`` names the file in errors. Raises InvalidYaml."""
+    if len(data) > MAX_BYTES:
+        raise InvalidYaml(f"{where} has {len(data)} bytes", hint=f"at most {MAX_BYTES} are read; split it")
+    try:
+        _check_events(data)
+        return yaml.load(data, Loader=_Loader)  # noqa: S506  # a SafeLoader made stricter
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise InvalidYaml(f"{where} is not valid YAML ({_one_line(error)})", hint="mend the file") from error
+
+
+def _check_events(data: bytes | str) -> None:
+    # The C composer resolves aliases before any hook of ours runs, and overflows its stack on deep nesting:
+    # so the flat stream of events is looked at first.
+    depth = 0
+    for event in yaml.parse(data, Loader=_Loader):
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem="aliases are not allowed", problem_mark=event.start_mark)
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise yaml.MarkedYAMLError(problem=f"more than {MAX_DEPTH} levels", problem_mark=event.start_mark)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+
+
+def load_mapping(data: bytes | str, where: str) -> dict[str, Any]:
+    """Like ``load`` for a file whose top level is a mapping; an empty file is an empty mapping."""
+    value = load(data, where)
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise InvalidYaml(f"{where} must be a mapping of names to values", hint="write it as 'key: value' lines")
+    return value
+
+
+def dump(value: Any) -> str:
+    """Block style, keys in the order given, LF line ends: equal values give equal bytes."""
+    text: str = yaml.dump(
+        value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110
+    )
+    return text
+
+
+def check_keys(value: dict[str, Any], allowed: frozenset[str] | set[str], where: str) -> None:
+    """Only known keys: a typo in a card must not pass silently. Raises InvalidYaml."""
+    for key in value:
+        if key not in allowed:
+            raise InvalidYaml(f"{where} has an unknown key '{key}'", hint=f"known keys: {', '.join(sorted(allowed))}")
+
+
+def finite(value: Any, where: str) -> float:
+    """A number that is neither NaN nor infinite. Raises InvalidYaml."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise InvalidYaml(f"{where} must be a finite number, not {value!r}", hint="mend the file")
+    return float(value)
+
+
+def _one_line(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+    return f"line {mark.line + 1}: {problem}" if mark else str(problem)

@@ -1,0 +1,84 @@
+"""Joins an ONNX graph with weights from another file: initializers and inputs without data take theirs by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gitmodel.formats import onnx as onnx_format
+from gitmodel.formats.dtypes import ONNX_NUMBERS
+from gitmodel.formats.source import TENSOR_FILE_BYTES, InvalidModel, Source, TensorData
+
+
+def bind(graph: Source, weights: Source, where: str) -> Source:
+    """The graph's source with the weights' tensors in the places of the same name. Raises InvalidModel.
+
+    A place is an initializer, or an input for which ``weights`` has a tensor. ``dense/kernel`` also fits
+    ``dense.kernel``. Where both files have data the weights win, type and shape being equal. Tensors of the weights
+    that fit no place stay in the HDF5 view alone (optimizer state, for one).
+    """
+    model = graph.graph
+    offered = _by_alias(weights)
+    places = dict(onnx_format.initializers(model))
+    for value in [v for v in model.graph.input if v.name not in places and _alias(v.name) in offered]:
+        tensor = offered[_alias(value.name)]
+        model.graph.input.remove(value)
+        proto = model.graph.initializer.add()
+        proto.name, proto.data_type = value.name, ONNX_NUMBERS[tensor.dtype]
+        proto.dims.extend(tensor.shape)
+        places[value.name] = proto
+    own = {tensor.name: tensor for tensor in graph.tensors}
+    renamed: dict[str, str] = {}
+    for name, proto in places.items():
+        found = offered.get(_alias(name))
+        if found is not None:
+            _place(proto, name, found, where)
+            own.pop(name, None)
+            renamed[found.name] = name
+        elif name not in own:
+            raise InvalidModel(
+                f"{where}: no weights for '{name}'", hint="name the tensor in the weights file as the graph names it"
+            )
+    return Source(
+        "onnx+hdf5",
+        graph.framework or weights.framework,
+        (*own.values(), *weights.tensors),
+        onnx_format.signature_of(model, where),
+        graph=model,
+        groups=weights.groups,
+        bound_names=renamed,
+    )
+
+
+def complete(graph: Source, where: str) -> Source:
+    """The source itself, if every initializer has its data. Raises InvalidModel."""
+    own = {tensor.name for tensor in graph.tensors}
+    for name, proto in onnx_format.initializers(graph.graph):
+        if name not in own:
+            place = next((e.value for e in proto.external_data if e.key == "location"), "")
+            said = f"its data should be in {place}, which is missing" if place else "it has no data"
+            raise InvalidModel(f"{where}: tensor '{name}': {said}", hint="copy the data beside the model, or give --weights")
+    return graph
+
+
+def _alias(name: str) -> str:
+    return name.replace("/", ".")
+
+
+def _by_alias(weights: Source) -> dict[str, TensorData]:
+    offered: dict[str, TensorData] = {}
+    for tensor in weights.tensors:
+        if _alias(tensor.name) in offered:
+            raise InvalidModel(f"'{tensor.name}' and '{offered[_alias(tensor.name)].name}' bind to the same name", hint="rename one")
+        offered[_alias(tensor.name)] = tensor
+    return offered
+
+
+def _place(proto: Any, name: str, tensor: TensorData, where: str) -> None:
+    if proto.data_type != ONNX_NUMBERS[tensor.dtype] or tuple(proto.dims) != tensor.shape:
+        wanted = f"{onnx_format.ONNX_DTYPES.get(proto.data_type)}{list(proto.dims)}"
+        raise InvalidModel(
+            f"{where}: '{name}' is {wanted} in the graph and {tensor.dtype}{list(tensor.shape)} in the weights",
+            hint="save the weights that belong to this graph",
+        )
+    if len(tensor.data) < TENSOR_FILE_BYTES:
+        onnx_format.embed(proto, bytes(tensor.data))

@@ -1,0 +1,48 @@
+"""The dtype names of signatures and locks, and what ONNX and numpy call them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+#: onnx.TensorProto.DataType by number (onnx.proto, field values are frozen) to our names.
+ONNX_DTYPES: dict[int, str] = {
+    1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 8: "string", 9: "bool",
+    10: "float16", 11: "float64", 12: "uint32", 13: "uint64", 14: "complex64", 15: "complex128", 16: "bfloat16",
+    17: "float8e4m3fn", 18: "float8e4m3fnuz", 19: "float8e5m2", 20: "float8e5m2fnuz", 21: "uint4", 22: "int4",
+    23: "float4e2m1", 24: "float8e8m0", 25: "uint2", 26: "int2",
+}  # fmt: skip
+ONNX_NUMBERS = {name: number for number, name in ONNX_DTYPES.items()}
+
+#: Types numpy lacks, stored as same-width integers; 4- and 2-bit types as packed bytes.
+STORED_AS = {
+    "bfloat16": "uint16", "float8e4m3fn": "uint8", "float8e4m3fnuz": "uint8", "float8e5m2": "uint8",
+    "float8e5m2fnuz": "uint8", "float8e8m0": "uint8",
+}  # fmt: skip
+_PACKED_BITS = {"uint4": 4, "int4": 4, "float4e2m1": 4, "uint2": 2, "int2": 2}
+_WIDTH = {
+    "bool": 1, "int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "float16": 2, "bfloat16": 2, "int32": 4, "uint32": 4,
+    "float32": 4, "int64": 8, "uint64": 8, "float64": 8, "complex64": 8, "complex128": 16,
+}  # fmt: skip
+
+
+def nbytes(dtype: str, shape: tuple[int, ...]) -> int:
+    """Bytes of a tensor in ONNX's raw layout (4- and 2-bit elements packed, the last byte padded)."""
+    count = math.prod(shape)
+    if bits := _PACKED_BITS.get(dtype):
+        return -(-count * bits // 8)
+    return count * _WIDTH.get(dtype, 1)
+
+
+def storage(dtype: str, shape: tuple[int, ...]) -> tuple[Any, tuple[int, ...]]:
+    """The little-endian numpy dtype and the shape under which HDF5 keeps a tensor."""
+    import numpy as np
+
+    if dtype in _PACKED_BITS:
+        return np.dtype("uint8"), (nbytes(dtype, shape),)
+    return np.dtype(STORED_AS.get(dtype, dtype)).newbyteorder("<"), shape
+
+
+def is_native(dtype: str) -> bool:
+    """True when numpy and HDF5 have the type themselves."""
+    return dtype not in STORED_AS and dtype not in _PACKED_BITS

@@ -1,0 +1,144 @@
+"""Golden cases on disk: ONNX's own ``test_data_set_N`` layout, and npz files that cases are taken from."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gitmodel.bundle.folder import Folder
+from gitmodel.bundle.golden import GoldenCase
+from gitmodel.bundle.signature import Signature, TensorSpec
+from gitmodel.errors import GitmodelError
+from gitmodel.formats import onnx as onnx_format
+from gitmodel.formats.source import map_file
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_PATH = re.compile(r"(?P<case>(?P<group>[^/]+)/test_data_set_(?P<number>\d+))/(?P<side>input|output)_(?P<index>\d+)\.pb")
+_MEMBER = re.compile(r"[\w.-]+\.npy")
+MAX_CASES = 256
+MAX_NPZ_BYTES = 1 << 30
+
+
+class InvalidGolden(GitmodelError):
+    """Golden cases that do not fit the model, or a file that holds none."""
+
+    code = "invalid-golden"
+
+
+def read(folder: Folder, prefix: str, signature: Signature, where: str) -> list[GoldenCase]:
+    """All cases below ``prefix``, by name. Tensors bind by their own name, else by index. Raises InvalidGolden."""
+    found: dict[str, dict[str, list[tuple[int, str]]]] = {}
+    order: dict[str, tuple[str, int]] = {}
+    for path in folder.files(prefix):
+        match = _PATH.fullmatch(path.removeprefix(f"{prefix}/"))
+        if match:
+            sides = found.setdefault(match["case"], {"input": [], "output": []})
+            sides[match["side"]].append((int(match["index"]), path))
+            order[match["case"]] = (match["group"], int(match["number"]))
+    cases = []
+    for case in sorted(found, key=order.__getitem__):
+        group, number = order[case]
+        bound = {
+            side: _bind(folder, sorted(found[case][side]), specs, where)
+            for side, specs in (("input", signature.inputs), ("output", signature.outputs))
+        }
+        cases.append(GoldenCase(f"{group}/{number}", bound["input"], bound["output"]))
+    return cases
+
+
+def write(group: str, cases: Sequence[GoldenCase]) -> dict[str, bytes]:
+    """The files of these cases by path, relative to the golden folder."""
+    files = {}
+    for number, case in enumerate(cases):
+        for side, tensors in (("input", case.inputs), ("output", case.outputs)):
+            for index, (name, values) in enumerate(tensors.items()):
+                files[f"{group}/test_data_set_{number}/{side}_{index}.pb"] = onnx_format.encode_tensor(name, values)
+    return files
+
+
+def from_npz(
+    path: Path, signature: Signature, run: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
+) -> list[GoldenCase]:
+    """Cases from an npz whose arrays are named after the model's inputs and, if recorded, its outputs.
+
+    When every input has a free first dimension each row is a case of batch 1; else the file is one case. Outputs that
+    are not in the file are what ``run`` gives. Raises InvalidGolden.
+    """
+    arrays = _load_npz(path)
+    known = {spec.name for spec in (*signature.inputs, *signature.outputs)}
+    if strange := sorted(set(arrays) - known):
+        raise InvalidGolden(
+            f"{path} has an array '{strange[0]}' the model has no tensor for", hint=f"the model has {', '.join(sorted(known))}"
+        )
+    if missing := [s.name for s in signature.inputs if not s.optional and s.name not in arrays]:
+        raise InvalidGolden(f"{path} lacks the input '{missing[0]}'", hint="name the arrays after the model's inputs")
+    cases = []
+    for number, row in enumerate(_rows(path, arrays, signature)):
+        inputs = {s.name: _fit(path, s, row[s.name]) for s in signature.inputs if s.name in row}
+        recorded = {s.name: _fit(path, s, row[s.name]) for s in signature.outputs if s.name in row}
+        outputs = recorded if len(recorded) == len(signature.outputs) else {**run(inputs), **recorded}
+        cases.append(GoldenCase(f"{path.stem}/{number}", inputs, outputs))
+    return cases
+
+
+def _rows(path: Path, arrays: Mapping[str, np.ndarray], signature: Signature) -> list[dict[str, np.ndarray]]:
+    batched = all(spec.shape and not isinstance(spec.shape[0], int) for spec in signature.inputs)
+    if not batched:
+        return [dict(arrays)]
+    counts = {array.shape[0] if array.ndim else -1 for array in arrays.values()}
+    if len(counts) != 1 or -1 in counts:
+        raise InvalidGolden(f"{path}: the arrays differ in their first dimension", hint="give each one row per case")
+    count = counts.pop()
+    if not 0 < count <= MAX_CASES:
+        raise InvalidGolden(f"{path} has {count} rows", hint=f"choose 1 to {MAX_CASES} that matter (16 or more are good)")
+    return [{name: array[i : i + 1] for name, array in arrays.items()} for i in range(count)]
+
+
+def _fit(path: Path, spec: TensorSpec, values: np.ndarray) -> np.ndarray:
+    """The array in the type the model declares; refused when the types are of another kind (text for numbers)."""
+    import numpy as np
+
+    wanted = np.dtype(object if spec.dtype == "string" else spec.dtype)
+    if spec.dtype == "string":
+        return values.astype(object)
+    if not np.can_cast(values.dtype, wanted, casting="same_kind"):
+        raise InvalidGolden(f"{path}: '{spec.name}' is {values.dtype}, the model has {spec.dtype}", hint="cast it before saving")
+    return np.ascontiguousarray(values.astype(wanted))
+
+
+def _load_npz(path: Path) -> dict[str, np.ndarray]:
+    import numpy as np
+
+    map_file(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            if strange := [m.filename for m in members if not _MEMBER.fullmatch(m.filename)]:
+                raise InvalidGolden(f"{path} has a member '{strange[0][:60]}'", hint="write it with numpy.savez")
+            if (total := sum(m.file_size for m in members)) > MAX_NPZ_BYTES:
+                raise InvalidGolden(f"{path} unpacks to {total} bytes", hint=f"at most {MAX_NPZ_BYTES} are read")
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (zipfile.BadZipFile, ValueError, OSError, EOFError, MemoryError) as error:
+        raise InvalidGolden(f"{path} is no npz of plain arrays ({error})", hint="write it with numpy.savez") from None
+
+
+def _bind(
+    folder: Folder, paths: Sequence[tuple[int, str]], specs: Sequence[TensorSpec], where: str
+) -> dict[str, np.ndarray]:
+    names = {spec.name for spec in specs}
+    tensors = {}
+    for index, path in paths:
+        name, values = onnx_format.decode_tensor(folder.read(path) or b"", f"{where}: {path}")
+        if name not in names:
+            if name or index >= len(specs):
+                name = name or f"#{index}"
+            else:
+                name = specs[index].name
+        tensors[name] = values
+    return tensors

@@ -1,0 +1,255 @@
+"""ONNX: reads a model with its tensors mapped, writes the ONNX view. The one module that imports onnx."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gitmodel.bundle.lock import inside
+from gitmodel.bundle.signature import Dim, Signature, TensorSpec
+from gitmodel.formats import wire
+from gitmodel.formats.dtypes import ONNX_DTYPES, nbytes
+from gitmodel.formats.source import TENSOR_FILE_BYTES, InvalidModel, Source, TensorData, map_file
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_EXTERNAL = 1  # TensorProto.DataLocation.EXTERNAL
+_TYPED = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data")
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a tensor's bytes stand for the ONNX view: a file relative to ``weights/``, bytes from and how many."""
+
+    location: str
+    offset: int
+    length: int
+
+
+def read(path: Path) -> Source:
+    """Reads a model file; its external data, if it has any, from the same folder. Raises InvalidModel."""
+    data = map_file(path)
+    skeleton, cuts = wire.cut(data, TENSOR_FILE_BYTES, str(path))
+    model = parse(skeleton, str(path))
+    tensors = []
+    mapped: dict[str, memoryview] = {}
+    for name, tensor in initializers(model):
+        dtype, shape = _type_of(tensor, f"{path}: tensor '{name}'"), tuple(tensor.dims)
+        if tensor.data_location == _EXTERNAL:
+            body = _external(tensor, name, path, cuts, mapped)
+            if body is None:  # weightless: bound by name later, or refused there
+                continue
+        else:
+            body = _inline(tensor, dtype)
+        if dtype != "string" and len(body) != nbytes(dtype, shape):
+            raise InvalidModel(
+                f"{path}: tensor '{name}' has {len(body)} bytes, its shape needs {nbytes(dtype, shape)}",
+                hint="export the model again",
+            )
+        if len(body) < TENSOR_FILE_BYTES and tensor.data_location == _EXTERNAL:
+            embed(tensor, bytes(body))
+        tensors.append(TensorData(name, dtype, shape, body))
+    return Source("onnx", framework_of(model), tuple(tensors), signature_of(model, str(path)), graph=model)
+
+
+def parse(data: bytes, where: str) -> Any:
+    """The ModelProto in ``data``. Raises InvalidModel when it is none."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+    except DecodeError:
+        raise InvalidModel(f"{where} is not an ONNX model", hint="export it again") from None
+    if not model.ir_version or not model.graph.output:
+        raise InvalidModel(f"{where} is not an ONNX model (no graph with outputs in it)", hint="export it again")
+    return model
+
+
+def initializers(model: Any) -> Iterator[tuple[str, Any]]:
+    """(name, TensorProto) of every initializer; those of nested graphs are named after the node that holds them."""
+    yield from _graph_initializers(model.graph, "")
+
+
+def _graph_initializers(graph: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    for tensor in graph.initializer:
+        yield prefix + tensor.name, tensor
+    for number, node in enumerate(graph.node):
+        for attribute in node.attribute:
+            nested = [attribute.g] if attribute.type == 5 else list(attribute.graphs)  # noqa: PLR2004  # GRAPH
+            for inner in nested:
+                yield from _graph_initializers(inner, f"{prefix}{node.name or f'{node.op_type}_{number}'}.{attribute.name}/")
+
+
+def framework_of(model: Any) -> str:
+    """The producer the file names, for the card."""
+    return " ".join(filter(None, (model.producer_name, model.producer_version)))[:80]
+
+
+def signature_of(model: Any, where: str) -> Signature:
+    """Inputs and outputs of the graph; an initializer that is also an input makes an optional input."""
+    held = {tensor.name for tensor in model.graph.initializer}
+    # Before IR 4 every initializer had to be listed as an input too, and could not be fed sensibly.
+    listed = model.ir_version < 4  # noqa: PLR2004
+    inputs = [v for v in model.graph.input if not (listed and v.name in held)]
+    specs = [_spec(value, where, optional=value.name in held) for value in inputs]
+    return Signature(tuple(specs), tuple(_spec(value, where) for value in model.graph.output))
+
+
+def opsets(model: Any) -> dict[str, int]:
+    """Opset version by domain ('' is ai.onnx), only for domains a node uses."""
+    used = {node.domain for node in model.graph.node}
+    aliases = {"ai.onnx": ""}
+    return {
+        aliases.get(i.domain, i.domain): i.version
+        for i in model.opset_import
+        if i.domain in used or aliases.get(i.domain, i.domain) in used
+    }
+
+
+def write_view(model: Any, placements: Mapping[str, Placement], tensors: Mapping[str, TensorData]) -> bytes:
+    """The ONNX view: initializers with a placement point into tensor files, the others carry their data.
+
+    All three are keyed by initializer name; equal input gives equal bytes.
+    """
+    for name, tensor in initializers(model):
+        if (placement := placements.get(name)) is None:
+            if tensor.data_location == _EXTERNAL:  # large, but compressed in its file and so not to be mapped
+                embed(tensor, bytes(tensors[name].data))
+            continue
+        _clear_data(tensor)
+        tensor.data_location = _EXTERNAL
+        for key, value in (("location", placement.location), ("offset", placement.offset), ("length", placement.length)):
+            entry = tensor.external_data.add()
+            entry.key, entry.value = key, str(value)
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
+
+
+def _spec(value: Any, where: str, *, optional: bool = False) -> TensorSpec:
+    kind, key, held = value.type.WhichOneof("value"), "", value.type
+    outer = {"sequence_type": "sequence", "map_type": "map", "optional_type": "optional"}.get(kind or "", "tensor")
+    while (inner := held.WhichOneof("value")) in ("sequence_type", "optional_type", "map_type"):
+        if inner == "map_type":
+            key, held = ONNX_DTYPES.get(held.map_type.key_type, ""), held.map_type.value_type
+        else:
+            held = getattr(held, inner).elem_type
+    tensor = held.sparse_tensor_type if inner == "sparse_tensor_type" else held.tensor_type
+    dtype = ONNX_DTYPES.get(tensor.elem_type)
+    if dtype is None:
+        raise InvalidModel(f"{where}: '{value.name}' has no known element type", hint="export the model again")
+    shape = tuple(_dim(dim, where, value.name) for dim in tensor.shape.dim) if tensor.HasField("shape") else None
+    return TensorSpec(value.name, dtype, shape, outer, key, optional)
+
+
+def _dim(dim: Any, where: str, name: str) -> Dim:
+    if dim.WhichOneof("value") == "dim_value":
+        if dim.dim_value < 0:
+            raise InvalidModel(f"{where}: '{name}' has the dimension {dim.dim_value}", hint="export it with a symbol instead")
+        return int(dim.dim_value)
+    return str(dim.dim_param) or None
+
+
+def _type_of(tensor: Any, where: str) -> str:
+    dtype = ONNX_DTYPES.get(tensor.data_type)
+    if dtype is None:
+        raise InvalidModel(f"{where} has the unknown type {tensor.data_type}", hint="export the model again")
+    if min(tensor.dims, default=0) < 0:
+        raise InvalidModel(f"{where} has a negative dimension", hint="export the model again")
+    return dtype
+
+
+def _inline(tensor: Any, dtype: str) -> memoryview:
+    """The little-endian bytes of a tensor that stands in the file, typed fields turned into raw ones."""
+    from onnx import numpy_helper
+
+    if dtype == "string":
+        return memoryview(b"\0".join(tensor.string_data))
+    if not tensor.HasField("raw_data"):
+        packed = numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name)
+        tensor.raw_data = packed.raw_data
+        for typed in _TYPED:
+            tensor.ClearField(typed)
+    return memoryview(tensor.raw_data)
+
+
+def embed(tensor: Any, body: bytes) -> None:
+    """Makes ``body`` the tensor's bytes, inside the message."""
+    _clear_data(tensor)
+    tensor.raw_data = body
+
+
+def _clear_data(tensor: Any) -> None:
+    for kept in (*_TYPED, "raw_data", "external_data", "data_location"):
+        tensor.ClearField(kept)
+
+
+def _external(
+    tensor: Any, name: str, path: Path, cuts: list[memoryview], mapped: dict[str, memoryview]
+) -> memoryview | None:
+    """The bytes an initializer points at; None when it names no place or a file that is not there (weightless)."""
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    location = entries.get("location")
+    here = f"{path}: tensor '{name}'"
+    try:
+        if not location:
+            return cuts[int(entries[wire.CUT_KEY])] if wire.CUT_KEY in entries else None
+        target = path.parent / inside(location)
+        offset = int(entries.get("offset", 0))
+        length = int(entries.get("length", 0)) or nbytes(_type_of(tensor, here), tuple(tensor.dims))
+    except (ValueError, IndexError) as error:
+        raise InvalidModel(f"{here} has bad external data ({error})", hint="keep external data beside the model") from None
+    if location not in mapped:
+        if not target.exists() and not target.is_symlink():
+            return None
+        if target.resolve().parent != path.parent.resolve() / Path(location).parent or target.is_symlink():
+            raise InvalidModel(f"{here} points through a symbolic link", hint="copy the data beside the model")
+        mapped[location] = map_file(target)
+    data = mapped[location]
+    if offset < 0 or length < 0 or offset + length > len(data):
+        raise InvalidModel(
+            f"{here} wants bytes {offset} to {offset + length} of {location}, which has {len(data)}",
+            hint="export the model again",
+        )
+    return data[offset : offset + length]
+
+
+def decode_tensor(data: bytes, where: str) -> tuple[str, np.ndarray]:
+    """(name, values) of a serialized TensorProto. Raises InvalidModel."""
+    import onnx
+    from google.protobuf.message import DecodeError
+    from onnx import numpy_helper
+
+    proto = onnx.TensorProto()
+    try:
+        proto.ParseFromString(data)
+        if proto.data_location == _EXTERNAL:
+            raise ValueError("it points outside itself")
+        return str(proto.name), numpy_helper.to_array(proto)
+    except (DecodeError, ValueError, TypeError) as error:
+        raise InvalidModel(f"{where} is no tensor ({_first_line(error)})", hint="record the case again") from None
+
+
+def encode_tensor(name: str, values: np.ndarray) -> bytes:
+    """A serialized TensorProto, as ONNX's own test data has it."""
+    from onnx import numpy_helper
+
+    data: bytes = numpy_helper.from_array(values, name).SerializeToString(deterministic=True)
+    return data
+
+
+def external_locations(data: bytes, where: str) -> set[str]:
+    """The files a serialized model points at. Raises InvalidModel."""
+    found = set()
+    for _, tensor in initializers(parse(data, where)):
+        if tensor.data_location == _EXTERNAL:
+            found |= {entry.value for entry in tensor.external_data if entry.key == "location"}
+    return found
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,119 @@
+"""Walks an ONNX file's protobuf wire format without parsing it, to cut large tensors out as views of the mapped file.
+
+Parsing a 400 MB ModelProto copies every byte several times; walking it touches only lengths. Field numbers are those
+of onnx.proto (frozen); the encoding is the Protocol Buffers wire format.
+"""
+
+from __future__ import annotations
+
+from gitmodel.formats.source import InvalidModel
+
+MODEL, GRAPH, NODE, ATTRIBUTE, TENSOR, FUNCTION, SPARSE = range(7)
+#: Which length-delimited fields of a message hold a message worth entering.
+_ENTERED: dict[int, dict[int, int]] = {
+    MODEL: {7: GRAPH, 25: FUNCTION},
+    GRAPH: {1: NODE, 5: TENSOR},
+    FUNCTION: {7: NODE},
+    NODE: {5: ATTRIBUTE},
+    ATTRIBUTE: {6: GRAPH, 11: GRAPH},
+    TENSOR: {},
+    SPARSE: {},
+}
+_RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION = 9, 13, 14
+#: The key under which a cut tensor's place in the returned list stands in its external_data.
+CUT_KEY = "gitmodel-cut"
+MAX_DEPTH = 60
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+def cut(data: memoryview, threshold: int, where: str) -> tuple[bytes, list[memoryview]]:
+    """Returns the model without the raw data of initializers of ``threshold`` bytes or more, and those data in order.
+
+    A cut tensor is marked as external with the key ``gitmodel-cut`` and its index. Raises InvalidModel when the bytes
+    are no protobuf message, end too early or nest deeper than any real model.
+    """
+    cuts: list[memoryview] = []
+    try:
+        chunks = _walk(data, MODEL, threshold, cuts, 0)
+    except (IndexError, ValueError) as error:
+        raise InvalidModel(f"{where} is not a whole ONNX file ({error})", hint="export or copy it again") from None
+    return b"".join(chunks) if chunks is not None else bytes(data), cuts
+
+
+def _walk(data: memoryview, kind: int, threshold: int, cuts: list[memoryview], depth: int) -> list[bytes | memoryview] | None:
+    """The message's chunks with cuts made, or None when nothing was cut and it can be kept as it is."""
+    if depth > MAX_DEPTH:
+        raise ValueError(f"graphs nest more than {MAX_DEPTH} messages deep")
+    entered, size, position, kept = _ENTERED[kind], len(data), 0, 0
+    chunks: list[bytes | memoryview] = []
+    changed = False
+    while position < size:
+        start = position
+        tag, position = _varint(data, position, size)
+        field, wire = tag >> 3, tag & 7
+        if wire == _BYTES:
+            length, position = _varint(data, position, size)
+            end = position + length
+            if end > size:
+                raise ValueError(f"it is cut short: {end - size} bytes are missing")
+            replacement: list[bytes | memoryview] | None = None
+            if field in entered:
+                inner = _walk(data[position:end], entered[field], threshold, cuts, depth + 1)
+                if inner is not None:
+                    replacement = [_tag(field), _encode(sum(map(len, inner))), *inner]
+            elif kind == TENSOR and field == _RAW_DATA and length >= threshold:
+                replacement = [_marker(len(cuts))]
+                cuts.append(data[position:end])
+            if replacement is not None:
+                chunks += [data[kept:start], *replacement]
+                kept, changed = end, True
+            position = end
+        elif wire == _VARINT:
+            _, position = _varint(data, position, size)
+        elif wire in (_FIXED64, _FIXED32):
+            position += 8 if wire == _FIXED64 else 4
+        else:
+            raise ValueError(f"wire type {wire} at byte {start}")
+    if position != size:
+        raise ValueError("it is cut short")
+    if not changed:
+        return None
+    chunks.append(data[kept:])
+    return chunks
+
+
+def _varint(data: memoryview, position: int, size: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        if position >= size:
+            raise ValueError("it is cut short")
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
+        if shift > 63:
+            raise ValueError("a length is malformed")
+
+
+def _encode(value: int) -> bytes:
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _tag(field: int, wire: int = _BYTES) -> bytes:
+    return _encode(field << 3 | wire)
+
+
+def _delimited(field: int, body: bytes) -> bytes:
+    return _tag(field) + _encode(len(body)) + body
+
+
+def _marker(index: int) -> bytes:
+    entry = _delimited(1, CUT_KEY.encode()) + _delimited(2, str(index).encode())
+    return _delimited(_EXTERNAL_DATA, entry) + _tag(_DATA_LOCATION, _VARINT) + b"\x01"

@@ -1,0 +1,197 @@
+"""Models, versions and stages as Git holds them, and what a reference means: ``resolve("fraud@v1.2.0") -> Bundle``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gitmodel.bundle import bundle as bundle_files
+from gitmodel.bundle.bundle import Bundle
+from gitmodel.bundle.folder import DiskFolder, MemoryFolder
+from gitmodel.errors import GitmodelError
+from gitmodel.git import Repository, TagRef
+from gitmodel.versions import ReleaseTag, StageTag, Version, check_name, parse_tag
+
+MODELS = "models"
+LATEST = "latest"
+_PARTIAL = re.compile(r"v?(\d+)(?:\.(\d+))?")
+
+
+class UnknownModel(GitmodelError):
+    """No model of that name where it was looked for."""
+
+    code = "unknown-model"
+
+
+class UnknownVersion(GitmodelError):
+    """The model has no such version or stage."""
+
+    code = "unknown-version"
+
+
+@dataclass(frozen=True)
+class Release:
+    """A version and the tag it is."""
+
+    tag: ReleaseTag
+    ref: TagRef
+
+    @property
+    def version(self) -> Version:
+        return self.tag.version
+
+
+@dataclass(frozen=True)
+class StageMove:
+    """A stage put on a version; the move with the highest counter counts."""
+
+    tag: StageTag
+    ref: TagRef
+    version: Version | None
+
+
+def model_path(name: str) -> str:
+    return f"{MODELS}/{name}"
+
+
+def models(repo: Repository, commit: str = "") -> list[str]:
+    """Names of the models at a commit, or in the working tree without one."""
+    if commit:
+        names = repo.folder(commit, MODELS).folders()
+        return [name for name in names if repo.folder(commit, model_path(name)).read(bundle_files.CARD) is not None]
+    base = repo.root / MODELS
+    return sorted(p.parent.name for p in base.glob(f"*/{bundle_files.CARD}")) if base.is_dir() else []
+
+
+def releases(repo: Repository, name: str) -> list[Release]:
+    """All versions, oldest first by SemVer order; withdrawn ones are left out."""
+    found, withdrawn = {}, set()
+    for ref in repo.tags(f"{name}@*"):
+        tag = parse_tag(ref.name)
+        if isinstance(tag, ReleaseTag) and tag.model == name:
+            if tag.cancelled:
+                withdrawn.add(tag.version)
+            else:
+                found[tag.version] = Release(tag, ref)
+    return [found[version] for version in sorted(found) if version not in withdrawn]
+
+
+def all_releases(repo: Repository) -> dict[str, list[Release]]:
+    """``releases`` of every model that has any, with one look at the tags."""
+    names = {tag.model for ref in repo.tags("*@*") if isinstance(tag := parse_tag(ref.name), ReleaseTag)}
+    return {name: releases(repo, name) for name in sorted(names)}
+
+
+def stage_moves(repo: Repository, name: str) -> list[StageMove]:
+    """Every move of every stage of a model, oldest first."""
+    by_commit: dict[str, list[Version]] = {}
+    for release in releases(repo, name):
+        by_commit.setdefault(release.ref.commit, []).append(release.version)
+    moves = []
+    for ref in repo.tags(f"{name}#*"):
+        tag = parse_tag(ref.name)
+        if isinstance(tag, StageTag) and tag.model == name:
+            versions = by_commit.get(ref.commit)
+            moves.append(StageMove(tag, ref, versions[-1] if versions else None))
+    return sorted(moves, key=lambda move: (move.tag.stage, move.tag.counter))
+
+
+def stages(repo: Repository, name: str) -> dict[str, StageMove]:
+    """Where each stage stands now."""
+    current = {move.tag.stage: move for move in stage_moves(repo, name)}
+    return {stage: move for stage, move in current.items() if not move.tag.cancelled}
+
+
+def resolve(repo: Repository | None, reference: str) -> Bundle:
+    """The bundle a reference names: a model, ``name@version``, ``name@revision``, ``name#stage``, a file or a folder.
+
+    Raises UnknownModel, UnknownVersion, UnknownRevision, InvalidName or InvalidModel.
+    """
+    path = Path(reference)
+    if path.suffix in (".onnx", ".h5", ".hdf5") or (path / bundle_files.CARD).is_file():
+        return _from_path(path)
+    if repo is None:
+        raise UnknownModel(f"'{reference}' is no model file", hint="name a .onnx or .h5 file, or run inside a repository")
+    name, mark, rest = re.fullmatch(r"([^@#]*)([@#]?)(.*)", reference, re.DOTALL).groups()  # type: ignore[union-attr]  # it always fits
+    check_name(name)
+    if mark == "":
+        return working_bundle(repo, name)
+    if mark == "#":
+        move = stages(repo, name).get(rest)
+        if move is None:
+            known = ", ".join(stages(repo, name)) or "none yet"
+            raise UnknownVersion(f"{name} has no stage '{rest}'", hint=f"stages: {known}; 'gitmodel promote' sets one")
+        return bundle_at(repo, name, move.ref.commit, f"{name}#{rest}")
+    release = _find_release(repo, name, rest)
+    if release is not None:
+        return bundle_at(repo, name, release.ref.commit, str(release.tag))
+    return bundle_at(repo, name, repo.commit_of(rest), reference)
+
+
+def bundle_at(repo: Repository, name: str, commit: str, label: str) -> Bundle:
+    """The bundle of ``name`` as committed. Raises UnknownModel."""
+    folder = repo.folder(commit, model_path(name))
+    if folder.read(bundle_files.CARD) is None:
+        raise UnknownModel(f"{label} has no {model_path(name)}/{bundle_files.CARD}", hint=_known(models(repo, commit)))
+    return Bundle(name, label, folder, commit)
+
+
+def working_bundle(repo: Repository, name: str) -> Bundle:
+    """The bundle as it lies in the working tree (the last commit, in a bare repository). Raises UnknownModel."""
+    check_name(name)
+    if repo.bare:
+        return bundle_at(repo, name, repo.commit_of("HEAD"), name)
+    if name not in models(repo):
+        raise UnknownModel(f"there is no model '{name}'", hint=_known(models(repo)))
+    return Bundle(name, name, DiskFolder(repo.root / model_path(name)))
+
+
+def latest(repo: Repository, name: str) -> Release | None:
+    """The highest version, pre-releases only when there is nothing else."""
+    found = releases(repo, name)
+    finished = [release for release in found if not release.version.pre]
+    return (finished or found or [None])[-1]
+
+
+def _find_release(repo: Repository, name: str, text: str) -> Release | None:
+    if text == LATEST:
+        newest = latest(repo, name)
+        if newest is None:
+            raise UnknownVersion(f"{name} has no version yet", hint=f"run 'gitmodel release {name}'")
+        return newest
+    partial = _PARTIAL.fullmatch(text)
+    known = releases(repo, name)
+    for release in reversed(known):
+        version = release.version
+        if text.removeprefix("v") == str(version).removeprefix("v"):
+            return release
+        fits = partial and not version.pre and partial[1] == str(version.major) and partial[2] in (None, str(version.minor))
+        if fits:
+            return release
+    if partial or re.fullmatch(r"v?\d+\.\d+\.\d+.*", text):
+        names = ", ".join(str(release.version) for release in known[-5:]) or "none yet"
+        raise UnknownVersion(f"{name} has no version '{text}'", hint=f"versions: {names}")
+    return None
+
+
+def _from_path(path: Path) -> Bundle:
+    if path.is_dir():
+        folder = DiskFolder(path)
+        return Bundle(path.resolve().name, str(path), folder)
+    from gitmodel import formats
+    from gitmodel.bundle.card import Card
+    from gitmodel.bundle.signature import DEFAULT, Signatures
+
+    source = formats.read(path)
+    signatures = Signatures({DEFAULT: source.signature} if source.signature else {})
+    files: Mapping[str, bytes] = {
+        bundle_files.CARD: Card(path.stem, format=source.format).to_yaml().encode(),
+        bundle_files.SIGNATURE: signatures.to_yaml().encode(),
+    }
+    return Bundle(path.stem, str(path), MemoryFolder(files), file=path)
+
+
+def _known(names: list[str]) -> str:
+    return f"models here: {', '.join(names[:8])}" if names else "'gitmodel save NAME FILE' makes one"

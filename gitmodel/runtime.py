@@ -1,0 +1,83 @@
+"""The one module that opens ONNX Runtime sessions: how they are configured, run, and how their refusals read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gitmodel.errors import ExitCode, GitmodelError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class LoadFailed(GitmodelError):
+    """ONNX Runtime will not load the model."""
+
+    code = "model-load-failed"
+    exit_code = ExitCode.INCOMPLETE
+
+
+class RunFailed(GitmodelError):
+    """ONNX Runtime refused the inputs or failed on them; the message is its own."""
+
+    code = "run-failed"
+    exit_code = ExitCode.INCOMPATIBLE
+
+
+class Session:
+    """A loaded model. Safe to run from several threads at once."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self.input_names: tuple[str, ...] = tuple(i.name for i in session.get_inputs())
+        self.output_names: tuple[str, ...] = tuple(o.name for o in session.get_outputs())
+
+    def run(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """Returns the named outputs (all of them by default) by name. Raises RunFailed with the runtime's words."""
+        names = list(outputs) if outputs is not None else list(self.output_names)
+        try:
+            values = self._session.run(names, dict(inputs))
+        except Exception as error:  # noqa: BLE001  # the runtime's exceptions share no base but Exception
+            raise RunFailed(clean(str(error))) from error
+        return dict(zip(names, values, strict=True))
+
+
+def open_session(path: Path, *, threads: int = 1, prepack: bool = True) -> Session:
+    """Loads ``path`` on the CPU, sequentially, with ``threads`` threads per operator.
+
+    Without ``prepack`` large weights stay mapped (a load in milliseconds, runs somewhat slower). Raises LoadFailed.
+    """
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 4  # what is fatal is raised; the rest is not for a user's terminal
+    if not prepack:
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    try:
+        return Session(ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]))
+    except Exception as error:  # noqa: BLE001  # the runtime's exceptions share no base but Exception
+        text = clean(str(error))
+        mend = "export the model again"
+        if "IR version" in text or "opset" in text.lower():
+            mend = f"export it for ONNX Runtime {ort.__version__} (an older opset and IR version), or install a newer one"
+        raise LoadFailed(f"ONNX Runtime {ort.__version__} does not load {path.name} ({text})", hint=mend) from error
+
+
+def version() -> str:
+    import onnxruntime as ort
+
+    return str(ort.__version__)
+
+
+def clean(text: str) -> str:
+    """The runtime's message without its own source paths, in one line."""
+    text = re.sub(r"\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
+    text = re.sub(r"(?:Load model from \S+ failed:\s*)", "", text)
+    text = re.sub(r"\S*/onnxruntime/\S+:\d+ \S+ ", "", text)
+    return " ".join(text.split())[:400]

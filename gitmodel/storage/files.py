@@ -1,0 +1,92 @@
+"""Writing files so that a crash leaves the old one or the new one, never half of either."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from gitmodel.errors import ExitCode, GitmodelError
+
+
+class StorageFailed(GitmodelError):
+    """The file system refused: full, read-only, no permission."""
+
+    code = "storage-failed"
+    exit_code = ExitCode.INCOMPLETE
+
+
+@contextlib.contextmanager
+def storing(what: str) -> Iterator[None]:
+    """Turns an operating system's refusal into one line that names ``what`` was being written."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageFailed(
+            f"cannot write {what} ({error.strerror or error})", hint="nothing was lost; make room or rights and run again"
+        ) from error
+
+
+def replace_file(path: Path, data: bytes, mode: int = 0o644) -> bool:
+    """Puts ``data`` at ``path`` by temp, fsync and rename. Returns False, touching nothing, when it is there already."""
+    with contextlib.suppress(OSError):
+        if not path.is_symlink() and path.read_bytes() == data:
+            return False
+    with storing(str(path)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fchmod(file.fileno(), mode)
+                os.fsync(file.fileno())
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    return True
+
+
+def copy_file(source: Path, target: Path, mode: int) -> None:
+    """Copies inside the kernel (sharing blocks where the file system can), then renames into place."""
+    with storing(str(target)):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name[:60]}.", suffix=".tmp", dir=target.parent)
+        try:
+            with source.open("rb") as reader, os.fdopen(descriptor, "wb") as writer:
+                _copy_range(reader.fileno(), writer.fileno())
+                os.fchmod(writer.fileno(), mode)
+            Path(temporary).replace(target)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+
+def _copy_range(source: int, target: int) -> None:
+    remaining = os.fstat(source).st_size
+    try:
+        while remaining > 0:
+            copied = os.copy_file_range(source, target, remaining)
+            if copied == 0:
+                break
+            remaining -= copied
+    except OSError as error:
+        if error.strerror and error.errno == 28:  # ENOSPC is final; anything else means "not between these"
+            raise
+        os.lseek(source, 0, os.SEEK_SET)
+        os.lseek(target, 0, os.SEEK_SET)
+        with open(source, "rb", closefd=False) as reader, open(target, "wb", closefd=False) as writer:  # noqa: PTH123
+            shutil.copyfileobj(reader, writer, 1 << 20)
+
+
+def fsync_folder(path: Path) -> None:
+    """Makes the names in a folder durable, after renames into it."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

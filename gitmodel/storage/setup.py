@@ -1,0 +1,65 @@
+"""DVC in a repository: made on ``init``, found afterwards."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from gitmodel.errors import GitmodelError
+from gitmodel.storage.cache import Cache
+from gitmodel.storage.remote import load_config
+
+DVC_DIR = ".dvc"
+
+
+class NotInitialised(GitmodelError):
+    """A Git repository that is no model repository yet."""
+
+    code = "not-initialised"
+
+
+def is_initialised(root: Path) -> bool:
+    return (root / DVC_DIR / "config").is_file()
+
+
+def init(root: Path) -> bool:
+    """Makes ``root`` a DVC repository; returns False when it is one."""
+    if is_initialised(root):
+        return False
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    logger = logging.getLogger("dvc")
+    level, logger.level = logger.level, logging.WARNING  # its own words about next steps are not ours
+    try:
+        Repo.init(str(root)).close()
+    except DvcException as error:
+        raise NotInitialised(f"DVC could not set up {root} ({error})", hint="mend what DVC names and run again") from error
+    finally:
+        logger.level = level
+    return True
+
+
+def set_remote(root: Path, url: str, name: str = "storage") -> bool:
+    """Makes ``url`` the default remote; returns False when it is that already. An existing one of that name is moved."""
+    config = load_config(root / DVC_DIR)
+    with config.edit("repo") as repo_level:
+        before = repo_level["core"].get("remote"), repo_level["remote"].get(name, {}).get("url")
+        if before == (name, url):
+            return False
+        repo_level["remote"].setdefault(name, {})["url"] = url
+        repo_level["core"]["remote"] = name
+    return True
+
+
+def open_cache(root: Path) -> Cache:
+    """The cache DVC uses here. Raises NotInitialised."""
+    if not is_initialised(root):
+        raise NotInitialised(f"{root} is no model repository yet", hint="run 'gitmodel init'")
+    return Cache(_cache_dir(root, load_config(root / DVC_DIR)))
+
+
+def _cache_dir(root: Path, config: Any) -> Path:
+    named = config["cache"].get("dir")
+    return Path(named) if named else root / DVC_DIR / "cache"

@@ -1,0 +1,76 @@
+"""Gets a version's files to where a session can open them: from a cache at hand, else from the remote, always verified."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from gitmodel.bundle.lock import FileEntry
+from gitmodel.storage.cache import Cache, sha256_of
+from gitmodel.storage.files import copy_file, storing
+from gitmodel.storage.remote import Progress, Remote
+from gitmodel.storage.workspace import corrupt, missing_weights
+
+
+class Supply:
+    """Fills ``store`` from ``caches`` at hand and, when they lack a file, from the remote ``open_remote`` gives."""
+
+    def __init__(self, store: Cache, caches: Sequence[Cache], open_remote: Callable[[], Remote] | None) -> None:
+        self.store, self._caches, self._open_remote = store, caches, open_remote
+        # What this process has hashed, by object: (inode, size, mtime). An object changed since is hashed again.
+        self._verified: dict[str, tuple[int, int, int]] = {}
+
+    def ensure(self, entries: Sequence[FileEntry], what: str, progress: Progress | None = None) -> None:
+        """Makes the store hold every entry, sha256 checked. Raises MissingWeights, NoRemote or RemoteFailed."""
+        for entry in entries:
+            if not self.store.has(entry):
+                self._from_cache(entry)
+        missing = [entry for entry in entries if not self.store.has(entry)]
+        if missing and self._open_remote is None:
+            raise missing_weights(missing, what)
+        if missing and self._open_remote is not None:
+            self._open_remote().pull(self.store, missing, progress)
+        for entry in entries:
+            self._verify(entry)
+
+    def _from_cache(self, entry: FileEntry) -> None:
+        for cache in self._caches:
+            if cache.has(entry) and sha256_of(cache.path(entry.md5)) == entry.sha256:
+                copy_file(cache.path(entry.md5), self.store.path(entry.md5), 0o444)
+                return
+
+    def _verify(self, entry: FileEntry) -> None:
+        path = self.store.path(entry.md5)
+        info = path.stat()
+        seen = (info.st_ino, info.st_size, info.st_mtime_ns)
+        if self._verified.get(entry.sha256) == seen:
+            return
+        if sha256_of(path) != entry.sha256:
+            raise corrupt(entry, self.store)
+        self._verified[entry.sha256] = seen
+
+    @contextlib.contextmanager
+    def staged(self, entries: Sequence[FileEntry], parent: Path) -> Iterator[Path]:
+        """A folder of hard links to the stored files under their own names, removed afterwards."""
+        with storing(str(parent)):
+            parent.mkdir(parents=True, exist_ok=True)
+            folder = Path(tempfile.mkdtemp(prefix="staged-", dir=parent))
+        try:
+            self.link(entries, folder)
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def link(self, entries: Sequence[FileEntry], folder: Path) -> None:
+        """Hard links (copies, where the file system has none) of the stored files below ``folder``."""
+        for entry in entries:
+            source, target = self.store.path(entry.md5), folder / entry.path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(source, target)
+            except OSError:
+                copy_file(source, target, 0o444)

@@ -1,0 +1,166 @@
+"""Semantic versions, bumps and the grammar of tag names (GTO's). Pure values: Git itself is not touched here.
+
+Sources: Semantic Versioning 2.0.0; the tag grammar of GTO (``name@v1.2.3``, ``name#stage#counter``).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import total_ordering
+
+from gitmodel.errors import GitmodelError
+
+_NAME = r"[a-zA-Z0-9](?:[a-zA-Z0-9_-]*[a-zA-Z0-9])?"
+_SEMVER = (
+    r"(?P<major>0|[1-9]\d*)\.(?P<minor>0|[1-9]\d*)\.(?P<patch>0|[1-9]\d*)"
+    r"(?:-(?P<pre>(?:0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)(?:\.(?:0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*))*))?"
+    r"(?:\+(?P<build>[0-9a-zA-Z-]+(?:\.[0-9a-zA-Z-]+)*))?"
+)
+_NAME_RE = re.compile(_NAME)
+_SEMVER_RE = re.compile(f"v?{_SEMVER}")
+_TAG_RE = re.compile(
+    rf"(?:(?P<folder>[a-zA-Z0-9_./-]+)=)?(?P<name>{_NAME})"
+    rf"(?:@(?P<version>v{_SEMVER})|\#(?P<stage>{_NAME})|@(?P<note>deprecated|created))"
+    r"(?P<cancel>!)?(?:\#(?P<counter>\d+))?"
+)
+MAX_NAME = 100
+
+
+class InvalidName(GitmodelError):
+    """A model or stage name outside the grammar."""
+
+    code = "invalid-name"
+
+
+class InvalidVersion(GitmodelError):
+    """Text that is no semantic version."""
+
+    code = "invalid-version"
+
+
+class Bump(IntEnum):
+    """How far a version must move; ordered, so ``max`` of several is the one owed."""
+
+    NONE = 0
+    PATCH = 1
+    MINOR = 2
+    MAJOR = 3
+
+    def __str__(self) -> str:
+        return self.name.lower()
+
+    @classmethod
+    def parse(cls, text: str) -> Bump:
+        """Raises InvalidVersion for a word that names no bump."""
+        try:
+            return cls[text.upper()]
+        except KeyError:
+            raise InvalidVersion(f"'{text}' is no bump", hint="use major, minor or patch") from None
+
+
+@total_ordering
+@dataclass(frozen=True)
+class Version:
+    """A semantic version. Order is SemVer's, section 11: numbers as numbers, a pre-release before its release."""
+
+    major: int
+    minor: int
+    patch: int
+    pre: str = ""
+    build: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Version:
+        """Accepts ``1.2.3`` and ``v1.2.3``. Raises InvalidVersion."""
+        match = _SEMVER_RE.fullmatch(text)
+        if not match:
+            raise InvalidVersion(f"'{text}' is no semantic version", hint="write it like v1.2.0")
+        return cls._from_match(match)
+
+    @classmethod
+    def _from_match(cls, match: re.Match[str]) -> Version:
+        numbers = (int(match[part]) for part in ("major", "minor", "patch"))
+        return cls(*numbers, pre=match["pre"] or "", build=match["build"] or "")
+
+    def bumped(self, bump: Bump) -> Version:
+        """The next version. A pre-release is finished first: 2.0.0-rc.1 bumped by anything within it is 2.0.0."""
+        if self.pre:
+            floor = Version(self.major, self.minor, self.patch)
+            needs = Bump.PATCH if self.patch else Bump.MINOR if self.minor else Bump.MAJOR
+            if bump <= needs:
+                return floor
+        if bump is Bump.MAJOR:
+            return Version(self.major + 1, 0, 0)
+        if bump is Bump.MINOR:
+            return Version(self.major, self.minor + 1, 0)
+        return Version(self.major, self.minor, self.patch + 1)
+
+    def bump_from(self, base: Version) -> Bump:
+        """The bump that leads from ``base`` to this version; NONE if this one is not newer."""
+        if self <= base:
+            return Bump.NONE
+        if self.major != base.major:
+            return Bump.MAJOR
+        if self.minor != base.minor:
+            return Bump.MINOR
+        return Bump.PATCH
+
+    def _order(self) -> tuple[int, int, int, int, tuple[tuple[int, int, str], ...]]:
+        identifiers = self.pre.split(".") if self.pre else []
+        keys = tuple((0, int(i), "") if i.isdigit() else (1, 0, i) for i in identifiers)
+        return (self.major, self.minor, self.patch, 0 if self.pre else 1, keys)
+
+    def __lt__(self, other: Version) -> bool:
+        return self._order() < other._order()
+
+    def __str__(self) -> str:
+        pre = f"-{self.pre}" if self.pre else ""
+        build = f"+{self.build}" if self.build else ""
+        return f"v{self.major}.{self.minor}.{self.patch}{pre}{build}"
+
+
+@dataclass(frozen=True)
+class ReleaseTag:
+    """``fraud@v1.2.0``; with ``cancelled`` (a trailing ``!``) the version is withdrawn."""
+
+    model: str
+    version: Version
+    cancelled: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.model}@{self.version}{'!' if self.cancelled else ''}"
+
+
+@dataclass(frozen=True)
+class StageTag:
+    """``fraud#prod#3``: the third time stage ``prod`` was moved. Without a counter it counts as 0."""
+
+    model: str
+    stage: str
+    counter: int = 0
+    cancelled: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.model}#{self.stage}{'!' if self.cancelled else ''}#{self.counter}"
+
+
+def parse_tag(name: str) -> ReleaseTag | StageTag | None:
+    """The meaning of a tag's name, or None when it is none of ours: a strange tag never breaks a listing."""
+    match = _TAG_RE.fullmatch(name)
+    if not match or match["note"]:
+        return None
+    if match["stage"]:
+        return StageTag(match["name"], match["stage"], int(match["counter"] or 0), bool(match["cancel"]))
+    return ReleaseTag(match["name"], Version._from_match(match), bool(match["cancel"]))
+
+
+def check_name(name: str, kind: str = "model") -> str:
+    """Returns ``name`` if it can be a folder, a tag and a URL segment. Raises InvalidName."""
+    if not _NAME_RE.fullmatch(name) or len(name) > MAX_NAME:
+        raise InvalidName(
+            f"'{name[:60]}' is no {kind} name",
+            hint="use letters, digits, '-' and '_', beginning and ending with a letter or digit",
+        )
+    return name

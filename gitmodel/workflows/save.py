@@ -1,0 +1,282 @@
+"""``save``: files become a bundle. Bytes first, then pointer and YAML, then the commit, the tag last: a crash loses nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gitmodel import formats, registry
+from gitmodel.bundle import bundle as bundle_files
+from gitmodel.bundle import yamlio
+from gitmodel.bundle.bundle import HDF5_VIEW, ONNX_VIEW, Bundle
+from gitmodel.bundle.card import Card
+from gitmodel.bundle.folder import DiskFolder
+from gitmodel.bundle.lock import FileEntry, Lock, TensorEntry
+from gitmodel.bundle.signature import DEFAULT, Signature, Signatures
+from gitmodel.errors import GitmodelError
+from gitmodel.formats import goldens, naming
+from gitmodel.formats.source import TENSOR_FILE_BYTES, Source, TensorData
+from gitmodel.storage import pointer
+from gitmodel.storage.cache import Added, Cache
+from gitmodel.storage.files import replace_file, storing
+from gitmodel.storage.workspace import materialize
+from gitmodel.versions import check_name
+from gitmodel.workflows.workspace import Workspace
+
+
+class UnclearFiles(GitmodelError):
+    """The files given do not make one model."""
+
+    code = "unclear-files"
+
+
+@dataclass(frozen=True)
+class Saved:
+    """``changed`` is False when everything was there already; sizes in bytes; ``commit`` is '' when none was made."""
+
+    name: str
+    changed: bool
+    tensors: int
+    size: int
+    added: int
+    digest: str
+    golden_cases: int
+    signature: Signature | None
+    commit: str = ""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a tensor's bytes went: its file, the offset in it, and whether the file is new."""
+
+    entry: FileEntry
+    offset: int | None
+    sha256: str
+    fresh: bool
+
+
+def save(
+    name: str,
+    files: Sequence[Path | str],
+    *,
+    repo: Path | str = ".",
+    weights: Path | str | None = None,
+    params: Path | str | Mapping[str, Any] | None = None,
+    metrics: Path | str | Mapping[str, Any] | None = None,
+    assets: Sequence[Path | str] = (),
+    labels: Path | str | None = None,
+    golden: Path | str | None = None,
+    description: str = "",
+    message: str = "",
+) -> Saved:
+    """Saves a model file, or an ONNX graph and its HDF5 weights, as the bundle ``models/<name>``.
+
+    What is not given stays as it is: params, metrics, labels, golden cases and what a person wrote into the card.
+    ``golden`` replaces the recorded cases. ``message`` commits the bundle. Saving the same twice changes nothing.
+
+    Raises InvalidModel, InvalidGolden, InvalidName, LoadFailed, NotARepository, NotInitialised, StorageFailed.
+    """
+    check_name(name)
+    place = Workspace.open(Path(repo))
+    texts = {
+        bundle_files.PARAMS: _yaml_text(params, "params"),
+        bundle_files.METRICS: _yaml_text(metrics, "metrics"),
+    }
+    with place.repo.lock():
+        source = _read([Path(f) for f in files], Path(weights) if weights else None)
+        folder = place.repo.root / registry.model_path(name)
+        parent = _parent_lock(folder)
+        lock, added = _store(source, place.cache, parent)
+        bundle_texts = {**{path: text for path, text in texts.items() if text is not None}}
+        bundle_texts |= _described(folder, name, source, description)
+        cases = _check_runs(place, lock, source, golden)
+        for path, origin in _assets(assets, labels).items():
+            bundle_texts[path] = origin.read_bytes()
+        changed = _write(folder, lock, place.cache, bundle_texts, cases)
+        commit = _commit(place, name, message) if message else ""
+        size_added = sum({entry.md5: entry.size for entry in added}.values())
+        count = len(cases) if cases is not None else _recorded(folder)
+        return Saved(
+            name, changed or bool(commit), len(lock.tensors), lock.size, size_added, lock.digest, count, source.signature, commit
+        )
+
+
+def _read(files: list[Path], weights: Path | None) -> Source:
+    given = [*files, *([weights] if weights else [])]
+    sources = [(path, formats.read(path)) for path in given]
+    graphs = [(path, source) for path, source in sources if source.graph is not None]
+    checkpoints = [(path, source) for path, source in sources if source.graph is None]
+    if len(graphs) > 1 or len(checkpoints) > 1 or not sources:
+        raise UnclearFiles(
+            f"{len(graphs)} graphs and {len(checkpoints)} weight files do not make one model",
+            hint="give one .onnx, one .h5, or one of each",
+        )
+    if not graphs:
+        return checkpoints[0][1]
+    from gitmodel.formats import binding
+
+    path, graph = graphs[0]
+    weights_source = checkpoints[0][1] if checkpoints else Source("onnx", "", ())
+    return binding.bind(graph, weights_source, str(path)) if checkpoints else binding.complete(graph, str(path))
+
+
+def _store(source: Source, cache: Cache, parent: Lock | None) -> tuple[Lock, list[FileEntry]]:
+    """Writes tensor files and views into the cache; returns the lock and the files that were not known before."""
+    from gitmodel.formats import hdf5
+
+    large = [t for t in source.tensors if len(t.data) >= TENSOR_FILE_BYTES and t.dtype != "string"]
+    paths = naming.tensor_files(t.name for t in large)
+    known = {(t.name, t.dtype, t.shape): t for t in parent.tensors} if parent else {}
+    # HDF5 is not for several threads, so headers are made first; hashing and writing release the interpreter's lock.
+    headers = {t.name: hdf5.tensor_file(t.dtype, t.shape) for t in large if t.stored is None}
+
+    def store(tensor: TensorData) -> _Place:
+        before = known.get((tensor.name, tensor.dtype, tensor.shape))
+        entry = parent.file(before.file) if parent and before else None
+        if tensor.stored is not None:
+            added = cache.add(tensor.stored)
+            digest = _body_digest(tensor)
+            return _Place(added.entry(paths[tensor.name]), hdf5.stored_offset(tensor.stored), digest, entry is None or entry.md5 != added.md5)
+        header = headers[tensor.name]
+        if before and entry and cache.holds(entry, tensor.data, header.offset):
+            return _Place(FileEntry(paths[tensor.name], entry.size, entry.sha256, entry.md5), header.offset, before.sha256, fresh=False)
+        added = cache.add(tensor.data, header.header)
+        return _Place(added.entry(paths[tensor.name]), header.offset, added.body_sha256, fresh=True)
+
+    with ThreadPoolExecutor(max_workers=2, thread_name_prefix="save") as pool:
+        places = dict(zip((t.name for t in large), pool.map(store, large), strict=True))
+    views = _views(source, cache, places)
+    tensors = []
+    for tensor in source.tensors:
+        if tensor.name in places:
+            digest, file = places[tensor.name].sha256, paths[tensor.name]
+        else:
+            digest, file = _body_digest(tensor), HDF5_VIEW
+        tensors.append(TensorEntry(tensor.name, tensor.dtype, tensor.shape, digest, file))
+    files = [place.entry for place in places.values()] + [view.entry(path) for path, view in views.items()]
+    old = {entry.md5 for entry in parent.files} if parent else set()
+    return Lock.of(tensors, files), [entry for entry in files if entry.md5 not in old]
+
+
+def _views(source: Source, cache: Cache, places: Mapping[str, _Place]) -> dict[str, Added]:
+    from gitmodel.formats import hdf5
+
+    links = {name: place.entry.path for name, place in places.items()}
+    views = {HDF5_VIEW: cache.add(hdf5.write_view(source, links))}
+    if source.graph is not None:
+        from gitmodel.formats import onnx
+
+        sizes = {t.name: len(t.data) for t in source.tensors}
+        placements = {}
+        for name, place in places.items():
+            if place.offset is not None:
+                bound = source.bound_names.get(name, name)
+                placements[bound] = onnx.Placement(place.entry.path, place.offset, sizes[name])
+        by_initializer = {source.bound_names.get(t.name, t.name): t for t in source.tensors}
+        views[ONNX_VIEW] = cache.add(onnx.write_view(source.graph, placements, by_initializer))
+    return views
+
+
+def _body_digest(tensor: TensorData) -> str:
+    import hashlib
+
+    return hashlib.sha256(tensor.data).hexdigest()
+
+
+def _check_runs(place: Workspace, lock: Lock, source: Source, golden: Path | str | None) -> list[goldens.GoldenCase] | None:
+    """Opens what was stored in ONNX Runtime, so that nothing is saved that cannot be served; records golden cases."""
+    if source.graph is None or source.signature is None:
+        if golden:
+            raise goldens.InvalidGolden("golden cases need a graph to run", hint="save an ONNX graph with the weights")
+        return None
+    from gitmodel import runtime
+
+    wanted = [entry for entry in lock.files if entry.path != HDF5_VIEW]
+    with place.supply.staged(wanted, place.repo.state_dir / "staged") as folder:
+        session = runtime.open_session(folder / ONNX_VIEW, prepack=False)
+        return goldens.from_npz(Path(golden), source.signature, session.run) if golden else None
+
+
+def _described(folder: Path, name: str, source: Source, description: str) -> dict[str, bytes]:
+    """The card, with what a person wrote into it kept, and the signatures read from the model."""
+    existing = folder / bundle_files.CARD
+    card = Card.from_yaml(existing.read_bytes(), str(existing)) if existing.is_file() else Card(name)
+    card = card.with_source(source.format, source.framework)
+    if description:
+        card = card.described(description)
+    signatures = Signatures({DEFAULT: source.signature} if source.signature else {})
+    texts = {bundle_files.SIGNATURE: signatures.to_yaml().encode()}
+    # A card that says the same is left as the person laid it out, comments and all.
+    if not existing.is_file() or Card.from_yaml(existing.read_bytes(), str(existing)) != card:
+        texts[bundle_files.CARD] = card.to_yaml().encode()
+    return texts
+
+
+def _yaml_text(value: Path | str | Mapping[str, Any] | None, what: str) -> bytes | None:
+    if value is None:
+        return None
+    if isinstance(value, Mapping):
+        return yamlio.dump(dict(value)).encode()
+    path = Path(value)
+    if not path.is_file():
+        raise UnclearFiles(f"there is no {what} file {path}", hint="check the path")
+    return yamlio.dump(yamlio.load_mapping(path.read_bytes(), str(path))).encode()
+
+
+def _assets(assets: Iterable[Path | str], labels: Path | str | None) -> dict[str, Path]:
+    chosen = {f"{bundle_files.ASSETS}/{Path(asset).name}": Path(asset) for asset in assets}
+    if labels:
+        chosen[bundle_files.LABELS] = Path(labels)
+    for path in chosen.values():
+        if not path.is_file():
+            raise UnclearFiles(f"there is no file {path}", hint="check the path")
+    return chosen
+
+
+def _write(folder: Path, lock: Lock, cache: Cache, texts: Mapping[str, bytes], cases: list[goldens.GoldenCase] | None) -> bool:
+    """Puts the bundle into the working tree, weights first and the lock last; returns whether anything differed."""
+    with storing(str(folder)):
+        folder.mkdir(parents=True, exist_ok=True)
+    changed = materialize(lock, cache, folder / bundle_files.WEIGHTS) > 0
+    for path, data in texts.items():
+        changed |= replace_file(folder / path, data)
+    if cases is not None:
+        changed |= _write_goldens(folder / bundle_files.GOLDEN, cases)
+    pointer.ignore(folder, bundle_files.WEIGHTS)
+    directory = cache.add_directory(lock.files)
+    dvc = pointer.Pointer(directory, lock.size, len(lock.files), bundle_files.WEIGHTS)
+    changed |= replace_file(folder / f"{bundle_files.WEIGHTS}.dvc", dvc.to_yaml().encode())
+    return replace_file(folder / bundle_files.LOCK, lock.to_text().encode()) or changed
+
+
+def _write_goldens(folder: Path, cases: list[goldens.GoldenCase]) -> bool:
+    groups: dict[str, list[goldens.GoldenCase]] = {}
+    for case in cases:
+        groups.setdefault(case.name.rpartition("/")[0], []).append(case)
+    files = {path: data for group, members in groups.items() for path, data in goldens.write(group, members).items()}
+    changed = False
+    for path, data in files.items():
+        changed |= replace_file(folder / path, data)
+    with storing(str(folder)):
+        for path in DiskFolder(folder).files():
+            if path not in files:
+                (folder / path).unlink()
+                changed = True
+    return changed
+
+
+def _recorded(folder: Path) -> int:
+    return len({path.rpartition("/")[0] for path in DiskFolder(folder).files(bundle_files.GOLDEN)})
+
+
+def _parent_lock(folder: Path) -> Lock | None:
+    existing = folder / bundle_files.LOCK
+    return Bundle(folder.name, folder.name, DiskFolder(folder)).lock if existing.is_file() else None
+
+
+def _commit(place: Workspace, name: str, message: str) -> str:
+    path = registry.model_path(name)
+    return place.repo.commit([path], message) if place.repo.dirty(path) else ""

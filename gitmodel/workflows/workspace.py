@@ -1,0 +1,78 @@
+"""What the verbs share: the model repository they work in, and a bundle's weights brought to where a session can open them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from gitmodel.bundle.bundle import ONNX_VIEW, Bundle
+from gitmodel.bundle.lock import FileEntry
+from gitmodel.errors import GitmodelError
+from gitmodel.git import Repository
+from gitmodel.storage import setup
+from gitmodel.storage.cache import Cache
+from gitmodel.storage.remote import Progress, Remote, load_config
+from gitmodel.storage.supply import Supply
+
+
+class NeedsWorkingTree(GitmodelError):
+    """A verb that writes models was run in a bare repository."""
+
+    code = "needs-working-tree"
+
+
+class NotServable(GitmodelError):
+    """A bundle without an ONNX graph was asked to run."""
+
+    code = "not-servable"
+
+
+@dataclass
+class Workspace:
+    """A model repository with a working tree; opens what it needs when it is first asked for."""
+
+    repo: Repository
+    remote_name: str = ""
+    progress: Progress | None = field(default=None, repr=False)
+
+    @classmethod
+    def open(cls, path: Path, *, remote: str = "", progress: Progress | None = None) -> Workspace:
+        """Raises NotARepository, NeedsWorkingTree, NotInitialised."""
+        repo = Repository.open(path)
+        if repo.bare:
+            raise NeedsWorkingTree(f"{repo.root} is a bare repository", hint="run this in a clone of it")
+        if not setup.is_initialised(repo.root):
+            raise setup.NotInitialised(f"{repo.root} is no model repository yet", hint="run 'gitmodel init'")
+        return cls(repo, remote, progress)
+
+    @cached_property
+    def cache(self) -> Cache:
+        return setup.open_cache(self.repo.root)
+
+    @cached_property
+    def remote(self) -> Remote:
+        """Raises NoRemote."""
+        return Remote(load_config(self.repo.root / setup.DVC_DIR), self.remote_name)
+
+    @cached_property
+    def supply(self) -> Supply:
+        return Supply(self.cache, (), lambda: self.remote)
+
+    @contextlib.contextmanager
+    def staged(self, bundle: Bundle) -> Iterator[Path]:
+        """The bundle's ONNX view in a folder of its own, bytes verified. Raises NotServable, MissingWeights and kin."""
+        entries = graph_files(bundle)
+        self.supply.ensure(entries, bundle.label, self.progress)
+        with self.supply.staged(entries, self.repo.state_dir / "staged") as folder:
+            yield folder / ONNX_VIEW
+
+
+def graph_files(bundle: Bundle) -> list[FileEntry]:
+    """The files a session needs: the ONNX view and the tensor files. Raises NotServable."""
+    if bundle.lock.file(ONNX_VIEW) is None:
+        raise NotServable(f"{bundle.label} is a checkpoint without a graph", hint="save it again with an ONNX graph beside it")
+    tensor_files = {tensor.file for tensor in bundle.lock.tensors}
+    return [entry for entry in bundle.lock.files if entry.path == ONNX_VIEW or entry.path in tensor_files - {"weights.h5"}]
