@@ -214,6 +214,16 @@ class Repository:
         """Makes the working tree's and the index's ``path`` that of ``commit``, files it lacks removed."""
         self.run("restore", f"--source={commit}", "--staged", "--worktree", "--", path)
 
+    def push(self, remote: str, refs: Sequence[str]) -> str:
+        """``git push``; returns what Git and the other side's hooks said. Raises GitFailed."""
+        status, out, err = self._repo.git.execute(
+            [str(self._repo.git.GIT_PYTHON_GIT_EXECUTABLE), "push", "--", remote, *refs],
+            with_extended_output=True, with_exceptions=False,
+        )  # fmt: skip
+        if status:
+            raise _failed("push", str(err))
+        return f"{err}\n{out}".strip()
+
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """One writer of models at a time in a repository; others wait. The lock ends with the process, however it ends."""

@@ -18,7 +18,7 @@ def bind(graph: Source, weights: Source, where: str) -> Source:
     """
     model = graph.graph
     offered = _by_alias(weights)
-    places = dict(onnx_format.initializers(model))
+    places = dict(onnx_format.tensors(model))
     for value in [v for v in model.graph.input if v.name not in places and _alias(v.name) in offered]:
         tensor = offered[_alias(value.name)]
         model.graph.input.remove(value)
@@ -52,7 +52,7 @@ def bind(graph: Source, weights: Source, where: str) -> Source:
 def complete(graph: Source, where: str) -> Source:
     """The source itself, if every initializer has its data. Raises InvalidModel."""
     own = {tensor.name for tensor in graph.tensors}
-    for name, proto in onnx_format.initializers(graph.graph):
+    for name, proto in onnx_format.tensors(graph.graph):
         if name not in own:
             place = next((e.value for e in proto.external_data if e.key == "location"), "")
             said = f"its data should be in {place}, which is missing" if place else "it has no data"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 _EXTERNAL = 1  # TensorProto.DataLocation.EXTERNAL
+_TENSOR, _GRAPH = 4, 5  # AttributeProto.AttributeType
 _TYPED = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data")
 
 
@@ -34,9 +35,9 @@ def read(path: Path) -> Source:
     data = map_file(path)
     skeleton, cuts = wire.cut(data, TENSOR_FILE_BYTES, str(path))
     model = parse(skeleton, str(path))
-    tensors = []
+    found = []
     mapped: dict[str, memoryview] = {}
-    for name, tensor in initializers(model):
+    for name, tensor in tensors(model):
         dtype, shape = _type_of(tensor, f"{path}: tensor '{name}'"), tuple(tensor.dims)
         if tensor.data_location == _EXTERNAL:
             body = _external(tensor, name, path, cuts, mapped)
@@ -51,8 +52,9 @@ def read(path: Path) -> Source:
             )
         if len(body) < TENSOR_FILE_BYTES and tensor.data_location == _EXTERNAL:
             embed(tensor, bytes(body))
-        tensors.append(TensorData(name, dtype, shape, body))
-    return Source("onnx", framework_of(model), tuple(tensors), signature_of(model, str(path)), graph=model)
+        found.append(TensorData(name, dtype, shape, body))
+    found += _learned_lists(model.graph)
+    return Source("onnx", framework_of(model), tuple(found), signature_of(model, str(path)), graph=model)
 
 
 def parse(data: bytes, where: str) -> Any:
@@ -70,19 +72,45 @@ def parse(data: bytes, where: str) -> Any:
     return model
 
 
-def initializers(model: Any) -> Iterator[tuple[str, Any]]:
-    """(name, TensorProto) of every initializer; those of nested graphs are named after the node that holds them."""
-    yield from _graph_initializers(model.graph, "")
+def tensors(model: Any) -> Iterator[tuple[str, Any]]:
+    """(name, TensorProto) of every initializer and tensor attribute, nested graphs included.
+
+    What stands inside a node is named after it: ``If_3.then_branch/weight``, ``Constant_0.value``.
+    """
+    yield from _graph_tensors(model.graph, "")
 
 
-def _graph_initializers(graph: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+def _graph_tensors(graph: Any, prefix: str) -> Iterator[tuple[str, Any]]:
     for tensor in graph.initializer:
         yield prefix + tensor.name, tensor
+    for holder, attribute in _attributes(graph, prefix):
+        held = [attribute.t] if attribute.type == _TENSOR else list(attribute.tensors)
+        for number, tensor in enumerate(held):
+            yield holder if len(held) == 1 else f"{holder}.{number}", tensor
+        nested = [attribute.g] if attribute.type == _GRAPH else list(attribute.graphs)
+        for inner in nested:
+            yield from _graph_tensors(inner, f"{holder}/")
+
+
+def _attributes(graph: Any, prefix: str) -> Iterator[tuple[str, Any]]:
     for number, node in enumerate(graph.node):
         for attribute in node.attribute:
-            nested = [attribute.g] if attribute.type == 5 else list(attribute.graphs)  # noqa: PLR2004  # GRAPH
-            for inner in nested:
-                yield from _graph_initializers(inner, f"{prefix}{node.name or f'{node.op_type}_{number}'}.{attribute.name}/")
+            yield f"{prefix}{node.name or f'{node.op_type}_{number}'}.{attribute.name}", attribute
+
+
+def _learned_lists(graph: Any) -> Iterator[TensorData]:
+    """What classical models (ai.onnx.ml) learned: lists of floats in attributes. ONNX has no way to keep those outside
+    the graph, so the HDF5 view shows a copy."""
+    import numpy as np
+
+    for number, node in enumerate(graph.node):
+        if node.domain != "ai.onnx.ml":
+            continue
+        for attribute in node.attribute:
+            if attribute.floats:
+                name = f"{node.name or f'{node.op_type}_{number}'}.{attribute.name}"
+                values = np.array(attribute.floats, dtype="<f4")
+                yield TensorData(name, "float32", values.shape, memoryview(values.tobytes()))
 
 
 def framework_of(model: Any) -> str:
@@ -111,23 +139,23 @@ def opsets(model: Any) -> dict[str, int]:
     }
 
 
-def write_view(model: Any, placements: Mapping[str, Placement], tensors: Mapping[str, TensorData]) -> bytes:
+def write_view(model: Any, placements: Mapping[str, Placement], data: Mapping[str, TensorData]) -> bytes:
     """The ONNX view: initializers with a placement point into tensor files, the others carry their data.
 
     All three are keyed by initializer name; equal input gives equal bytes.
     """
-    for name, tensor in initializers(model):
+    for name, tensor in tensors(model):
         if (placement := placements.get(name)) is None:
             if tensor.data_location == _EXTERNAL:  # large, but compressed in its file and so not to be mapped
-                embed(tensor, bytes(tensors[name].data))
+                embed(tensor, bytes(data[name].data))
             continue
         _clear_data(tensor)
         tensor.data_location = _EXTERNAL
         for key, value in (("location", placement.location), ("offset", placement.offset), ("length", placement.length)):
             entry = tensor.external_data.add()
             entry.key, entry.value = key, str(value)
-    data: bytes = model.SerializeToString(deterministic=True)
-    return data
+    view: bytes = model.SerializeToString(deterministic=True)
+    return view
 
 
 def _spec(value: Any, where: str, *, optional: bool = False) -> TensorSpec:
@@ -245,7 +273,7 @@ def encode_tensor(name: str, values: np.ndarray) -> bytes:
 def external_locations(data: bytes, where: str) -> set[str]:
     """The files a serialized model points at. Raises InvalidModel."""
     found = set()
-    for _, tensor in initializers(parse(data, where)):
+    for _, tensor in tensors(parse(data, where)):
         if tensor.data_location == _EXTERNAL:
             found |= {entry.value for entry in tensor.external_data if entry.key == "location"}
     return found

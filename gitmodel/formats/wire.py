@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from gitmodel.formats.source import InvalidModel
 
-MODEL, GRAPH, NODE, ATTRIBUTE, TENSOR, FUNCTION, SPARSE = range(7)
+MODEL, GRAPH, NODE, ATTRIBUTE, TENSOR = range(5)
 #: Which length-delimited fields of a message hold a message worth entering.
 _ENTERED: dict[int, dict[int, int]] = {
-    MODEL: {7: GRAPH, 25: FUNCTION},
+    MODEL: {7: GRAPH},
     GRAPH: {1: NODE, 5: TENSOR},
-    FUNCTION: {7: NODE},
     NODE: {5: ATTRIBUTE},
-    ATTRIBUTE: {6: GRAPH, 11: GRAPH},
+    ATTRIBUTE: {5: TENSOR, 6: GRAPH, 10: TENSOR, 11: GRAPH},
     TENSOR: {},
-    SPARSE: {},
 }
 _RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION = 9, 13, 14
 #: The key under which a cut tensor's place in the returned list stands in its external_data.
@@ -27,7 +25,7 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 def cut(data: memoryview, threshold: int, where: str) -> tuple[bytes, list[memoryview]]:
-    """Returns the model without the raw data of initializers of ``threshold`` bytes or more, and those data in order.
+    """Returns the model without the raw data of tensors of ``threshold`` bytes or more, and those data in order.
 
     A cut tensor is marked as external with the key ``gitmodel-cut`` and its index. Raises InvalidModel when the bytes
     are no protobuf message, end too early or nest deeper than any real model.

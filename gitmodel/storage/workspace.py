@@ -70,3 +70,11 @@ def _remove_others(folder: Path, wanted: set[str]) -> None:
                     path.rmdir()
             elif path.relative_to(folder).as_posix() not in wanted:
                 path.unlink()
+
+
+def unsaved(lock: Lock, folder: Path) -> list[str]:
+    """Files in the weights folder that no object of the lock gives back: edited, or never saved."""
+    entries = {entry.path: entry for entry in lock.files}
+    present = (p for p in sorted(folder.rglob("*")) if p.is_file() or p.is_symlink())
+    names = {p.relative_to(folder).as_posix(): p for p in present}
+    return [name for name, path in names.items() if name not in entries or not _is_current(path, entries[name])]

@@ -1,0 +1,50 @@
+"""From what a replay showed to facts: the ladder from bit-equal over noise and drift to failure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+from gitmodel.bundle.card import Gates
+from gitmodel.compat.changes import Change
+from gitmodel.compat.replay import OutputDrift, Replay, SelfCheck
+
+
+def changes(replay: Replay, gates: Gates, skipped: Collection[str] = ()) -> Iterator[Change]:
+    """One fact per output, and one per kind of error. Outputs in ``skipped`` changed in shape or meaning: comparing
+    their values would say nothing of its own."""
+    if replay.errors:
+        case, error = replay.errors[0]
+        args = {"worst": case, "error": error, "witness": error}
+        yield Change("new-error-on-accepted-input", "behaviour", None, f"{len(replay.errors)} cases", args)
+    if replay.outputs and not replay.errors and all(drift.equal for drift in replay.outputs):
+        yield Change("golden-identical", "behaviour", None, None, {"cases": replay.cases})
+        return
+    for drift in replay.outputs:
+        if not drift.equal and drift.name not in skipped:
+            yield Change(_rung(drift, gates), f"outputs.{drift.name}", None, None, _args(drift, gates))
+
+
+def self_check(check: SelfCheck, label: str) -> Iterator[Change]:
+    if check.failures:
+        args = {"label": label, "failed": len(check.failures), "cases": check.cases, "first": check.failures[0]}
+        yield Change("golden-self-failed", "golden", None, None, args)
+
+
+def _rung(drift: OutputDrift, gates: Gates) -> str:
+    if drift.within:
+        return "golden-numeric-noise"
+    if drift.nan:
+        return "nan-introduced"
+    if drift.inf:
+        return "inf-introduced"
+    return "golden-drift" if drift.agreement >= gates.agreement else "golden-failed"
+
+
+def _args(drift: OutputDrift, gates: Gates) -> dict[str, object]:
+    return {
+        "name": drift.name,
+        "max_abs": drift.max_abs,
+        "worst": drift.worst,
+        "agreement": drift.agreement,
+        "threshold": gates.agreement,
+    }

@@ -1,0 +1,228 @@
+"""Facts about OLD and NEW signatures. Pure: no rule, no severity, no opinion lives here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gitmodel.bundle.lock import TensorEntry
+from gitmodel.bundle.signature import Dim, Signature, TensorSpec
+
+_FAMILIES = (
+    ("int8", "int16", "int32", "int64"),
+    ("uint8", "uint16", "uint32", "uint64"),
+    ("float16", "float32", "float64"),
+    ("bfloat16", "float32", "float64"),
+)
+
+
+@dataclass(frozen=True)
+class Change:
+    """One fact. ``kind`` names it, ``at`` is the place (``inputs.pixels``), ``args`` say more for rules and messages."""
+
+    kind: str
+    at: str
+    old: Any = None
+    new: Any = None
+    args: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All changes, and which OLD names are believed to live on under a NEW one."""
+
+    changes: tuple[Change, ...]
+    renamed_inputs: Mapping[str, str]
+    renamed_outputs: Mapping[str, str]
+
+
+def compare(old: Signature, new: Signature) -> Comparison:
+    """The changes from ``old`` to ``new``, inputs before outputs, each side in its own order."""
+    inputs, renamed_inputs = _side("input", old.inputs, new.inputs)
+    outputs, renamed_outputs = _side("output", old.outputs, new.outputs)
+    symbols = _symbols(old, new, renamed_inputs, renamed_outputs)
+    return Comparison((*inputs, *outputs, *symbols), renamed_inputs, renamed_outputs)
+
+
+def _side(side: str, old: Sequence[TensorSpec], new: Sequence[TensorSpec]) -> tuple[list[Change], dict[str, str]]:
+    before, after = {s.name: s for s in old}, {s.name: s for s in new}
+    removed = [s for s in old if s.name not in after]
+    added = [s for s in new if s.name not in before]
+    renamed = _renames(removed, added)
+    changes: list[Change] = []
+    for spec in old:
+        at = f"{side}s.{spec.name}"
+        if spec.name in after:
+            changes += _tensor(side, at, spec, after[spec.name])
+        elif spec.name in renamed:
+            changes.append(Change(f"{side}-renamed", at, spec.name, renamed[spec.name], {"name": spec.name}))
+        else:
+            changes.append(Change(f"{side}-removed", at, str(spec), None, {"name": spec.name}))
+    kept = [s.name for s in new if s.name in before]
+    appended_from = max((i for i, s in enumerate(new) if s.name in before or s.name in renamed.values()), default=-1)
+    for index, spec in enumerate(new):
+        if spec.name in before or spec.name in renamed.values():
+            continue
+        kind = "input-added-with-default" if spec.optional else "input-added-required" if side == "input" else "output-added"
+        args = {"name": spec.name, "appended": index > appended_from}
+        changes.append(Change(kind, f"{side}s.{spec.name}", None, str(spec), args))
+    if kept != [s.name for s in old if s.name in after]:
+        changes.append(Change(f"{side}-reordered", f"{side}s", [s.name for s in old], [s.name for s in new]))
+    return changes, renamed
+
+
+def _renames(removed: Sequence[TensorSpec], added: Sequence[TensorSpec]) -> dict[str, str]:
+    """Pairs that can only be each other: one gone, one new, alike in all but name, and no second candidate."""
+    pairs = {}
+    for spec in removed:
+        candidates = [s for s in added if _alike(spec, s)]
+        rivals = [s for s in removed if _alike(spec, s)]
+        if len(candidates) == 1 and len(rivals) == 1:
+            pairs[spec.name] = candidates[0].name
+    return pairs
+
+
+def _alike(a: TensorSpec, b: TensorSpec) -> bool:
+    if (a.dtype, a.kind, a.key, a.optional) != (b.dtype, b.kind, b.key, b.optional):
+        return False
+    if a.shape is None or b.shape is None:
+        return a.shape is b.shape
+    return len(a.shape) == len(b.shape) and all(
+        x == y or not (isinstance(x, int) or isinstance(y, int)) for x, y in zip(a.shape, b.shape, strict=True)
+    )
+
+
+def _tensor(side: str, at: str, old: TensorSpec, new: TensorSpec) -> Iterator[Change]:
+    name = {"name": old.name}
+    if (old.kind, old.key) != (new.kind, new.key):
+        yield Change("value-kind-changed", at, str(old), str(new), name)
+        return
+    if old.optional != new.optional:
+        kind = "input-became-optional" if new.optional else "input-became-required"
+        yield Change(kind, at, old.optional, new.optional, name)
+    if old.dtype != new.dtype:
+        if "string" in (old.dtype, new.dtype):
+            yield Change("string-tensor-changed", at, old.dtype, new.dtype, name)
+        else:
+            yield Change(f"{side}-dtype-changed", at, old.dtype, new.dtype, {**name, "direction": _direction(old.dtype, new.dtype)})
+    yield from _dims(side, at, old, new)
+
+
+def _dims(side: str, at: str, old: TensorSpec, new: TensorSpec) -> Iterator[Change]:
+    name = {"name": old.name}
+    if old.shape is None and new.shape is None:
+        return
+    if new.shape is None:
+        yield Change(f"{side}-rank-relaxed" if side == "input" else "output-rank-changed", at, str(old), str(new), name)
+        return
+    if old.shape is None or len(old.shape) != len(new.shape):
+        yield Change(f"{side}-rank-changed", at, str(old), str(new), name)
+        return
+    for axis, (a, b) in enumerate(zip(old.shape, new.shape, strict=True)):
+        kind = _dim_kind(a, b)
+        if kind:
+            shown = [("any" if not isinstance(d, int) else d) for d in (a, b)]
+            yield Change(f"{side}-dim-{kind}", f"{at}[{axis}]", shown[0], shown[1], {**name, "axis": axis})
+
+
+def _dim_kind(old: Dim, new: Dim) -> str:
+    if isinstance(old, int) and isinstance(new, int):
+        return "changed" if old != new else ""
+    if isinstance(old, int):
+        return "relaxed"
+    return "fixed" if isinstance(new, int) else ""
+
+
+def _direction(old: str, new: str) -> str:
+    for family in _FAMILIES:
+        if old in family and new in family:
+            return "widened" if family.index(old) < family.index(new) else "narrowed"
+    return "other"
+
+
+def _symbols(
+    old: Signature, new: Signature, renamed_inputs: Mapping[str, str], renamed_outputs: Mapping[str, str]
+) -> Iterator[Change]:
+    """What the free dimensions promise about each other. Names do not matter, only which ones are equal."""
+    places = [*_places("inputs", old.inputs, new.inputs, renamed_inputs)]
+    outputs = [*_places("outputs", old.outputs, new.outputs, renamed_outputs)]
+    unified, separated = set(), set()
+    for i, (at, a, b) in enumerate(places):
+        for other, c, d in places[:i]:
+            if _linked(b, d) and not _linked(a, c):
+                unified.add((other, at))
+            elif _linked(a, c) and not _linked(b, d):
+                separated.add((other, at))
+    for first, second in sorted(unified):
+        yield Change("input-dims-unified", first, None, None, {"first": first, "second": second})
+    for first, second in sorted(separated):
+        yield Change("input-dims-separated", first, None, None, {"first": first, "second": second})
+    for at, a, b in outputs:
+        loose = [other for other, c, d in places if _linked(a, c) and not _linked(b, d)]
+        if loose and not any(_linked(b, d) for _, c, d in places if _linked(a, c)):
+            yield Change("output-dim-unlinked", at, None, None, {"first": loose[0], "second": at})
+
+
+def _linked(a: Dim, b: Dim) -> bool:
+    return isinstance(a, str) and a == b
+
+
+def _places(
+    side: str, old: Iterable[TensorSpec], new: Iterable[TensorSpec], renamed: Mapping[str, str]
+) -> Iterator[tuple[str, Dim, Dim]]:
+    """(place, old dim, new dim) of every dimension that is free on both sides."""
+    after = {s.name: s for s in new}
+    for spec in old:
+        other = after.get(renamed.get(spec.name, spec.name))
+        if other is None or spec.shape is None or other.shape is None or len(spec.shape) != len(other.shape):
+            continue
+        for axis, (a, b) in enumerate(zip(spec.shape, other.shape, strict=True)):
+            if not isinstance(a, int) and not isinstance(b, int):
+                yield f"{side}.{spec.name}[{axis}]", a, b
+
+
+def compare_labels(old: Sequence[str], new: Sequence[str]) -> list[Change]:
+    """What happened to the class list; both empty or one absent says nothing."""
+    if not old or not new or list(old) == list(new):
+        return []
+    before, after = set(old), set(new)
+    changes = [
+        Change("label-removed", "labels", label, None, {"index": i}) for i, label in enumerate(old) if label not in after
+    ]
+    added = [(i, label) for i, label in enumerate(new) if label not in before]
+    if len(old) == len(new) and changes and len(changes) == len(added):
+        pairs = zip(changes, added, strict=True)
+        if all(change.args["index"] == index for change, (index, _) in pairs):
+            return [Change("label-renamed", "labels", old[i], label, {"index": i}) for i, label in added]
+    for index, label in added:
+        kind = "label-appended" if index >= len(old) and not changes else "label-inserted"
+        changes.append(Change(kind, "labels", None, label, {"index": index}))
+    kept_old, kept_new = [x for x in old if x in after], [x for x in new if x in before]
+    if kept_old != kept_new:
+        index = next(i for i, (a, b) in enumerate(zip(kept_old, kept_new, strict=False)) if a != b)
+        changes.append(Change("label-reordered", "labels", kept_old[index], kept_new[index], {"index": index}))
+    return changes
+
+
+def compare_tensors(old: Iterable[TensorEntry], new: Iterable[TensorEntry]) -> list[Change]:
+    """What a loader that restores a checkpoint by name would meet."""
+    before, after = {t.name: t for t in old}, {t.name: t for t in new}
+    changes = []
+    for name in sorted(before.keys() | after.keys()):
+        a, b, at, args = before.get(name), after.get(name), f"tensors.{name}", {"name": name}
+        if a is None or b is None:
+            kind = "tensor-removed" if b is None else "tensor-added"
+            changes.append(Change(kind, at, _tensor_text(a), _tensor_text(b), args))
+        elif a.shape != b.shape:
+            changes.append(Change("tensor-shape-changed", at, list(a.shape), list(b.shape), args))
+        elif a.dtype != b.dtype:
+            changes.append(Change("tensor-dtype-changed", at, a.dtype, b.dtype, args))
+    moved = sum(1 for name in before.keys() & after.keys() if before[name].sha256 != after[name].sha256)
+    if moved:
+        changes.append(Change("tensor-values-changed", "tensors", None, None, {"count": moved, "total": len(before)}))
+    return changes
+
+
+def _tensor_text(tensor: TensorEntry | None) -> str | None:
+    return None if tensor is None else f"{tensor.dtype}{list(tensor.shape)}"

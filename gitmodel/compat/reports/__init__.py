@@ -1,0 +1,21 @@
+"""One module per report format; each has ``render(reports) -> str``."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Protocol
+
+from gitmodel.compat.verdict import Report
+
+FORMATS = {"text": "gitmodel.compat.reports.text", "json": "gitmodel.compat.reports.json"}
+
+
+class Renderer(Protocol):
+    """A module that turns reports into one document."""
+
+    def render(self, reports: list[Report], *, colour: bool = False) -> str: ...
+
+
+def renderer(name: str) -> Renderer:
+    module: Renderer = import_module(FORMATS[name])  # type: ignore[assignment]  # a module is a Renderer by its function
+    return module

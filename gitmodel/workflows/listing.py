@@ -1,0 +1,156 @@
+"""``list``, ``log``, ``show``: what the registry holds, read from Git alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from gitmodel import registry
+from gitmodel.bundle.bundle import Bundle
+from gitmodel.git import Repository
+from gitmodel.versions import check_name
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model: its latest version, where its stages stand, the size of its weights in bytes and when it changed."""
+
+    name: str
+    latest: str
+    stages: Mapping[str, str]
+    size: int | None
+    date: datetime | None
+    unreleased: bool
+
+
+@dataclass(frozen=True)
+class LogEntry:
+    """One version. ``verdict`` and ``changed`` come from the tag and the two locks; ``stored`` in bytes is what it added."""
+
+    version: str
+    date: datetime
+    author: str
+    verdict: str
+    digest: str
+    size: int
+    stored: int
+    changed: str
+    stages: tuple[str, ...]
+    annotated: bool
+
+
+def list_models(repo: Path | str = ".") -> list[Row]:
+    """Every model of the working tree (the last commit, in a bare repository), by name."""
+    repository = Repository.open(Path(repo))
+    head = repository.head()
+    names = registry.models(repository, head if repository.bare else "") if head or not repository.bare else []
+    return [_row(repository, name) for name in names]
+
+
+def log(name: str, repo: Path | str = ".") -> list[LogEntry]:
+    """The versions of a model, newest first. Raises UnknownModel when there is no such model nor version."""
+    check_name(name)
+    repository = Repository.open(Path(repo))
+    releases = registry.releases(repository, name)
+    if not releases:
+        registry.working_bundle(repository, name)
+    stages: dict[str, list[str]] = {}
+    for stage, move in registry.stages(repository, name).items():
+        stages.setdefault(str(move.version), []).append(stage)
+    entries, before = [], None
+    for release in releases:
+        bundle = registry.bundle_at(repository, name, release.ref.commit, str(release.tag))
+        trailers = read_trailers(repository.tag_message(release.ref.name)) if release.ref.annotated else {}
+        entries.append(_entry(release, bundle, before, trailers, tuple(stages.get(str(release.version), ()))))
+        before = bundle
+    return entries[::-1]
+
+
+def show(reference: str, repo: Path | str = ".") -> dict[str, Any]:
+    """All that Git says of one bundle."""
+    try:
+        repository: Repository | None = Repository.open(Path(repo))
+    except registry.GitmodelError:
+        repository = None
+    bundle = registry.resolve(repository, reference)
+    body: dict[str, Any] = {
+        "reference": bundle.label,
+        "commit": bundle.commit or None,
+        "name": bundle.card.name,
+        "description": bundle.card.description,
+        "format": bundle.card.format,
+        "framework": bundle.card.framework,
+        "licence": bundle.card.licence,
+        "signature": bundle.card.signature,
+        "signatures": {name: s.to_dict() for name, s in bundle.signatures.by_name.items()},
+    }
+    if bundle.file is not None:
+        return body
+    lock = bundle.lock
+    return body | {
+        "params": bundle.params,
+        "metrics": bundle.metrics,
+        "labels": bundle.labels,
+        "golden_cases": len({path.rpartition("/")[0] for path in bundle.golden_paths()}),
+        "weights": {
+            "digest": f"sha256:{lock.digest}",
+            "tensors": len(lock.tensors),
+            "files": len(lock.files),
+            "bytes": lock.size,
+        },
+    }
+
+
+def read_trailers(message: str) -> dict[str, str]:
+    """The ``Key: value`` lines of the last paragraph of a tag's message."""
+    last = message.strip().split("\n\n")[-1]
+    pairs = (line.partition(": ") for line in last.splitlines())
+    return {key: value for key, mark, value in pairs if mark}
+
+
+def _row(repo: Repository, name: str) -> Row:
+    newest = registry.latest(repo, name)
+    bundle = registry.working_bundle(repo, name)
+    dates = repo.log([registry.model_path(name)]) if repo.head() else []
+    stages = {stage: str(move.version or "?") for stage, move in registry.stages(repo, name).items()}
+    return Row(
+        name,
+        str(newest.version) if newest else "",
+        stages,
+        bundle.lock.size if bundle.folder.read("weights.lock") is not None else None,
+        dates[0][1] if dates else None,
+        newest is None or _differs(repo, name, newest.ref.commit),
+    )
+
+
+def _differs(repo: Repository, name: str, commit: str) -> bool:
+    path = registry.model_path(name)
+    if not repo.bare and repo.dirty(path):
+        return True
+    return repo.folder(repo.head(), path).object_id != repo.folder(commit, path).object_id
+
+
+def _entry(
+    release: registry.Release, bundle: Bundle, before: Bundle | None, trailers: Mapping[str, str], stages: tuple[str, ...]
+) -> LogEntry:
+    known = {entry.md5 for entry in before.lock.files} if before else set()
+    stored = sum(entry.size for entry in bundle.lock.files if entry.md5 not in known)
+    return LogEntry(
+        str(release.version), release.ref.date, release.ref.author, trailers.get("Verdict", ""), bundle.lock.digest,
+        bundle.lock.size, stored, _changed(bundle, before), stages, release.ref.annotated,
+    )  # fmt: skip
+
+
+def _changed(bundle: Bundle, before: Bundle | None) -> str:
+    if before is None:
+        return "first version"
+    old = {(t.name, t.sha256) for t in before.lock.tensors}
+    moved = sum((t.name, t.sha256) not in old for t in bundle.lock.tensors)
+    parts = [f"{moved} of {len(bundle.lock.tensors)} tensors"] if moved else []
+    for what in ("signatures", "params", "metrics", "labels"):
+        if getattr(bundle, what) != getattr(before, what):
+            parts.append(what.removesuffix("s") if what == "signatures" else what)
+    return ", ".join(parts) or "nothing that counts"

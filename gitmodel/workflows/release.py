@@ -1,0 +1,183 @@
+"""``release``: the gate, then an annotated tag that carries the verdict. ``promote``: a stage put on a version."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from gitmodel import registry
+from gitmodel.bundle.bundle import Bundle
+from gitmodel.compat.verdict import Report
+from gitmodel.errors import ExitCode, GitmodelError
+from gitmodel.storage.remote import Progress
+from gitmodel.versions import Bump, ReleaseTag, StageTag, Version, check_name
+from gitmodel.workflows import check, transfer
+from gitmodel.workflows.workspace import Workspace
+
+AUTO = "auto"
+FIRST = Version(1, 0, 0)
+
+
+class NothingChanged(GitmodelError):
+    """The model is what its latest version is."""
+
+    code = "nothing-changed"
+
+
+class VersionExists(GitmodelError):
+    """Tags of releases never move."""
+
+    code = "version-exists"
+
+
+class Uncommitted(GitmodelError):
+    """A version names a commit, so what it is to hold must be committed."""
+
+    code = "uncommitted"
+
+
+class GateRefused(GitmodelError):
+    """The gate does not let the version pass; ``report`` says why."""
+
+    code = "gate-refused"
+    exit_code = ExitCode.INCOMPATIBLE
+
+    def __init__(self, report: Report, version: Version) -> None:
+        if report.unjudged:
+            mend = "mend that first: what cannot be judged is not released"
+        elif report.incurable:
+            mend = "mend it first: no version number pays for this"
+        else:
+            mend = f"release it as {report.next_version}: 'gitmodel release {report.model} {report.required_bump}'"
+        super().__init__(f"{report.model}@{version} is refused", hint=mend)
+        self.report = report
+        self.exit_code = report.exit_code
+
+
+@dataclass(frozen=True)
+class Released:
+    """The tag made, the commit it names, the gate's report, and what Git said while pushing."""
+
+    tag: str
+    commit: str
+    report: Report
+    pushed: str = ""
+
+
+def release(
+    name: str,
+    step: str = AUTO,
+    *,
+    repo: Path | str = ".",
+    message: str = "",
+    sign: bool = False,
+    push: str = "",
+    progress: Progress | None = None,
+    told: Callable[[Report], None] = lambda _: None,
+) -> Released:
+    """Tags the committed bundle as the next version. ``step`` is ``auto``, a bump or a version.
+
+    Raises Uncommitted, NothingChanged, VersionExists, GateRefused, UnknownModel, InvalidVersion.
+    """
+    check_name(name)
+    place = Workspace.open(Path(repo), progress=progress)
+    with place.repo.lock():
+        new, base = _bundle(place, name), registry.latest(place.repo, name)
+        if base and place.repo.folder(base.ref.commit, registry.model_path(name)).object_id == new_id(place, name):
+            raise NothingChanged(f"{name} is what {base.tag} is", hint="save something new before releasing it")
+        wanted = None if step == AUTO else _parse(step)
+        _check_free(place, name, wanted, base)
+        report, version = _gate(place, new, base, wanted)
+        told(report)
+        tag = ReleaseTag(name, version)
+        if report.exit_code is not ExitCode.OK:
+            raise GateRefused(report, version)
+        if push:
+            transfer.push_bundle(place, new)
+        place.repo.tag(str(tag), _message(tag, message, new, report, base), commit=new.commit, sign=sign)
+    pushed = transfer.push_refs(place.repo, push, [str(tag)]) if push else ""
+    return Released(str(tag), new.commit, report, pushed)
+
+
+def new_id(place: Workspace, name: str) -> str:
+    return place.repo.folder(place.repo.head(), registry.model_path(name)).object_id
+
+
+def promote(
+    reference: str, stage: str, *, repo: Path | str = ".", message: str = "", push: str = ""
+) -> tuple[str, str, str]:
+    """Puts ``stage`` on the version ``reference`` names; returns (tag, version, what Git said while pushing).
+
+    The move is a tag of its own, so history stays. Raises UnknownVersion, NothingChanged.
+    """
+    check_name(stage, "stage")
+    place = Workspace.open(Path(repo))
+    with place.repo.lock():
+        bundle = registry.resolve(place.repo, reference)
+        release_here = next((r for r in reversed(registry.releases(place.repo, bundle.name)) if r.ref.commit == bundle.commit), None)
+        if release_here is None:
+            raise registry.UnknownVersion(f"{reference} is no released version", hint=f"run 'gitmodel release {bundle.name}' first")
+        moves = [move for move in registry.stage_moves(place.repo, bundle.name) if move.tag.stage == stage]
+        if moves and moves[-1].ref.commit == bundle.commit and not moves[-1].tag.cancelled:
+            raise NothingChanged(f"{bundle.name}#{stage} is on {release_here.version} already", hint="nothing to do")
+        counter = max((move.tag.counter for move in moves), default=0) + 1
+        tag = StageTag(bundle.name, stage, counter)
+        text = message or f"{bundle.name} {release_here.version} to {stage}"
+        body = f"{text}\n\nModel: {bundle.name}\nStage: {stage}\nVersion: {release_here.version}\n"
+        place.repo.tag(str(tag), body, commit=bundle.commit)
+    pushed = transfer.push_refs(place.repo, push, [str(release_here.tag), str(tag)]) if push else ""
+    return str(tag), str(release_here.version), pushed
+
+
+def _bundle(place: Workspace, name: str) -> Bundle:
+    head = place.repo.head()
+    if not head:
+        raise Uncommitted("there is no commit yet", hint=f"run 'gitmodel save {name} FILE -m MESSAGE'")
+    if place.repo.dirty(registry.model_path(name)):
+        raise Uncommitted(f"{name} has changes that are not committed", hint=f"commit {registry.model_path(name)}, or save with -m")
+    return registry.bundle_at(place.repo, name, head, name)
+
+
+def _parse(step: str) -> Bump | Version:
+    return Version.parse(step) if step[:1].isdigit() or step[:1] == "v" else Bump.parse(step)
+
+
+def _check_free(place: Workspace, name: str, wanted: Bump | Version | None, base: registry.Release | None) -> None:
+    if not isinstance(wanted, Version):
+        return
+    for release_ in registry.releases(place.repo, name):
+        if release_.version == wanted:
+            raise VersionExists(f"{name}@{wanted} exists", hint="tags of releases never move; choose a higher version")
+    if base and wanted < base.version:
+        raise VersionExists(f"{name}@{wanted} is below {base.tag}", hint="choose a higher version")
+
+
+def _gate(place: Workspace, new: Bundle, base: registry.Release | None, wanted: Bump | Version | None) -> tuple[Report, Version]:
+    if base is None:
+        return check.judge_first(place, new), wanted if isinstance(wanted, Version) else FIRST
+    old = registry.bundle_at(place.repo, new.name, base.ref.commit, str(base.tag))
+    if wanted is None:
+        report = check.judge(place, old, new)
+        bump = max(report.required_bump, Bump.PATCH)
+        # By default the version takes the bump that is owed, so only what no bump pays for can stand in the way.
+        return check.declare(report, bump), base.version.bumped(bump)
+    version = wanted if isinstance(wanted, Version) else base.version.bumped(wanted)
+    return check.judge(place, old, new, declared=version.bump_from(base.version)), version
+
+
+def _message(tag: ReleaseTag, message: str, new: Bundle, report: Report, base: registry.Release | None) -> str:
+    """Subject, the author's words, and a trailer block that ``git interpret-trailers`` reads."""
+    trailers = {
+        "Gitmodel-Schema": "1",
+        "Model": tag.model,
+        "Version": str(tag.version),
+        "Weights": f"sha256:{new.lock.digest}",
+        "Verdict": str(report.verdict),
+        "Required-Bump": str(report.required_bump),
+        "Cases-Run": str(report.cases_run),
+        "Base": str(base.version) if base else "none",
+    }
+    block = "\n".join(f"{key}: {value}" for key, value in trailers.items())
+    words = f"{message}\n\n" if message else ""
+    return f"{tag.model} {tag.version}\n\n{words}{block}\n"
