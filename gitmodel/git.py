@@ -157,6 +157,12 @@ class Repository:
             return self.run("config", "--get", key)
         return ""
 
+    def config_all(self, key: str) -> list[str]:
+        """All values of a key that may stand several times."""
+        with contextlib.suppress(GitFailed):
+            return self.run("config", "--get-all", key).splitlines()
+        return []
+
     def head(self) -> str:
         """The commit checked out, or '' before the first one."""
         return self._repo.head.commit.hexsha if self._repo.head.is_valid() else ""

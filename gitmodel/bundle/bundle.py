@@ -10,13 +10,19 @@ from typing import Any
 from gitmodel.bundle import yamlio
 from gitmodel.bundle.card import Card
 from gitmodel.bundle.folder import Folder
-from gitmodel.bundle.lock import Lock
+from gitmodel.bundle.lock import FileEntry, Lock
 from gitmodel.bundle.signature import Signature, Signatures
 from gitmodel.errors import GitmodelError
 
 CARD, SIGNATURE, PARAMS, METRICS, LOCK = "model.yaml", "signature.yaml", "params.yaml", "metrics.yaml", "weights.lock"
 WEIGHTS, GOLDEN, ASSETS, LABELS = "weights", "golden", "assets", "assets/labels.txt"
 ONNX_VIEW, HDF5_VIEW = "model.onnx", "weights.h5"
+
+
+class NotServable(GitmodelError):
+    """A bundle without an ONNX graph was asked to run."""
+
+    code = "not-servable"
 
 
 class NoBundle(GitmodelError):
@@ -75,8 +81,10 @@ class Bundle:
     def golden_paths(self) -> list[str]:
         return self.folder.files(GOLDEN)
 
-    def servable(self) -> bool:
-        """True when it has an ONNX graph; a checkpoint saved from HDF5 alone has none."""
-        if self.file is not None:
-            return self.signature is not None
-        return self.lock.file(ONNX_VIEW) is not None
+    def graph_files(self) -> list[FileEntry]:
+        """The files a session needs: the ONNX view and the tensor files. Raises NotServable."""
+        if self.lock.file(ONNX_VIEW) is None:
+            raise NotServable(
+                f"{self.label} is a checkpoint without a graph", hint="save it again with an ONNX graph beside it"
+            )
+        return [entry for entry in self.lock.files if entry.path != HDF5_VIEW]

@@ -53,7 +53,7 @@ def read(path: Path) -> Source:
         if len(body) < TENSOR_FILE_BYTES and tensor.data_location == _EXTERNAL:
             embed(tensor, bytes(body))
         found.append(TensorData(name, dtype, shape, body))
-    found += _learned_lists(model.graph)
+    found += _learned_lists(model.graph, {tensor.name for tensor in found})
     return Source("onnx", framework_of(model), tuple(found), signature_of(model, str(path)), graph=model)
 
 
@@ -77,7 +77,19 @@ def tensors(model: Any) -> Iterator[tuple[str, Any]]:
 
     What stands inside a node is named after it: ``If_3.then_branch/weight``, ``Constant_0.value``.
     """
-    yield from _graph_tensors(model.graph, "")
+    seen: set[str] = set()
+    for name, tensor in _graph_tensors(model.graph, ""):
+        yield _unique(name, seen), tensor
+
+
+def _unique(name: str, seen: set[str]) -> str:
+    """Nodes may share a name; their tensors must not, or one would take the other's place."""
+    number, unique = 1, name
+    while unique in seen:
+        number += 1
+        unique = f"{name}#{number}"
+    seen.add(unique)
+    return unique
 
 
 def _graph_tensors(graph: Any, prefix: str) -> Iterator[tuple[str, Any]]:
@@ -98,7 +110,7 @@ def _attributes(graph: Any, prefix: str) -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{node.name or f'{node.op_type}_{number}'}.{attribute.name}", attribute
 
 
-def _learned_lists(graph: Any) -> Iterator[TensorData]:
+def _learned_lists(graph: Any, seen: set[str]) -> Iterator[TensorData]:
     """What classical models (ai.onnx.ml) learned: lists of floats in attributes. ONNX has no way to keep those outside
     the graph, so the HDF5 view shows a copy."""
     import numpy as np
@@ -110,7 +122,7 @@ def _learned_lists(graph: Any) -> Iterator[TensorData]:
             if attribute.floats:
                 name = f"{node.name or f'{node.op_type}_{number}'}.{attribute.name}"
                 values = np.array(attribute.floats, dtype="<f4")
-                yield TensorData(name, "float32", values.shape, memoryview(values.tobytes()))
+                yield TensorData(_unique(name, seen), "float32", values.shape, memoryview(values.tobytes()))
 
 
 def framework_of(model: Any) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from gitmodel.bundle.lock import FileEntry
 from gitmodel.errors import ExitCode, GitmodelError
 from gitmodel.storage.cache import Cache, sha256_of
+from gitmodel.storage.files import replace_file
 
 #: Called with (files done, files in all).
 Progress = Callable[[int, int], None]
@@ -36,6 +37,23 @@ def load_config(dvc_dir: Path) -> Any:
         return Config(str(dvc_dir))
     except ConfigError as error:
         raise NoRemote(f"DVC's configuration cannot be read ({error})", hint=f"mend {dvc_dir / 'config'}") from error
+
+
+def config_for_url(url: str, scratch: Path) -> Any:
+    """A configuration whose one remote is ``url``, with the user's own settings beneath. ``scratch`` keeps it."""
+    return config_from_text(f"[core]\n    remote = storage\n['remote \"storage\"']\n    url = {url}\n", scratch)
+
+
+def config_from_text(text: str, scratch: Path) -> Any:
+    """The configuration a commit holds, for a bare repository, which has no folder it could be relative to."""
+    for line in text.splitlines():
+        key, _, value = (part.strip() for part in line.partition("="))
+        if key == "url" and "://" not in value and not value.startswith("/"):
+            raise NoRemote(
+                f"the DVC remote's URL '{value}' is relative, which means nothing here", hint="name it absolutely: serve --remote URL"
+            )
+    replace_file(scratch / "config", text.encode())
+    return load_config(scratch)
 
 
 class Remote:

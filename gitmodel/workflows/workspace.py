@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 
 from gitmodel.bundle.bundle import ONNX_VIEW, Bundle
-from gitmodel.bundle.lock import FileEntry
 from gitmodel.errors import GitmodelError
 from gitmodel.git import Repository
 from gitmodel.storage import setup
@@ -22,12 +21,6 @@ class NeedsWorkingTree(GitmodelError):
     """A verb that writes models was run in a bare repository."""
 
     code = "needs-working-tree"
-
-
-class NotServable(GitmodelError):
-    """A bundle without an ONNX graph was asked to run."""
-
-    code = "not-servable"
 
 
 @dataclass
@@ -64,15 +57,7 @@ class Workspace:
     @contextlib.contextmanager
     def staged(self, bundle: Bundle) -> Iterator[Path]:
         """The bundle's ONNX view in a folder of its own, bytes verified. Raises NotServable, MissingWeights and kin."""
-        entries = graph_files(bundle)
+        entries = bundle.graph_files()
         self.supply.ensure(entries, bundle.label, self.progress)
         with self.supply.staged(entries, self.repo.state_dir / "staged") as folder:
             yield folder / ONNX_VIEW
-
-
-def graph_files(bundle: Bundle) -> list[FileEntry]:
-    """The files a session needs: the ONNX view and the tensor files. Raises NotServable."""
-    if bundle.lock.file(ONNX_VIEW) is None:
-        raise NotServable(f"{bundle.label} is a checkpoint without a graph", hint="save it again with an ONNX graph beside it")
-    tensor_files = {tensor.file for tensor in bundle.lock.tensors}
-    return [entry for entry in bundle.lock.files if entry.path == ONNX_VIEW or entry.path in tensor_files - {"weights.h5"}]

@@ -1,0 +1,62 @@
+"""The command line: parses, calls one workflow, renders, returns an exit code. Heavy work is imported by the commands."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+
+import typer
+
+from gitmodel.cli import models, operate, review
+from gitmodel.cli.console import console
+from gitmodel.errors import ExitCode, GitmodelError
+
+app = typer.Typer(
+    name="gitmodel",
+    help="Git is the model registry: version, judge and serve models from a Git repository.",
+    epilog="A first tour: gitmodel init; gitmodel save fraud model.onnx -m 'First model'; gitmodel release fraud",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from gitmodel import __version__
+
+        console.say(f"gitmodel {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None: ...
+
+
+for _module in (models, review, operate):
+    _module.register(app)
+
+
+def main() -> None:
+    """The entry point. A user's mistake is one line and an exit code; ``-vv`` shows where it came from."""
+    try:
+        app()
+    except GitmodelError as error:
+        if console.verbosity > 1:
+            traceback.print_exc()
+        console.fail(f"error[{error.code}]: {error}")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        console.fail("interrupted")
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(ExitCode.OK)
+    except Exception as error:  # noqa: BLE001  # the last line of defence for the person at the terminal
+        if console.verbosity > 1:
+            raise
+        console.fail(f"error[internal]: {type(error).__name__}: {error}: this is a bug; run again with -vv and report it")
+        sys.exit(ExitCode.INCOMPLETE)

@@ -1,0 +1,98 @@
+"""What the terminal gets: messages and progress on stderr, results on stdout, colour only where a person looks."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+
+class Format(StrEnum):
+    """How a report is written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+@dataclass
+class Console:
+    """One per process; the options of every command set it."""
+
+    quiet: bool = False
+    verbosity: int = 0
+    progress_shown: bool = False
+
+    def say(self, text: str = "") -> None:
+        """A result, on stdout."""
+        print(text)
+
+    def note(self, text: str) -> None:
+        """A message for the person, on stderr; silent with -q."""
+        self.clear()
+        if not self.quiet:
+            print(text, file=sys.stderr)
+
+    def fail(self, text: str) -> None:
+        self.clear()
+        print(text, file=sys.stderr)
+
+    def data(self, value: Any) -> None:
+        """One JSON document, alone on stdout."""
+        print(json.dumps(value, indent=2, default=str))
+
+    @property
+    def colour(self) -> bool:
+        return sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+
+    def progress(self, done: int, total: int) -> None:
+        """A counter that overwrites itself, on a terminal only."""
+        if sys.stderr.isatty() and not self.quiet and total:
+            self.progress_shown = True
+            print(f"\r  {done}/{total} files", end="", file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        if self.progress_shown:
+            print("\r\033[K", end="", file=sys.stderr)
+            self.progress_shown = False
+
+
+console = Console()
+
+
+def _set_quiet(value: bool) -> bool:
+    console.quiet = value
+    return value
+
+
+def _set_verbosity(value: int) -> int:
+    console.verbosity = value
+    return value
+
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but results and errors.", callback=_set_quiet)]
+Verbose = Annotated[
+    int, typer.Option("--verbose", "-v", count=True, help="Say more; -vv shows the traceback of an error.", callback=_set_verbosity)
+]
+RepoOption = Annotated[str, typer.Option("--repo", "-C", metavar="PATH", help="Work in this repository.")]
+FormatOption = Annotated[Format, typer.Option("--format", help="Text for people, json for programs.")]
+
+
+def human(size: float) -> str:
+    """Bytes as a person says them, in powers of ten."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000 or unit == "GB":
+            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
+        size /= 1000
+    raise AssertionError
+
+
+def table(rows: list[list[str]], header: list[str]) -> str:
+    """Left-aligned columns; the header in capitals."""
+    widths = [max(len(str(row[i])) for row in [header, *rows]) for i in range(len(header))]
+    lines = [[name.upper() for name in header], *rows]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)

@@ -1,0 +1,224 @@
+"""The author's commands: init, save, list, log, show, checkout, push, pull."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gitmodel.cli.console import Format, FormatOption, Quiet, RepoOption, Verbose, console, human, table
+
+Remote = Annotated[str, typer.Option("--remote", "-r", metavar="NAME", help="The DVC remote; the default one if not given.")]
+
+
+def register(app: typer.Typer) -> None:
+    for command in (init, save, list_, log, show, checkout, push, pull):
+        app.command(command.__name__.rstrip("_"))(command)
+
+
+def init(
+    remote: Annotated[str, typer.Option("--remote", metavar="URL", help="Where weights are stored: a folder, s3://, ssh:// ...")] = "",
+    hooks: Annotated[bool, typer.Option("--hooks", help="Install the local Git hooks, too.")] = False,
+    repo: RepoOption = ".",
+    quiet: Quiet = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Make a Git repository a model repository. Safe to repeat.
+
+    Example: gitmodel init --remote s3://bucket/weights --hooks
+    """
+    from gitmodel.workflows import init as workflow
+
+    result = workflow.init(repo, remote=remote)
+    for line in result.done:
+        console.note(f"{line}")
+    if hooks:
+        from gitmodel import hooks as git_hooks
+
+        git_hooks.install(Path(repo))
+        console.note("local hooks installed")
+    if result.done:
+        console.note("next: git commit -m 'Set up gitmodel'; gitmodel save NAME FILE -m MESSAGE")
+    else:
+        console.note(f"{result.root} is a model repository already; nothing to change")
+
+
+def save(
+    name: Annotated[str, typer.Argument(help="The model's name.")],
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="A .onnx or .h5 file, or a graph and its weights.")],
+    weights: Annotated[str, typer.Option("--weights", metavar="H5", help="Weights for the graph, bound by name.")] = "",
+    params: Annotated[str, typer.Option("--params", metavar="YAML", help="Hyperparameters.")] = "",
+    metrics: Annotated[str, typer.Option("--metrics", metavar="YAML", help="Metrics of this model.")] = "",
+    asset: Annotated[list[str] | None, typer.Option("--asset", metavar="FILE", help="A file to keep with it; may be repeated.")] = None,
+    labels: Annotated[str, typer.Option("--labels", metavar="FILE", help="Class names, one per line.")] = "",
+    golden: Annotated[str, typer.Option("--golden", metavar="NPZ", help="Inputs (and outputs) to record as golden cases.")] = "",
+    description: Annotated[str, typer.Option("--description", help="One sentence for the model card.")] = "",
+    message: Annotated[str, typer.Option("--message", "-m", help="Commit the bundle with this message.")] = "",
+    release: Annotated[str, typer.Option("--release", metavar="BUMP", help="Release it, too: auto, patch, minor, major.")] = "",
+    repo: RepoOption = ".",
+    quiet: Quiet = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Save a model file as a bundle under models/NAME.
+
+    Example: gitmodel save fraud model.onnx --metrics metrics.yaml --golden cases.npz -m "Deeper trees"
+    """
+    from gitmodel.workflows import save as workflow
+
+    if release and not message:
+        raise typer.BadParameter("a release names a commit: give -m MESSAGE, too", param_hint="--release")
+    result = workflow.save(
+        name, files, repo=repo, weights=weights or None, params=params or None, metrics=metrics or None,
+        assets=asset or (), labels=labels or None, golden=golden or None, description=description, message=message,
+    )  # fmt: skip
+    if not result.changed:
+        console.note(f"{name} unchanged: {result.tensors} tensors, {human(result.size)}, sha256:{result.digest[:12]}")
+    else:
+        cases = f", {result.golden_cases} golden cases" if result.golden_cases else ""
+        console.note(
+            f"saved {name}: {result.tensors} tensors, {human(result.size)} ({human(result.added)} new){cases}, sha256:{result.digest[:12]}"
+        )
+    if result.commit:
+        console.note(f"committed {result.commit[:10]}")
+    elif result.changed:
+        console.note(f"next: git add models/{name} && git commit, then gitmodel release {name}")
+    if release:
+        from gitmodel.cli.review import release as release_command
+
+        release_command(name, release, repo=repo)
+
+
+def list_(format: FormatOption = Format.TEXT, repo: RepoOption = ".", quiet: Quiet = False, verbose: Verbose = 0) -> None:  # noqa: A002
+    """List the models: latest version, stages, size, date.
+
+    Example: gitmodel list --format json
+    """
+    from gitmodel.workflows import listing
+
+    rows = listing.list_models(repo)
+    if format is Format.JSON:
+        console.data([asdict(row) for row in rows])
+        return
+    if not rows:
+        console.note("no models yet; gitmodel save NAME FILE makes one")
+        return
+    cells = [
+        [
+            row.name,
+            (row.latest or "unreleased") + (" *" if row.unreleased and row.latest else ""),
+            ", ".join(f"{stage}={version}" for stage, version in row.stages.items()) or "-",
+            human(row.size) if row.size is not None else "-",
+            f"{row.date:%Y-%m-%d %H:%M}" if row.date else "not committed",
+        ]
+        for row in rows
+    ]
+    console.say(table(cells, ["model", "latest", "stages", "size", "changed"]))
+    if any(row.unreleased and row.latest for row in rows):
+        console.note("* changed since its latest release")
+
+
+def log(
+    name: Annotated[str, typer.Argument(help="The model's name.")],
+    format: FormatOption = Format.TEXT,  # noqa: A002
+    repo: RepoOption = ".",
+    quiet: Quiet = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Show the versions of a model, newest first.
+
+    Example: gitmodel log fraud
+    """
+    from gitmodel.workflows import listing
+
+    entries = listing.log(name, repo)
+    if format is Format.JSON:
+        console.data([asdict(entry) for entry in entries])
+        return
+    if not entries:
+        console.note(f"{name} has no version yet; gitmodel release {name} makes one")
+        return
+    cells = [
+        [
+            entry.version, f"{entry.date:%Y-%m-%d %H:%M}", entry.author, entry.verdict or "-", human(entry.size), human(entry.stored),
+            entry.digest[:12], ", ".join(entry.stages) or "-", entry.changed,
+        ]
+        for entry in entries
+    ]  # fmt: skip
+    console.say(table(cells, ["version", "date", "author", "verdict", "size", "stored", "weights", "stages", "changed"]))
+    for entry in entries:
+        if not entry.annotated:
+            console.note(f"warning: {name}@{entry.version} is a lightweight tag; releases should be annotated")
+
+
+def show(
+    reference: Annotated[str, typer.Argument(metavar="REF", help="fraud, fraud@v1.2.0, fraud#prod, a commit or a file.")],
+    format: FormatOption = Format.TEXT,  # noqa: A002
+    repo: RepoOption = ".",
+    quiet: Quiet = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Show a bundle: card, signatures, params, metrics, weights.
+
+    Example: gitmodel show fraud@latest
+    """
+    from gitmodel.bundle import yamlio
+    from gitmodel.workflows import listing
+
+    body = listing.show(reference, repo)
+    if format is Format.JSON:
+        console.data(body)
+    else:
+        console.say(yamlio.dump({key: value for key, value in body.items() if value not in ("", None, [], {})}).rstrip())
+
+
+def checkout(
+    reference: Annotated[str, typer.Argument(metavar="REF", help="The version to put into the working tree.")],
+    repo: RepoOption = ".",
+    quiet: Quiet = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Make models/NAME that of a version; the branch and other models stay.
+
+    Example: gitmodel checkout fraud@v1.1.0
+    """
+    from gitmodel.workflows import checkout as workflow
+
+    done = workflow.checkout(reference, repo=repo, progress=console.progress)
+    where = f" ({done.commit[:10]})" if done.commit else ""
+    console.note(f"{done.label}{where} is in the working tree; {done.files} weight files rewritten")
+
+
+def push(
+    references: Annotated[list[str] | None, typer.Argument(metavar="[REF...]", help="What to send; every model and version if not given.")] = None,
+    remote: Remote = "",
+    repo: RepoOption = ".",
+    quiet: Quiet = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Send weights to the DVC remote, only what is missing there.
+
+    Example: gitmodel push fraud@v1.2.0
+    """
+    from gitmodel.workflows import transfer
+
+    moved = transfer.push(references or (), repo=repo, remote=remote, progress=console.progress)
+    console.note(f"{moved.objects} objects sent to '{moved.remote}' ({moved.bundles} bundles are there)")
+
+
+def pull(
+    references: Annotated[list[str] | None, typer.Argument(metavar="[REF...]", help="What to bring; the working tree's models if not given.")] = None,
+    remote: Remote = "",
+    repo: RepoOption = ".",
+    quiet: Quiet = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Bring weights from the DVC remote, only what is missing here, and verify them.
+
+    Example: gitmodel pull
+    """
+    from gitmodel.workflows import transfer
+
+    moved = transfer.pull(references or (), repo=repo, remote=remote, progress=console.progress)
+    console.note(f"{moved.objects} objects brought, all verified ({moved.bundles} bundles are here)")

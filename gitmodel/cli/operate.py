@@ -1,0 +1,162 @@
+"""The operator's commands: serve, status, hooks; and the hidden one that Git's hooks call."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gitmodel.cli.console import Format, FormatOption, Quiet, RepoOption, Verbose, console, table
+from gitmodel.errors import ExitCode
+
+if TYPE_CHECKING:
+    from gitmodel.endpoint import Endpoint
+    from gitmodel.hooks import HookStatus
+    from gitmodel.serving.servable import VersionStatus
+
+hooks_app = typer.Typer(help="Install, remove and look at the Git hooks.", no_args_is_help=True, rich_markup_mode=None)
+
+
+def register(app: typer.Typer) -> None:
+    app.command("serve")(serve)
+    app.command("status")(status)
+    app.add_typer(hooks_app, name="hooks")
+    app.command("hook", hidden=True)(hook)
+
+
+def serve(
+    repo: RepoOption = ".",
+    model: Annotated[list[str] | None, typer.Option("--model", metavar="NAME", help="Serve this model only; may be repeated.")] = None,
+    follow: Annotated[
+        str, typer.Option("--follow", metavar="latest|STAGE", help="What to serve; auto: stage prod if there is one, else the latest release.")
+    ] = "auto",
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = 8000,
+    admin: Annotated[str, typer.Option("--admin", metavar="SOCKET", help="Unix socket for management (mode 0600).")] = "",
+    remote: Annotated[str, typer.Option("--remote", metavar="URL", help="DVC remote to fetch from, instead of the commit's own.")] = "",
+    poll: Annotated[float, typer.Option("--poll", metavar="SECONDS", help="How often to look at the refs unasked.", min=0.1)] = 5.0,
+    threads: Annotated[int, typer.Option("--threads", help="Threads per call inside the runtime.", min=1)] = 1,
+    quiet: Quiet = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Serve the models of a repository, working or bare; swap when its refs say so.
+
+    Example: gitmodel serve --repo /srv/models.git --port 8000
+    """
+    from gitmodel.serving import server
+
+    def started(endpoint: Endpoint) -> None:
+        console.note(f"serving {Path(repo).resolve()} on {endpoint.url} (management: {endpoint.admin}, pid {endpoint.pid})")
+
+    def told(found: VersionStatus) -> None:
+        more = f": {found.reason}" if found.reason else ""
+        if found.state == "AVAILABLE":
+            cases = f"{found.golden_passed}/{found.golden_cases} golden cases" if found.golden_cases else "no golden cases recorded"
+            more = f" in {found.seconds:.2f} s, {cases}"
+        console.note(f"{time.strftime('%H:%M:%S')} {found.model} {found.version} {found.state}{more}")
+
+    settings = server.Settings(
+        Path(repo), models=model or (), follow=follow, host=host, port=port, admin=Path(admin) if admin else None,
+        remote_url=remote, poll=poll, threads=threads,
+    )  # fmt: skip
+    server.serve(settings, started=started, told=told)
+    console.note("stopped")
+
+
+def status(format: FormatOption = Format.TEXT, repo: RepoOption = ".", quiet: Quiet = False, verbose: Verbose = 0) -> None:  # noqa: A002
+    """Show the servers of a repository and the versions they serve. Exit code 3 when there is none.
+
+    Example: gitmodel status --repo /srv/models.git
+    """
+    from gitmodel import endpoint
+    from gitmodel.git import Repository
+
+    found = endpoint.running(Repository.open(Path(repo)).state_dir)
+    if not found:
+        raise endpoint.NoServer("no server is running for this repository", hint="start one with 'gitmodel serve'")
+    answers = [(server, endpoint.request(server.admin, "GET", "/v2/gitmodel/status", timeout=10)) for server in found]
+    if format is Format.JSON:
+        console.data([asdict(server) | answer for server, answer in answers])
+        return
+    for server, answer in answers:
+        console.say(f"{server.url}  pid {server.pid}  {'ready' if answer['ready'] else 'not ready'}")
+        rows = [
+            [
+                row["model"], row["version"], row["state"], ", ".join(row["stages"]) or "-",
+                f"{row['golden_passed']}/{row['golden_cases']}" if row["golden_cases"] else "-", row["commit"][:10], row["reason"] or "-",
+            ]
+            for row in answer["versions"]
+        ]  # fmt: skip
+        console.say(table(rows, ["model", "version", "state", "stages", "golden", "commit", "reason"]) if rows else "no versions yet")
+
+
+@hooks_app.command("install")
+def install(
+    server: Annotated[bool, typer.Option("--server", help="In a bare repository: report to the pusher what is served.")] = False,
+    repo: RepoOption = ".",
+    quiet: Quiet = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Install the hooks; foreign ones are kept and called first.
+
+    Example: gitmodel hooks install --server --repo /srv/models.git
+    """
+    from gitmodel import hooks
+
+    _print_hooks(hooks.install(Path(repo), server=server))
+
+
+@hooks_app.command("uninstall")
+def uninstall(repo: RepoOption = ".", quiet: Quiet = False, verbose: Verbose = 0) -> None:
+    """Remove our hooks and put back those they were chained to.
+
+    Example: gitmodel hooks uninstall
+    """
+    from gitmodel import hooks
+
+    _print_hooks(hooks.uninstall(Path(repo)))
+
+
+@hooks_app.command("status")
+def hooks_status(repo: RepoOption = ".", quiet: Quiet = False, verbose: Verbose = 0) -> None:
+    """Show which hooks are installed. Exit code 1 when one is not.
+
+    Example: gitmodel hooks status
+    """
+    from gitmodel import hooks
+
+    found = hooks.status(Path(repo))
+    _print_hooks(found)
+    if any(item.state != "installed" for item in found):
+        raise typer.Exit(ExitCode.INCOMPATIBLE)
+
+
+def hook(name: Annotated[str, typer.Argument(help="post-tag or post-receive.")]) -> None:
+    """What the installed hooks run. It never fails what Git has already done."""
+    from gitmodel import hooks
+    from gitmodel.errors import GitmodelError
+    from gitmodel.git import Repository
+
+    # Git names the repository in the environment, and other Git commands would inherit it.
+    where = Path(os.environ.get("GIT_DIR") or ".").resolve()
+    for variable in [key for key in os.environ if key.startswith("GIT_") and key not in ("GIT_TRACE", "GIT_SSH_COMMAND")]:
+        del os.environ[variable]
+    run = {"post-tag": hooks.after_tag, "post-receive": hooks.after_receive}.get(name)
+    if run is None:
+        raise typer.BadParameter(f"no hook '{name}'")
+    try:
+        lines = run(Repository.open(where), sys.stdin.read().splitlines())
+    except GitmodelError as error:
+        lines = [str(error)]
+    for line in lines:
+        print(f"gitmodel: {line}", file=sys.stderr)
+
+
+def _print_hooks(found: list[HookStatus]) -> None:
+    rows = [[item.name, item.state, "yes" if item.chained else "-", str(item.path)] for item in found]
+    console.say(table(rows, ["hook", "state", "chained", "path"]))

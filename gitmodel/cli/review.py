@@ -1,0 +1,115 @@
+"""The reviewer's commands: check-compat, release, promote."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from gitmodel.cli.console import Format, FormatOption, Quiet, RepoOption, Verbose, console
+
+
+class Profile(StrEnum):
+    """Which clients the verdict is for."""
+
+    POSITIONAL = "positional"
+    NAMED = "named"
+    JSON = "json"
+
+
+def register(app: typer.Typer) -> None:
+    app.command("check-compat")(check_compat)
+    app.command("release")(release)
+    app.command("promote")(promote)
+
+
+def check_compat(
+    old: Annotated[str, typer.Argument(metavar="[OLD]", help="A reference or a model file.")] = "",
+    new: Annotated[str, typer.Argument(metavar="[NEW]", help="A reference or a model file; the working tree if not given.")] = "",
+    against: Annotated[str, typer.Option("--against", metavar="REV", help="Compare changed models with this revision.")] = "",
+    profile: Annotated[Profile, typer.Option("--profile", help="Which clients the verdict is for.")] = Profile.NAMED,
+    format: FormatOption = Format.TEXT,  # noqa: A002
+    repo: RepoOption = ".",
+    quiet: Quiet = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Judge a model change: who breaks, and which semver bump is owed.
+
+    Without arguments every model changed since its latest release is judged. Exit code 0: compatible (or the
+    declared bump is enough), 1: incompatible, 2: wrong usage, 3: could not judge.
+
+    Example: gitmodel check-compat fraud@v1.2.0 fraud
+    """
+    from gitmodel.compat import reports as formats
+    from gitmodel.workflows import check
+
+    if against and old:
+        raise typer.BadParameter("give OLD and NEW, or --against, not both", param_hint="--against")
+    if old:
+        name = old.partition("@")[0].partition("#")[0]
+        reports = [check.check_compat(old, new or name, repo=repo, profile=profile, progress=console.progress)]
+    else:
+        reports = check.check_changed(repo, against=against, profile=profile, progress=console.progress)
+    console.clear()
+    if not reports and format is Format.TEXT:
+        console.say(f"no model differs from {against or 'its latest release'}: nothing to judge")
+        return
+    console.say(formats.renderer(format).render(reports, colour=console.colour))
+    raise typer.Exit(max(report.exit_code for report in reports) if reports else 0)
+
+
+def release(
+    name: Annotated[str, typer.Argument(help="The model's name.")],
+    step: Annotated[str, typer.Argument(metavar="[BUMP|VERSION]", help="auto, patch, minor, major, or a version.")] = "auto",
+    message: Annotated[str, typer.Option("--message", "-m", help="Words for the tag.")] = "",
+    sign: Annotated[bool, typer.Option("--sign", help="Sign the tag, as git tag --sign does.")] = False,
+    push: Annotated[str, typer.Option("--push", metavar="REMOTE", help="Send weights, then the commit, then the tag.")] = "",
+    repo: RepoOption = ".",
+    quiet: Quiet = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Judge the committed model and tag it as the next version.
+
+    Example: gitmodel release fraud --push production
+    """
+    from gitmodel.compat.reports import text
+    from gitmodel.compat.verdict import Report
+    from gitmodel.workflows import release as workflow
+
+    def told(report: Report) -> None:
+        console.clear()
+        if report.findings or report.unjudged:
+            console.note(text.render([report], colour=False))
+
+    done = workflow.release(name, step, repo=repo, message=message, sign=sign, push=push, progress=console.progress, told=told)
+    console.say(done.tag)
+    if done.pushed:
+        console.note(done.pushed)
+    elif not push:
+        console.note(f"next: gitmodel push; git push REMOTE HEAD '{done.tag}'")
+
+
+def promote(
+    reference: Annotated[str, typer.Argument(metavar="REF", help="The version, such as fraud@v1.2.0.")],
+    stage: Annotated[str, typer.Argument(help="The stage, such as prod.")],
+    message: Annotated[str, typer.Option("--message", "-m", help="Why.")] = "",
+    push: Annotated[str, typer.Option("--push", metavar="REMOTE", help="Push the version and the stage there.")] = "",
+    repo: RepoOption = ".",
+    quiet: Quiet = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Put a stage on a version; the move is a tag, so history stays.
+
+    Example: gitmodel promote fraud@v1.1.0 prod --push production
+    """
+    from gitmodel.workflows import release as workflow
+
+    tag, version, pushed = workflow.promote(reference, stage, repo=repo, message=message, push=push)
+    console.say(tag)
+    console.note(f"{stage} is on {version}")
+    if pushed:
+        console.note(pushed)
+
+
+__all__ = ["Format", "register"]

@@ -1,0 +1,111 @@
+"""Where servers of a repository listen for management, and how to speak to them: HTTP over a Unix socket of mode 0600."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import json
+import os
+import socket
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from gitmodel.errors import ExitCode, GitmodelError
+
+_MAX_SOCKET_PATH = 100  # sun_path holds 108 bytes on Linux
+_MAX_ANSWER = 16 << 20
+
+
+class NoServer(GitmodelError):
+    """Nobody answers."""
+
+    code = "no-server"
+    exit_code = ExitCode.INCOMPLETE
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A running server: its process, its public URL and its management socket."""
+
+    pid: int
+    url: str
+    admin: str
+
+
+def socket_path(state_dir: Path) -> Path:
+    """A new server's management socket: in the repository's own state, or, where that path is too long for a socket,
+    in a private folder of the system's temporary one."""
+    path = state_dir / "servers" / f"{os.getpid()}.sock"
+    if len(os.fsencode(path)) <= _MAX_SOCKET_PATH:
+        return path
+    private = Path(tempfile.gettempdir()) / f"gitmodel-{os.getuid()}"
+    private.mkdir(mode=0o700, exist_ok=True)
+    if private.stat().st_uid != os.getuid() or private.stat().st_mode & 0o077:
+        raise NoServer(f"{private} is not private", hint="remove it, or name a socket with --admin")
+    return private / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}.sock"
+
+
+def announce(state_dir: Path, endpoint: Endpoint) -> Path:
+    """Lets hooks and ``gitmodel status`` find the server; returns the file to remove at the end."""
+    folder = state_dir / "servers"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{endpoint.pid}.json"
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(asdict(endpoint)))
+    temporary.replace(path)
+    return path
+
+
+def running(state_dir: Path) -> list[Endpoint]:
+    """The servers announced here whose process lives; what a killed one left behind is swept away."""
+    found = []
+    for path in sorted((state_dir / "servers").glob("*.json")):
+        try:
+            endpoint = Endpoint(**json.loads(path.read_text()))
+            os.kill(endpoint.pid, 0)
+        except ProcessLookupError:
+            for left in (path, Path(endpoint.admin)):
+                with contextlib.suppress(OSError):
+                    left.unlink()
+        except PermissionError:
+            found.append(endpoint)
+        except (OSError, ValueError, TypeError):
+            continue
+        else:
+            found.append(endpoint)
+    return found
+
+
+def request(admin: str, method: str, path: str, body: Any = None, *, timeout: float) -> Any:
+    """Sends one management request and returns the JSON answer. ``timeout`` in seconds. Raises NoServer."""
+    connection = _UnixConnection(admin, timeout)
+    try:
+        payload = None if body is None else json.dumps(body)
+        connection.request(method, path, payload, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        value = json.loads(answer.read(_MAX_ANSWER) or b"null")
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        reason = "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
+        raise NoServer(f"the server at {admin} does not answer ({reason})", hint="see 'gitmodel status'; is it running?") from error
+    finally:
+        connection.close()
+    if answer.status >= 400:  # noqa: PLR2004
+        said = value.get("error", "") if isinstance(value, dict) else ""
+        raise NoServer(f"the server refused ({answer.status}: {said})", hint="see the server's log")
+    return value
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """http.client over a Unix socket; the standard library has everything but this."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)

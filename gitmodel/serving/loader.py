@@ -1,0 +1,141 @@
+"""All the expensive work of a version before it may answer: fetch, verify, open, warm up, replay its golden cases."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from gitmodel import registry, runtime
+from gitmodel.bundle.bundle import GOLDEN, ONNX_VIEW, Bundle, NotServable
+from gitmodel.bundle.golden import GoldenCase
+from gitmodel.bundle.lock import FileEntry
+from gitmodel.bundle.signature import Signature
+from gitmodel.compat import replay
+from gitmodel.errors import ExitCode, GitmodelError
+from gitmodel.formats import goldens
+from gitmodel.formats import onnx as onnx_format
+from gitmodel.git import Repository
+from gitmodel.serving.policy import AspiredVersion
+from gitmodel.serving.servable import Servable
+from gitmodel.storage import setup
+from gitmodel.storage.cache import Cache
+from gitmodel.storage.files import storing
+from gitmodel.storage.remote import NoRemote, Remote, config_for_url, config_from_text, load_config
+from gitmodel.storage.supply import Supply
+
+
+class GoldenFailed(GitmodelError):
+    """A version does not give the outputs it recorded, on this host."""
+
+    code = "golden-failed"
+    exit_code = ExitCode.INCOMPATIBLE
+
+
+class UnlistedFile(GitmodelError):
+    """A model points at a file that weights.lock does not vouch for."""
+
+    code = "external-data-escapes"
+
+
+class Loader:
+    """Loads versions of one repository into a store of the server's own: immutable, content-addressed, read-only.
+
+    ``remote_url`` overrides the DVC remote that the commit names. Used by one thread.
+    """
+
+    def __init__(self, repo: Path, *, store: Path | None = None, remote_url: str = "", threads: int = 1) -> None:
+        self._path, self._remote_url, self._threads = repo, remote_url, threads
+        found = Repository.open(repo)
+        self._root, self._bare = found.root, found.bare
+        self._state = found.state_dir
+        self._store = Cache(store or found.state_dir / "store")
+        found.close()
+        self._commit_config = ""
+        self._supply = Supply(self._store, self._caches(), self._remote)
+
+    def load(self, aspired: AspiredVersion) -> Servable:
+        """Raises GitmodelError of many kinds; whatever it is, nothing that serves is touched."""
+        repo = Repository.open(self._path)
+        try:
+            bundle = registry.bundle_at(repo, aspired.model, aspired.commit, f"{aspired.model}@{aspired.version}")
+            signature = bundle.signature
+            if signature is None:
+                raise NotServable(f"{bundle.label} is a checkpoint without a graph", hint="release one with an ONNX graph")
+            config = repo.folder(aspired.commit).read(".dvc/config")
+            self._commit_config = (config or b"").decode(errors="replace")
+            cases = goldens.read(bundle.folder, GOLDEN, signature, bundle.label)
+            model = self._materialize(bundle)
+        finally:
+            repo.close()
+        session = runtime.open_session(model, threads=self._threads)
+        check = replay.check_self(session, cases, signature, bundle.card.gates)
+        if check.failures:
+            raise GoldenFailed(
+                f"{len(check.failures)} of {check.cases} golden cases fail ({check.failures[0]})", hint="mend the model or record new cases"
+            )
+        seconds = _warm_up(session, signature, cases)
+        return Servable(
+            aspired.model, aspired.version, aspired.number, aspired.commit, bundle.lock.digest, "onnxruntime_onnx",
+            signature, session, seconds, check.passed, check.cases,
+        )  # fmt: skip
+
+    def _materialize(self, bundle: Bundle) -> Path:
+        """The version's files under their own names, as hard links into the store; sha256 checked first."""
+        entries = bundle.graph_files()
+        self._supply.ensure(entries, bundle.label)
+        self._refuse_unlisted(bundle, entries)
+        folder = self._store.root / "versions" / bundle.lock.digest
+        if not folder.is_dir():
+            with storing(str(folder)):
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                building = Path(tempfile.mkdtemp(prefix="building-", dir=folder.parent))
+                try:
+                    self._supply.link(entries, building)
+                    os.rename(building, folder)  # noqa: PTH104  # Path.rename replaces an empty folder, this must not
+                finally:
+                    shutil.rmtree(building, ignore_errors=True)
+        return folder / ONNX_VIEW
+
+    def _refuse_unlisted(self, bundle: Bundle, entries: list[FileEntry]) -> None:
+        view = next(entry for entry in entries if entry.path == ONNX_VIEW)
+        named = onnx_format.external_locations(self._store.path(view.md5).read_bytes(), bundle.label)
+        if strange := named - {entry.path for entry in entries}:
+            raise UnlistedFile(f"{bundle.label} points at '{min(strange)[:80]}'", hint="save it with gitmodel; only files in weights.lock are opened")
+
+    def _caches(self) -> list[Cache]:
+        if self._bare or not setup.is_initialised(self._root):
+            return []
+        return [setup.open_cache(self._root)]
+
+    def _remote(self) -> Remote:
+        scratch = self._state / "dvc"
+        config: Any
+        if self._remote_url:
+            config = config_for_url(self._remote_url, scratch)
+        elif not self._bare:
+            config = load_config(self._root / setup.DVC_DIR)
+        elif self._commit_config:
+            config = config_from_text(self._commit_config, scratch)
+        else:
+            raise NoRemote("the commit has no .dvc/config, so nobody knows where its weights are", hint="serve --remote URL")
+        return Remote(config)
+
+
+def _warm_up(session: runtime.Session, signature: Signature, cases: list[GoldenCase]) -> float:
+    """Runs a call a few times and returns the fastest, in seconds. Golden cases have warmed it up already."""
+    case = cases[0] if cases else next(replay.generate(signature), None) if replay.can_generate(signature) else None
+    if case is None:
+        return 1.0
+    best = 1.0
+    for _ in range(3):
+        start = time.perf_counter()
+        try:
+            session.run(case.inputs)
+        except runtime.RunFailed:
+            return 1.0
+        best = min(best, time.perf_counter() - start)
+    return best

@@ -1,0 +1,205 @@
+"""Brings what is served to what is aspired: loads before it unloads, one load at a time, failures change nothing for callers."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+from gitmodel.errors import GitmodelError
+from gitmodel.serving.policy import AspiredVersion
+from gitmodel.serving.servable import Servable, Serving, State, VersionStatus
+
+#: Told of every change of state, from the manager's thread.
+Told = Callable[[VersionStatus], None]
+_RETRY_FIRST, _RETRY_MOST = 2.0, 300.0
+_DRAIN_SECONDS = 30.0
+_KEPT_ENDED = 20
+
+
+@dataclass
+class _Failure:
+    """A version that would not load: when to try again (monotonic seconds), and how long to wait after that."""
+
+    reason: str
+    again_at: float
+    wait: float
+
+
+class Manager:
+    """``table`` is replaced whole by one assignment: a request reads it once and answers wholly from what it read."""
+
+    def __init__(self, load: Callable[[AspiredVersion], Servable], told: Told = lambda _: None) -> None:
+        self._load, self._told = load, told
+        self.table: Mapping[str, Serving] = MappingProxyType({})
+        self._wanted: Mapping[str, tuple[AspiredVersion, ...]] = {}
+        self._published = self._settled = 0
+        self._failures: dict[AspiredVersion, _Failure] = {}
+        self._statuses: dict[tuple[str, str, str], VersionStatus] = {}
+        self._changed = threading.Condition()
+        self._stopping = False
+        # One thread for all loads and unloads: the runtime's memory is returned only when they share one.
+        self._thread = threading.Thread(target=self._run, name="manager", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    def aspire(self, wanted: Mapping[str, tuple[AspiredVersion, ...]], hinted: bool = False) -> int:
+        """Publishes the whole desired state; the newest supersedes what was not begun. Returns its number.
+
+        A version that failed gets its next chance at once when the refs moved to it or somebody asked (``hinted``).
+        """
+        with self._changed:
+            versions = {version for versions in wanted.values() for version in versions}
+            for version in versions if hinted else versions - set(self._all_wanted()):
+                self._failures.pop(version, None)
+            self._wanted = dict(wanted)
+            self._published += 1
+            self._changed.notify_all()
+            return self._published
+
+    def wait(self, number: int, timeout: float) -> bool:
+        """Waits until publication ``number`` is dealt with, well or badly; False when ``timeout`` seconds were not enough."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._settled >= number or self._stopping, timeout)
+
+    def statuses(self, model: str = "") -> list[VersionStatus]:
+        """By model, the newest change last."""
+        with self._changed:
+            found = [status for status in self._statuses.values() if not model or status.model == model]
+        return sorted(found, key=lambda status: (status.model, status.since))
+
+    def aspired(self, model: str) -> list[str]:
+        """The versions of a model that should be served, whether they are or not."""
+        with self._changed:
+            return [version.version for version in self._wanted.get(model, ())]
+
+    def ready(self) -> bool:
+        """True when every model that should be served is."""
+        with self._changed:
+            settled = self._settled > 0
+            return settled and all(name in self.table for name, versions in self._wanted.items() if versions)
+
+    def _all_wanted(self) -> list[AspiredVersion]:
+        return [version for versions in self._wanted.values() for version in versions]
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._stopping or self._published > self._settled, self._pause())
+                if self._stopping:
+                    return
+                number, wanted = self._published, self._wanted
+            self._reconcile(wanted)
+            with self._changed:
+                self._settled = max(self._settled, number)
+                self._changed.notify_all()
+
+    def _pause(self) -> float | None:
+        """Seconds until the next retry is due; None when nothing waits."""
+        due = [failure.again_at for version, failure in self._failures.items() if version in self._all_wanted()]
+        return max(0.0, min(due) - time.monotonic()) if due else None
+
+    def _reconcile(self, wanted: Mapping[str, tuple[AspiredVersion, ...]]) -> None:
+        for model in sorted(set(wanted) | set(self.table)):
+            for version in wanted.get(model, ()):
+                if self._stopping or self._superseded(model, version):
+                    break
+                if not self._serves(version):
+                    self._try(version)
+            self._retire(model, wanted.get(model, ()))
+
+    def _superseded(self, model: str, version: AspiredVersion) -> bool:
+        with self._changed:
+            return version not in self._wanted.get(model, ())
+
+    def _serves(self, version: AspiredVersion) -> bool:
+        serving = self.table.get(version.model)
+        held = serving.by_version.get(version.version) if serving else None
+        return held is not None and held.commit == version.commit
+
+    def _try(self, version: AspiredVersion) -> None:
+        failure = self._failures.get(version)
+        if failure and failure.again_at > time.monotonic():
+            return
+        self._note(version, State.LOADING)
+        start = time.monotonic()
+        try:
+            servable = self._load(version)
+        except Exception as error:  # noqa: BLE001  # whatever a model or a library does, the old version goes on
+            reason = error.message if isinstance(error, GitmodelError) else f"{type(error).__name__}: {error}"
+            wait = min(failure.wait * 2, _RETRY_MOST) if failure else _RETRY_FIRST
+            self._failures[version] = _Failure(reason, time.monotonic() + wait, wait)
+            self._note(version, State.END, reason=reason, seconds=time.monotonic() - start)
+            return
+        self._failures.pop(version, None)
+        serving = self.table.get(version.model)
+        by_version = {**(serving.by_version if serving else {}), version.version: servable}
+        self._swap(version.model, Serving(servable, MappingProxyType(by_version)))
+        self._note(
+            version, State.AVAILABLE, seconds=time.monotonic() - start, digest=servable.digest,
+            golden_passed=servable.golden_passed, golden_cases=servable.golden_cases,
+        )  # fmt: skip
+
+    def _retire(self, model: str, versions: tuple[AspiredVersion, ...]) -> None:
+        """Unloads what is no longer wanted, but never the only version that answers while a wanted one does not."""
+        serving = self.table.get(model)
+        if serving is None or not all(self._serves(version) for version in versions):
+            return
+        keep = {version.version for version in versions}
+        kept = {name: servable for name, servable in serving.by_version.items() if name in keep}
+        gone = [servable for name, servable in serving.by_version.items() if name not in keep]
+        if versions:
+            self._swap(model, Serving(kept[versions[-1].version], MappingProxyType(kept)))
+        elif gone:
+            self._swap(model, None)
+        del serving  # or its table would keep alive what is to be freed
+        while gone:
+            self._unload(gone.pop())
+
+    def _unload(self, servable: Servable) -> None:
+        version = AspiredVersion(servable.model, servable.version, servable.commit, servable.number)
+        self._note(version, State.UNLOADING)
+        deadline = time.monotonic() + _DRAIN_SECONDS
+        while servable.in_flight and time.monotonic() < deadline:
+            time.sleep(0.005)
+        self._note(version, State.END)
+        del servable
+        _trim()
+
+    def _swap(self, model: str, serving: Serving | None) -> None:
+        table = {name: held for name, held in self.table.items() if name != model}
+        if serving is not None:
+            table[model] = serving
+        self.table = MappingProxyType(table)
+
+    def _note(self, version: AspiredVersion, state: State, **more: object) -> None:
+        key = (version.model, version.version, version.commit)
+        with self._changed:
+            before = self._statuses.pop(key, None)
+            base = before or VersionStatus(version.model, version.version, version.commit, state)
+            fresh = {"reason": "", **more, "state": state, "since": time.time(), "number": version.number}
+            status = replace(base, stages=version.stages, **fresh)  # type: ignore[arg-type]  # the keys are its fields
+            self._statuses[key] = status
+            ended = [k for k, s in self._statuses.items() if s.state is State.END and k[0] == version.model]
+            for old in ended[:-_KEPT_ENDED]:
+                del self._statuses[old]
+            self._changed.notify_all()
+        self._told(status)
+
+
+def _trim() -> None:
+    """Gives freed weights back to the system: without it a server that swaps keeps growing (glibc only)."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError):
+        return

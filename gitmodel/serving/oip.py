@@ -1,0 +1,243 @@
+"""Open Inference Protocol v2 over REST: bytes to arrays and back, JSON and the binary tensor extension. No routing here.
+
+Source: kserve/open-inference-protocol, rest protocol and binary tensor data extension.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import orjson
+
+from gitmodel.bundle.signature import TensorSpec
+from gitmodel.serving.dataplane import DataplaneError
+from gitmodel.serving.servable import Servable
+
+if TYPE_CHECKING:
+    import numpy as np
+
+DATATYPES = {
+    "BOOL": "bool", "UINT8": "uint8", "UINT16": "uint16", "UINT32": "uint32", "UINT64": "uint64", "INT8": "int8",
+    "INT16": "int16", "INT32": "int32", "INT64": "int64", "FP16": "float16", "FP32": "float32", "FP64": "float64",
+    "BYTES": "string",
+}  # fmt: skip
+NAMES = {dtype: name for name, dtype in DATATYPES.items()} | {"bfloat16": "BF16"}
+_KINDS = {"b": "b", "u": "iu", "i": "iu", "f": "iuf"}
+LENGTH_HEADER = b"inference-header-content-length"
+
+
+class _Tensor(msgspec.Struct):
+    name: str
+    shape: list[int]
+    datatype: str
+    parameters: dict[str, Any] = {}
+    data: Any = None
+
+
+class _Wanted(msgspec.Struct):
+    name: str
+    parameters: dict[str, Any] = {}
+
+
+class _Request(msgspec.Struct):
+    inputs: list[_Tensor]
+    id: str | None = None
+    parameters: dict[str, Any] = {}
+    outputs: list[_Wanted] | None = None
+
+
+@dataclass(frozen=True)
+class InferRequest:
+    """A decoded call: arrays by input name, the outputs asked for (None: all), and which of them go back as bytes."""
+
+    id: str | None
+    inputs: dict[str, np.ndarray]
+    outputs: list[str] | None
+    binary: frozenset[str]
+    all_binary: bool
+
+
+_decoder = msgspec.json.Decoder(_Request)
+
+
+def decode(body: bytes, header_length: int | None, servable: Servable) -> InferRequest:
+    """Raises DataplaneError (invalid_argument) naming what is wrong."""
+    if header_length == 0:
+        return _raw(body, servable)
+    head = body if header_length is None else body[:header_length]
+    blobs = memoryview(b"" if header_length is None else body[header_length:])
+    try:
+        request = _decoder.decode(head)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise _bad(f"the request is not valid: {error}") from None
+    inputs: dict[str, np.ndarray] = {}
+    position = 0
+    for tensor in request.inputs:
+        size = tensor.parameters.get("binary_data_size")
+        if tensor.name in inputs:
+            raise _bad(f"input '{tensor.name}' stands twice")
+        if size is None:
+            inputs[tensor.name] = _from_json(tensor)
+        else:
+            if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(blobs) - position:
+                raise _bad(f"input '{tensor.name}': binary_data_size {size!r} does not fit the body")
+            inputs[tensor.name] = _from_bytes(tensor.name, tensor.datatype, tensor.shape, blobs[position : position + size])
+            position += size
+    if position != len(blobs):
+        raise _bad(f"{len(blobs) - position} bytes follow the last tensor")
+    return _wanted(request, inputs)
+
+
+def encode(servable: Servable, request: InferRequest, outputs: dict[str, np.ndarray]) -> tuple[bytes, int | None]:
+    """The body, and the length of its JSON part when tensors follow as bytes."""
+    described, blobs = [], []
+    for name, value in outputs.items():
+        binary = name in request.binary or (request.all_binary and name not in request.binary)
+        entry, blob = _describe(name, value, binary)
+        described.append(entry)
+        if blob is not None:
+            blobs.append(blob)
+    answer: dict[str, Any] = {"model_name": servable.model, "model_version": servable.version, "outputs": described}
+    if request.id is not None:
+        answer["id"] = request.id
+    head = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+    return (b"".join([head, *blobs]), len(head)) if blobs else (head, None)
+
+
+def metadata(servable: Servable, versions: Sequence[str]) -> dict[str, Any]:
+    return {
+        "name": servable.model,
+        "versions": list(versions),
+        "platform": servable.platform,
+        "inputs": [_tensor_metadata(spec) for spec in servable.signature.inputs],
+        "outputs": [_tensor_metadata(spec) for spec in servable.signature.outputs],
+    }
+
+
+def _tensor_metadata(spec: TensorSpec) -> dict[str, Any]:
+    shape = [d if isinstance(d, int) else -1 for d in spec.shape or ()]
+    return {"name": spec.name, "datatype": NAMES.get(spec.dtype, spec.dtype.upper()), "shape": shape}
+
+
+def _wanted(request: _Request, inputs: dict[str, np.ndarray]) -> InferRequest:
+    everything = request.parameters.get("binary_data_output") is True
+    if request.outputs is None:
+        return InferRequest(request.id, inputs, None, frozenset(), everything)
+    names = [wanted.name for wanted in request.outputs]
+    if len(set(names)) != len(names):
+        raise _bad("an output is asked for twice")
+    chosen = {w.name for w in request.outputs if w.parameters.get("binary_data", everything) is True}
+    return InferRequest(request.id, inputs, names, frozenset(chosen), False)
+
+
+def _from_json(tensor: _Tensor) -> np.ndarray:
+    import numpy as np
+
+    dtype = _dtype(tensor.name, tensor.datatype)
+    if dtype == "float16":
+        raise _bad(f"input '{tensor.name}': FP16 goes as binary data only")
+    if tensor.data is None:
+        raise _bad(f"input '{tensor.name}' has no data")
+    try:
+        if dtype == "string":
+            values = np.array(tensor.data, dtype=object)
+            if not all(isinstance(item, str) for item in values.reshape(-1)):
+                raise ValueError("BYTES takes strings")
+        else:
+            values = np.array(tensor.data)
+            wanted = np.dtype(dtype)
+            if values.size and values.dtype.kind not in _KINDS[wanted.kind]:
+                raise ValueError(f"the data are not {tensor.datatype}")
+            if values.size and wanted.kind in "iu":
+                limits = np.iinfo(wanted)
+                if int(values.min()) < limits.min or int(values.max()) > limits.max:
+                    raise ValueError(f"a value does not fit {tensor.datatype}")
+            values = values.astype(wanted)
+    except (ValueError, TypeError, OverflowError) as error:
+        reason = "the lists are ragged" if "inhomogeneous" in str(error) else str(error)
+        raise _bad(f"input '{tensor.name}': {reason}") from None
+    return _shaped(tensor.name, tensor.shape, values)
+
+
+def _from_bytes(name: str, datatype: str, shape: list[int], blob: memoryview) -> np.ndarray:
+    import numpy as np
+
+    dtype = _dtype(name, datatype)
+    if dtype == "string":
+        return _shaped(name, shape, np.array(_split(name, blob), dtype=object))
+    wanted = np.dtype(dtype).newbyteorder("<")
+    if len(blob) % wanted.itemsize:
+        raise _bad(f"input '{name}': {len(blob)} bytes are no whole number of {datatype}")
+    return _shaped(name, shape, np.frombuffer(blob, wanted))
+
+
+def _split(name: str, blob: memoryview) -> list[str]:
+    items, position = [], 0
+    while position < len(blob):
+        end = position + 4 + int.from_bytes(blob[position : position + 4], "little")
+        if position + 4 > len(blob) or end > len(blob):
+            raise _bad(f"input '{name}': a string's length runs past its data")
+        try:
+            items.append(bytes(blob[position + 4 : end]).decode())
+        except UnicodeDecodeError:
+            raise _bad(f"input '{name}': a string is not UTF-8") from None
+        position = end
+    return items
+
+
+def _raw(body: bytes, servable: Servable) -> InferRequest:
+    """A body that is one tensor: the model has one input and at most one free dimension, which the length tells."""
+    specs = servable.signature.inputs
+    free = [d for d in specs[0].shape or () if not isinstance(d, int)] if specs else []
+    if len(specs) != 1 or specs[0].shape is None or len(free) > 1 or specs[0].dtype == "string":
+        raise _bad("a raw request needs a model with one numeric input and at most one free dimension")
+    import numpy as np
+
+    spec, width = specs[0], np.dtype(specs[0].dtype).itemsize
+    fixed = math.prod(d for d in specs[0].shape if isinstance(d, int)) * width
+    shape = [d if isinstance(d, int) else len(body) // max(fixed, 1) for d in specs[0].shape]
+    values = _from_bytes(spec.name, NAMES[spec.dtype], shape, memoryview(body))
+    return InferRequest(None, {spec.name: values}, None, frozenset(), True)
+
+
+def _shaped(name: str, shape: list[int], values: np.ndarray) -> np.ndarray:
+    if min(shape, default=0) < 0 or math.prod(shape) != values.size:
+        raise _bad(f"input '{name}': shape {shape} does not fit {values.size} elements")
+    return values.reshape(shape)
+
+
+def _describe(name: str, value: Any, binary: bool) -> tuple[dict[str, Any], bytes | None]:
+    import numpy as np
+
+    if not isinstance(value, np.ndarray):
+        raise DataplaneError("unimplemented", f"output '{name}' is no tensor; this protocol carries tensors only")
+    dtype = "string" if value.dtype.kind in "OU" else value.dtype.name
+    entry: dict[str, Any] = {"name": name, "datatype": NAMES.get(dtype, dtype.upper()), "shape": list(value.shape)}
+    if not binary and dtype == "float16":
+        raise _bad(f"output '{name}' is FP16, which goes as binary data only: ask for binary_data")
+    flat = value.reshape(-1)
+    if not binary:
+        entry["data"] = flat.tolist() if dtype == "string" else np.ascontiguousarray(flat)
+        return entry, None
+    if dtype == "string":
+        encoded = [str(item).encode() for item in flat]
+        blob = b"".join(len(item).to_bytes(4, "little") + item for item in encoded)
+    else:
+        blob = flat.astype(value.dtype.newbyteorder("<"), copy=False).tobytes()
+    entry["parameters"] = {"binary_data_size": len(blob)}
+    return entry, blob
+
+
+def _dtype(name: str, datatype: str) -> str:
+    dtype = DATATYPES.get(datatype)
+    if dtype is None:
+        raise _bad(f"input '{name}': datatype '{datatype[:20]}' is not supported; known: {', '.join(DATATYPES)}")
+    return dtype
+
+
+def _bad(message: str) -> DataplaneError:
+    return DataplaneError("invalid_argument", message)

@@ -1,0 +1,61 @@
+"""Which versions should be served, as a pure function of what Git says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from gitmodel.errors import GitmodelError
+from gitmodel.registry import Release, StageMove
+from gitmodel.versions import check_name
+
+AUTO, LATEST = "auto", "latest"
+PROD = "prod"
+
+
+@dataclass(frozen=True)
+class AspiredVersion:
+    """A version that should be served. ``number`` is its place in the order of release, from 1, for clients that
+    want digits; ``stages`` are those that stand on it."""
+
+    model: str
+    version: str
+    commit: str
+    number: int
+    stages: tuple[str, ...] = ()
+
+
+class UnknownPolicy(GitmodelError):
+    """A policy that names nothing."""
+
+    code = "unknown-policy"
+
+
+@dataclass(frozen=True)
+class VersionPolicy:
+    """``latest``: the latest release. A stage's name: the version it stands on. ``auto``: stage ``prod`` once a model
+    has one, the latest release until then."""
+
+    follow: str = AUTO
+
+    def __post_init__(self) -> None:
+        if self.follow not in (AUTO, LATEST):
+            check_name(self.follow, "stage")
+
+    def aspired(self, model: str, releases: Sequence[Release], stages: Mapping[str, StageMove]) -> tuple[AspiredVersion, ...]:
+        """The versions of one model that should be served; empty when there is none."""
+        chosen = self._chosen(releases, stages)
+        if chosen is None:
+            return ()
+        # In the order they were released, whatever their numbers say: a version keeps its integer for good.
+        by_date = sorted(releases, key=lambda r: (r.ref.date, r.version))
+        standing = tuple(sorted(s for s, move in stages.items() if move.ref.commit == chosen.ref.commit))
+        return (AspiredVersion(model, str(chosen.version), chosen.ref.commit, by_date.index(chosen) + 1, standing),)
+
+    def _chosen(self, releases: Sequence[Release], stages: Mapping[str, StageMove]) -> Release | None:
+        stage = PROD if self.follow == AUTO and PROD in stages else self.follow
+        if stage not in (AUTO, LATEST):
+            move = stages.get(stage)
+            return next((r for r in reversed(releases) if move and r.version == move.version), None)
+        finished = [r for r in releases if not r.version.pre]
+        return finished[-1] if finished else None

@@ -1,0 +1,233 @@
+"""The ASGI application: routes, limits and status codes. No framework stands on the hot path.
+
+Source: Open Inference Protocol v2 (REST) and its model repository extension. Loading is asked for on the management
+socket alone; the data port answers it with 403.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from typing import Any
+
+import msgspec
+import orjson
+
+from gitmodel import __version__
+from gitmodel.errors import GitmodelError
+from gitmodel.serving import oip
+from gitmodel.serving.dataplane import Dataplane, DataplaneError
+from gitmodel.serving.manager import Manager
+from gitmodel.serving.servable import Servable, State, VersionStatus
+from gitmodel.serving.source import Source
+
+_STATUS = {"not_found": 404, "unavailable": 503, "invalid_argument": 400, "unimplemented": 501, "internal": 500}
+_REPOSITORY_STATES = {State.AVAILABLE: "READY", State.LOADING: "LOADING", State.UNLOADING: "UNLOADING"}
+_MODEL = re.compile(r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?(?P<verb>/ready|/infer)?")
+_LOAD = re.compile(r"/v2/repository/models/(?P<model>[^/]+)/(?P<verb>load|unload)")
+#: A call that takes longer than this, in seconds, leaves the event loop for a thread.
+INLINE_SECONDS = 0.001
+MAX_WAIT = 600.0
+
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Headers = list[tuple[bytes, bytes]]
+
+
+class HttpError(Exception):
+    """An answer that is an error, with its status."""
+
+    def __init__(self, status: int, message: str, headers: Headers | None = None) -> None:
+        super().__init__(message)
+        self.status, self.message, self.headers = status, message, headers or []
+
+
+class App:
+    """``max_body`` in bytes."""
+
+    def __init__(self, dataplane: Dataplane, manager: Manager, source: Source, *, max_body: int = 64 << 20, threads: int = 2) -> None:
+        self._dataplane, self._manager, self._source = dataplane, manager, source
+        self._max_body = max_body
+        self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="infer")
+        self._management = ThreadPoolExecutor(max_workers=8, thread_name_prefix="management")
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        try:
+            status, headers, body = await self._route(scope, receive)
+        except HttpError as error:
+            status, headers, body = error.status, error.headers, orjson.dumps({"error": error.message})
+        except DataplaneError as error:
+            status, headers, body = _STATUS[error.code], [], orjson.dumps({"error": error.message})
+        except Exception as error:  # noqa: BLE001  # one request's accident must not be the server's
+            status, headers, body = 500, [], orjson.dumps({"error": f"{type(error).__name__}: {error}"[:500]})
+        if not any(name == b"content-type" for name, _ in headers):
+            headers = [(b"content-type", b"application/json"), *headers]
+        headers.append((b"content-length", str(len(body)).encode()))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+
+    async def _route(self, scope: dict[str, Any], receive: Receive) -> tuple[int, Headers, bytes]:
+        path, method = scope["path"], scope["method"]
+        if found := _MODEL.fullmatch(path):
+            model, version, verb = found["model"], found["version"] or "", found["verb"]
+            if verb == "/infer":
+                _expect(method, "POST")
+                return await self._infer(model, version, scope, receive)
+            _expect(method, "GET", "HEAD")
+            if verb == "/ready":
+                return self._model_ready(model, version)
+            servable = self._dataplane.find(model, version)
+            versions = list(self._dataplane.models()[model].by_version)
+            return 200, servable.headers(), orjson.dumps(oip.metadata(servable, versions))
+        if path == "/v2/gitmodel/status":
+            _expect(method, "GET", "HEAD")
+            statuses = [asdict(status) for status in self._manager.statuses()]
+            return 200, [], orjson.dumps({"ready": self._manager.ready(), "versions": statuses})
+        if path.startswith("/v2/repository/"):
+            return await self._repository(path, method, scope, receive)
+        return self._server(path, method)
+
+    def _server(self, path: str, method: str) -> tuple[int, Headers, bytes]:
+        if path not in ("/v2", "/v2/", "/v2/health/live", "/v2/health/ready"):
+            raise HttpError(404, f"there is nothing at {path[:200]}; see /v2")
+        _expect(method, "GET", "HEAD")
+        if path == "/v2/health/live":
+            return 200, [], b'{"live":true}'
+        if path == "/v2/health/ready":
+            ready = self._manager.ready()
+            return 200 if ready else 400, [], orjson.dumps({"ready": ready})
+        extensions = ["model_repository", "binary_tensor_data"]
+        return 200, [], orjson.dumps({"name": "gitmodel", "version": __version__, "extensions": extensions})
+
+    def _model_ready(self, model: str, version: str) -> tuple[int, Headers, bytes]:
+        try:
+            servable = self._dataplane.find(model, version)
+        except DataplaneError as error:
+            if error.code != "unavailable":
+                raise
+            return 400, [], orjson.dumps({"name": model, "ready": False, "error": error.message})
+        return 200, servable.headers(), orjson.dumps({"name": model, "ready": True})
+
+    async def _infer(self, model: str, version: str, scope: dict[str, Any], receive: Receive) -> tuple[int, Headers, bytes]:
+        body = await self._body(receive)
+        # Read once, here: from now on everything about this answer comes from this one servable.
+        servable = self._dataplane.find(model, version)
+        servable.in_flight += 1
+        try:
+            length = _header_length(scope["headers"], len(body))
+            if servable.run_seconds > INLINE_SECONDS:
+                loop = asyncio.get_running_loop()
+                answer, split = await loop.run_in_executor(self._pool, self._answer, servable, body, length)
+            else:
+                answer, split = self._answer(servable, body, length)
+            servable.served += 1
+        except DataplaneError as error:
+            raise HttpError(_STATUS[error.code], error.message, servable.headers()) from error
+        finally:
+            servable.in_flight -= 1
+        headers = servable.headers()
+        if split is not None:
+            headers += [(b"content-type", b"application/octet-stream"), (oip.LENGTH_HEADER, str(split).encode())]
+        return 200, headers, answer
+
+    def _answer(self, servable: Servable, body: bytes, length: int | None) -> tuple[bytes, int | None]:
+        request = oip.decode(body, length, servable)
+        outputs = self._dataplane.infer(servable, request.inputs, request.outputs)
+        return oip.encode(servable, request, outputs)
+
+    async def _repository(self, path: str, method: str, scope: dict[str, Any], receive: Receive) -> tuple[int, Headers, bytes]:
+        _expect(method, "POST")
+        body = _json(await self._body(receive))
+        if path == "/v2/repository/index":
+            return 200, [], orjson.dumps(self._index(bool(body.get("ready", False))))
+        found = _LOAD.fullmatch(path)
+        if not found:
+            raise HttpError(404, f"there is nothing at {path[:200]}; see /v2")
+        if not _is_management(scope):
+            raise HttpError(403, "loading is asked for on the management socket; 'gitmodel status' names it")
+        if found["verb"] == "unload":
+            raise HttpError(501, "what is served is what Git says: move a stage or withdraw the version's tag")
+        parameters = body.get("parameters") or {}
+        if not isinstance(parameters, dict) or set(parameters) - {"wait"}:
+            raise HttpError(400, "parameters may hold 'wait', in seconds; files and URLs are never loaded from a request")
+        wait = parameters.get("wait", 60.0)
+        if isinstance(wait, bool) or not isinstance(wait, int | float) or not 0 <= wait <= MAX_WAIT:
+            raise HttpError(400, f"wait is a number of seconds from 0 to {MAX_WAIT:.0f}")
+        loop = asyncio.get_running_loop()
+        answer = await loop.run_in_executor(self._management, self._look, found["model"], float(wait))
+        return 200, [], orjson.dumps(answer)
+
+    def _look(self, model: str, wait: float) -> dict[str, Any]:
+        """A notice is only a hint: the refs are read anew, whatever it said."""
+        try:
+            settled = self._manager.wait(self._source.look(), wait)
+        except GitmodelError as error:
+            raise HttpError(500, str(error)) from error
+        return {
+            "name": model,
+            "settled": settled,
+            "aspired": self._manager.aspired(model),
+            "serving": self._serving(model),
+            "versions": [asdict(status) for status in self._manager.statuses(model)],
+        }
+
+    def _serving(self, model: str) -> str | None:
+        serving = self._dataplane.models().get(model)
+        return serving.default.version if serving else None
+
+    def _index(self, ready_only: bool) -> list[dict[str, Any]]:
+        rows = [_index_row(status) for status in self._manager.statuses()]
+        return [row for row in rows if row["state"] == "READY" or not ready_only]
+
+    async def _body(self, receive: Receive) -> bytes:
+        chunks, size = [], 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise HttpError(400, "the client went away")
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size > self._max_body:
+                raise HttpError(413, f"the body has more than {self._max_body} bytes", [(b"connection", b"close")])
+            chunks.append(chunk)
+            if not message.get("more_body"):
+                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _index_row(status: VersionStatus) -> dict[str, Any]:
+    state = _REPOSITORY_STATES.get(status.state, "UNAVAILABLE")
+    return {"name": status.model, "version": status.version, "state": state, "reason": status.reason}
+
+
+def _header_length(headers: Headers, size: int) -> int | None:
+    for name, value in headers:
+        if name == oip.LENGTH_HEADER:
+            if not value.isdigit() or int(value) > size:
+                raise HttpError(400, "Inference-Header-Content-Length does not fit the body")
+            return int(value)
+    return None
+
+
+def _json(body: bytes) -> dict[str, Any]:
+    try:
+        value = msgspec.json.decode(body) if body.strip() else {}
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise HttpError(400, f"the request is not valid: {error}") from None
+    if not isinstance(value, dict):
+        raise HttpError(400, "the request must be a JSON object")
+    return value
+
+
+def _is_management(scope: dict[str, Any]) -> bool:
+    server = scope.get("server")
+    return server is not None and server[1] is None  # a Unix socket has no port
+
+
+def _expect(method: str, *allowed: str) -> None:
+    if method not in allowed:
+        raise HttpError(405, f"use {allowed[0]}", [(b"allow", ", ".join(allowed).encode())])

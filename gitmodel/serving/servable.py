@@ -1,0 +1,78 @@
+"""A loaded version and the states a version goes through."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from gitmodel.bundle.signature import Signature
+
+if TYPE_CHECKING:
+    from gitmodel.runtime import Session
+
+
+class State(StrEnum):
+    """TensorFlow Serving's. An error is carried beside the state, not as one."""
+
+    START = "START"
+    LOADING = "LOADING"
+    AVAILABLE = "AVAILABLE"
+    UNLOADING = "UNLOADING"
+    END = "END"
+
+
+@dataclass(frozen=True)
+class VersionStatus:
+    """What an operator sees of one version. ``seconds`` is how long loading took; ``reason`` why it failed."""
+
+    model: str
+    version: str
+    commit: str
+    state: State
+    reason: str = ""
+    seconds: float = 0.0
+    golden_passed: int = 0
+    golden_cases: int = 0
+    digest: str = ""
+    number: int = 0
+    stages: tuple[str, ...] = ()
+    since: float = field(default_factory=time.time)
+
+
+@dataclass(eq=False)
+class Servable:
+    """A version that can answer. ``run_seconds`` is the measured time of one small call; ``in_flight`` is counted by
+    the event loop alone, so it needs no lock."""
+
+    model: str
+    version: str
+    number: int
+    commit: str
+    digest: str
+    platform: str
+    signature: Signature
+    session: Session
+    run_seconds: float
+    golden_passed: int
+    golden_cases: int
+    in_flight: int = 0
+    served: int = 0
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """What every answer says of who gave it."""
+        return [
+            (b"gitmodel-version", self.version.encode()),
+            (b"gitmodel-commit", self.commit.encode()),
+            (b"gitmodel-weights", f"sha256:{self.digest}".encode()),
+        ]
+
+
+@dataclass(frozen=True)
+class Serving:
+    """One model's entry in the table: the version asked for by default, and all that can be asked for by name."""
+
+    default: Servable
+    by_version: Mapping[str, Servable]

@@ -1,0 +1,120 @@
+"""Wires source, manager, loader and front ends into one process, and ends it in order."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+
+from gitmodel.endpoint import Endpoint, announce, socket_path
+from gitmodel.errors import ExitCode, GitmodelError
+from gitmodel.git import Repository
+from gitmodel.serving.dataplane import Dataplane
+from gitmodel.serving.loader import Loader
+from gitmodel.serving.manager import Manager, Told
+from gitmodel.serving.policy import VersionPolicy
+from gitmodel.serving.rest import App
+from gitmodel.serving.source import Source
+
+
+class CannotListen(GitmodelError):
+    """The address is not to be had."""
+
+    code = "cannot-listen"
+    exit_code = ExitCode.INCOMPLETE
+
+
+@dataclass(frozen=True)
+class Settings:
+    """``poll`` in seconds between looks at the refs without a hint; ``threads`` per call; ``max_body`` in bytes."""
+
+    repo: Path
+    models: Collection[str] = ()
+    follow: str = "auto"
+    host: str = "127.0.0.1"
+    port: int = 8000
+    admin: Path | None = None
+    remote_url: str = ""
+    store: Path | None = None
+    poll: float = 5.0
+    threads: int = 1
+    max_body: int = 64 << 20
+
+
+def serve(settings: Settings, *, started: Callable[[Endpoint], None] = lambda _: None, told: Told = lambda _: None) -> None:
+    """Serves until SIGTERM or SIGINT, then lets what is in flight end. ``started`` is told where it listens.
+
+    Raises NotARepository, CannotListen.
+    """
+    repo = Repository.open(settings.repo)
+    state_dir = repo.state_dir
+    repo.close()
+    loader = Loader(settings.repo, store=settings.store, remote_url=settings.remote_url, threads=settings.threads)
+    manager = Manager(loader.load, told)
+    policy = VersionPolicy(settings.follow)
+    source = Source(settings.repo, manager.aspire, models=settings.models, policy=policy, poll=settings.poll)
+    dataplane = Dataplane(lambda: manager.table, manager.statuses)
+    app = App(dataplane, manager, source, max_body=settings.max_body)
+    with contextlib.ExitStack() as stack:
+        public = stack.enter_context(_listen(settings.host, settings.port))
+        host, port = public.getsockname()[:2]
+        with_brackets = f"[{host}]" if ":" in host else host
+        admin_path = settings.admin or socket_path(state_dir)
+        admin = stack.enter_context(_listen_unix(admin_path))
+        endpoint = Endpoint(os.getpid(), f"http://{with_brackets}:{port}", str(admin_path))
+        announced = announce(state_dir, endpoint)
+        stack.callback(announced.unlink, missing_ok=True)
+        manager.start()
+        stack.callback(manager.stop)
+        source.look()
+        source.start()
+        stack.callback(source.stop)
+        started(endpoint)
+        config = uvicorn.Config(
+            app, loop="uvloop", http="httptools", lifespan="off", log_level="warning", access_log=False,
+            server_header=False, timeout_keep_alive=75, timeout_graceful_shutdown=10,
+        )  # fmt: skip
+        # uvicorn drains, then raises the signal again: it must end this block, not the process, so that nothing is left.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        with contextlib.suppress(KeyboardInterrupt):
+            uvicorn.Server(config).run(sockets=[public, admin])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        reason = getattr(error, "strerror", None) or str(error)
+        raise CannotListen(f"cannot listen on {host}:{port} ({reason})", hint="choose another with --port (0: any free one)") from error
+    return listener
+
+
+@contextlib.contextmanager
+def _listen_unix(path: Path) -> Iterator[socket.socket]:
+    """A socket only this user may open, made so before its name appears; removed at the end."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    mask = os.umask(0o177)
+    try:
+        path.unlink(missing_ok=True)
+        listener.bind(str(path))
+    except OSError as error:
+        listener.close()
+        raise CannotListen(f"cannot listen on {path} ({error.strerror})", hint="name another socket with --admin") from error
+    finally:
+        os.umask(mask)
+    try:
+        yield listener
+    finally:
+        listener.close()
+        path.unlink(missing_ok=True)
