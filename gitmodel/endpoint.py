@@ -89,10 +89,12 @@ def request(admin: str, method: str, path: str, body: Any = None, *, timeout: fl
         value = json.loads(answer.read(_MAX_ANSWER) or b"null")
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
-        raise NoServer(f"the server at {admin} does not answer ({reason})", hint="see 'gitmodel status'; is it running?") from error
+        raise NoServer(
+            f"the server at {admin} does not answer ({reason})", hint="see 'gitmodel status'; is it running?"
+        ) from error
     finally:
         connection.close()
-    if answer.status >= 400:  # noqa: PLR2004
+    if answer.status >= 400:
         said = value.get("error", "") if isinstance(value, dict) else ""
         raise NoServer(f"the server refused ({answer.status}: {said})", hint="see the server's log")
     return value

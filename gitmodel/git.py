@@ -17,7 +17,8 @@ import git
 from gitmodel.errors import ExitCode, GitmodelError
 
 _TAG_FORMAT = "%00".join(
-    f"%({field})" for field in ("refname:strip=2", "objecttype", "objectname", "*objectname", "creatordate:unix", "creator")
+    f"%({field})"
+    for field in ("refname:strip=2", "objecttype", "objectname", "*objectname", "creatordate:unix", "creator")
 )
 
 
@@ -114,7 +115,9 @@ class Repository:
         except git.NoSuchPathError:
             raise NotARepository(f"there is no folder {path}", hint="name an existing Git repository") from None
         except git.InvalidGitRepositoryError:
-            raise NotARepository(f"{path} is not in a Git repository", hint="run 'git init' and 'gitmodel init' there") from None
+            raise NotARepository(
+                f"{path} is not in a Git repository", hint="run 'git init' and 'gitmodel init' there"
+            ) from None
 
     def close(self) -> None:
         """Ends the helper processes Git keeps open for reading objects."""
@@ -175,7 +178,9 @@ class Repository:
         try:
             return self.run("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
         except GitFailed:
-            raise UnknownRevision(f"Git knows no revision '{revision}'", hint="'git log' and 'git tag' show what there is") from None
+            raise UnknownRevision(
+                f"Git knows no revision '{revision}'", hint="'git log' and 'git tag' show what there is"
+            ) from None
 
     def folder(self, commit: str, prefix: str = "") -> GitFolder:
         return GitFolder(self._repo, commit, prefix)
@@ -203,7 +208,9 @@ class Repository:
 
     def dirty(self, *paths: str) -> list[str]:
         """Paths below ``paths`` that differ from the last commit, untracked ones included."""
-        listing = self.run("status", "--porcelain", "-z", "--untracked-files=all", "--", *paths, strip_newline_in_stdout=False)
+        listing = self.run(
+            "status", "--porcelain", "-z", "--untracked-files=all", "--", *paths, strip_newline_in_stdout=False
+        )
         return [entry[3:] for entry in listing.split("\0") if len(entry) > 3]
 
     def commit(self, paths: Sequence[str], message: str) -> str:
@@ -254,4 +261,6 @@ def _failed(command: str, stderr: str) -> GitFailed:
     if "tell me who you are" in text or "unable to auto-detect email" in text:
         return GitFailed("Git does not know your name", hint="run 'git config user.name' and 'git config user.email'")
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("hint:")]
-    return GitFailed(f"git {command} failed ({'; '.join(lines[:3]) or 'no message'})", hint="mend what Git names and run again")
+    return GitFailed(
+        f"git {command} failed ({'; '.join(lines[:3]) or 'no message'})", hint="mend what Git names and run again"
+    )

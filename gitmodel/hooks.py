@@ -43,7 +43,9 @@ def install(repo_path: Path, *, server: bool = False) -> list[HookStatus]:
     """Installs the shims; a hook that is there already is kept as ``NAME.user`` and called first. Safe to repeat."""
     repo = Repository.open(repo_path)
     if repo.bare != server:
-        mend = "leave out --server, or run it in the bare repository" if server else "add --server for a bare repository"
+        mend = (
+            "leave out --server, or run it in the bare repository" if server else "add --server for a bare repository"
+        )
         raise WrongRepository(f"{repo.root} is {'a bare' if repo.bare else 'no bare'} repository", hint=mend)
     for name in SERVER if server else LOCAL:
         path = repo.hooks_dir / name
@@ -96,7 +98,10 @@ def after_receive(repo: Repository, lines: Iterable[str]) -> list[str]:
     if not servers:
         return ["no server is running here; the next one will serve what was pushed"]
     return [
-        line for server in servers for model, tags in models.items() for line in _tell(server.admin, model, wait=_wait(repo), tags=tags)
+        line
+        for server in servers
+        for model, tags in models.items()
+        for line in _tell(server.admin, model, wait=_wait(repo), tags=tags)
     ]
 
 
@@ -105,7 +110,7 @@ def _touched(lines: Iterable[str]) -> dict[str, list[ReleaseTag | StageTag]]:
     models: dict[str, list[ReleaseTag | StageTag]] = {}
     for line in lines:
         fields = line.rstrip("\n").split(" ", 2)
-        if len(fields) != 3 or not fields[2].startswith(_PREFIX) or not fields[1].strip("0"):  # noqa: PLR2004
+        if len(fields) != 3 or not fields[2].startswith(_PREFIX) or not fields[1].strip("0"):
             continue
         tag = parse_tag(fields[2].removeprefix(_PREFIX))
         if tag is not None:
@@ -145,7 +150,11 @@ def _outcomes(model: str, tags: list[ReleaseTag | StageTag], answer: dict[str, A
 def _outcome(model: str, row: dict[str, Any], serving: str | None) -> str:
     name = f"{model} {row['version']}"
     if row["state"] == "AVAILABLE":
-        cases = f"{row['golden_passed']}/{row['golden_cases']} golden cases" if row["golden_cases"] else "no golden cases recorded"
+        cases = (
+            f"{row['golden_passed']}/{row['golden_cases']} golden cases"
+            if row["golden_cases"]
+            else "no golden cases recorded"
+        )
         return f"{name} AVAILABLE in {row['seconds']:.1f} s, {cases}"
     if row["reason"]:
         still = f"{serving} goes on serving" if serving else "nothing serves yet"

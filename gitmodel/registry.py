@@ -113,7 +113,9 @@ def resolve(repo: Repository | None, reference: str) -> Bundle:
     if path.suffix in (".onnx", ".h5", ".hdf5") or (path / bundle_files.CARD).is_file():
         return _from_path(path)
     if repo is None:
-        raise UnknownModel(f"'{reference}' is no model file", hint="name a .onnx or .h5 file, or run inside a repository")
+        raise UnknownModel(
+            f"'{reference}' is no model file", hint="name a .onnx or .h5 file, or run inside a repository"
+        )
     name, mark, rest = re.fullmatch(r"([^@#]*)([@#]?)(.*)", reference, re.DOTALL).groups()  # type: ignore[union-attr]  # it always fits
     check_name(name)
     if mark == "":
@@ -152,7 +154,7 @@ def latest(repo: Repository, name: str) -> Release | None:
     """The highest version, pre-releases only when there is nothing else."""
     found = releases(repo, name)
     finished = [release for release in found if not release.version.pre]
-    return (finished or found or [None])[-1]
+    return next(reversed(finished or found), None)
 
 
 def _find_release(repo: Repository, name: str, text: str) -> Release | None:
@@ -167,7 +169,12 @@ def _find_release(repo: Repository, name: str, text: str) -> Release | None:
         version = release.version
         if text.removeprefix("v") == str(version).removeprefix("v"):
             return release
-        fits = partial and not version.pre and partial[1] == str(version.major) and partial[2] in (None, str(version.minor))
+        fits = (
+            partial
+            and not version.pre
+            and partial[1] == str(version.major)
+            and partial[2] in (None, str(version.minor))
+        )
         if fits:
             return release
     if partial or re.fullmatch(r"v?\d+\.\d+\.\d+.*", text):

@@ -40,7 +40,7 @@ class Session:
         names = list(outputs) if outputs is not None else list(self.output_names)
         try:
             values = self._session.run(names, dict(inputs))
-        except Exception as error:  # noqa: BLE001  # the runtime's exceptions share no base but Exception
+        except Exception as error:  # the runtime's exceptions share no base but Exception
             raise RunFailed(clean(str(error))) from error
         return dict(zip(names, values, strict=True))
 
@@ -61,11 +61,13 @@ def open_session(path: Path, *, threads: int = 1, prepack: bool = True) -> Sessi
         options.add_session_config_entry("session.disable_prepacking", "1")
     try:
         return Session(ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]))
-    except Exception as error:  # noqa: BLE001  # the runtime's exceptions share no base but Exception
+    except Exception as error:  # the runtime's exceptions share no base but Exception
         text = clean(str(error))
         mend = "export the model again"
         if "IR version" in text or "opset" in text.lower():
-            mend = f"export it for ONNX Runtime {ort.__version__} (an older opset and IR version), or install a newer one"
+            mend = (
+                f"export it for ONNX Runtime {ort.__version__} (an older opset and IR version), or install a newer one"
+            )
         raise LoadFailed(f"ONNX Runtime {ort.__version__} does not load {path.name} ({text})", hint=mend) from error
 
 

@@ -81,8 +81,8 @@ class Version:
 
     @classmethod
     def _from_match(cls, match: re.Match[str]) -> Version:
-        numbers = (int(match[part]) for part in ("major", "minor", "patch"))
-        return cls(*numbers, pre=match["pre"] or "", build=match["build"] or "")
+        major, minor, patch = (int(match[part]) for part in ("major", "minor", "patch"))
+        return cls(major, minor, patch, match["pre"] or "", match["build"] or "")
 
     def bumped(self, bump: Bump) -> Version:
         """The next version. A pre-release is finished first: 2.0.0-rc.1 bumped by anything within it is 2.0.0."""

@@ -53,7 +53,9 @@ class Gates:
         tolerance: dict[str, tuple[float, float]] = {}
         named = value.get("tolerance", {})
         if not isinstance(named, dict):
-            raise yamlio.InvalidYaml(f"{where}.tolerance must be a mapping", hint='such as {"*": {rtol: 1e-3, atol: 1e-5}}')
+            raise yamlio.InvalidYaml(
+                f"{where}.tolerance must be a mapping", hint='such as {"*": {rtol: 1e-3, atol: 1e-5}}'
+            )
         for name, pair in named.items():
             here = f"{where}.tolerance.{name}"
             if not isinstance(pair, dict):
@@ -105,7 +107,10 @@ class Card:
         value = yamlio.load_mapping(data, where)
         yamlio.check_keys(value, _KEYS, where)
         if value.get("schema_version") != SCHEMA_VERSION:
-            raise yamlio.InvalidYaml(f"{where} has schema_version {value.get('schema_version')!r}", hint=f"this gitmodel reads {SCHEMA_VERSION}")
+            raise yamlio.InvalidYaml(
+                f"{where} has schema_version {value.get('schema_version')!r}",
+                hint=f"this gitmodel reads {SCHEMA_VERSION}",
+            )
         texts: dict[str, str] = {}
         for key in _TEXT_KEYS:
             text = value.get(key, DEFAULT if key == "signature" else "")

@@ -15,9 +15,12 @@ DEFAULT = "default"
 KINDS = ("tensor", "sequence", "map", "optional")
 #: numpy's names, plus ONNX's own types that numpy lacks.
 DTYPES = frozenset(
-    "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 complex64 complex128 string "
-    "bfloat16 float8e4m3fn float8e4m3fnuz float8e5m2 float8e5m2fnuz float8e8m0 int4 uint4 int2 uint2 float4e2m1".split()
-)
+    {
+        "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32",
+        "float64", "complex64", "complex128", "string", "bfloat16", "float8e4m3fn", "float8e4m3fnuz", "float8e5m2",
+        "float8e5m2fnuz", "float8e8m0", "int4", "uint4", "int2", "uint2", "float4e2m1",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,16 +55,22 @@ class TensorSpec:
     def from_dict(cls, value: Any, where: str) -> TensorSpec:
         """Raises InvalidYaml."""
         if not isinstance(value, dict):
-            raise yamlio.InvalidYaml(f"{where} must be a mapping", hint="write {name: x, dtype: float32, shape: [batch, 4]}")
+            raise yamlio.InvalidYaml(
+                f"{where} must be a mapping", hint="write {name: x, dtype: float32, shape: [batch, 4]}"
+            )
         yamlio.check_keys(value, {"name", "dtype", "shape", "kind", "key", "optional"}, where)
         name, dtype, shape = value.get("name"), value.get("dtype"), value.get("shape")
         if not isinstance(name, str) or not name:
             raise yamlio.InvalidYaml(f"{where} has no name", hint="give it the name the model uses")
         if dtype not in DTYPES:
-            raise yamlio.InvalidYaml(f"{where} '{name}' has dtype {dtype!r}", hint="use a dtype such as float32 or int64")
+            raise yamlio.InvalidYaml(
+                f"{where} '{name}' has dtype {dtype!r}", hint="use a dtype such as float32 or int64"
+            )
         kind, key, optional = value.get("kind", "tensor"), value.get("key", ""), value.get("optional", False)
         if kind not in KINDS or not isinstance(key, str) or not isinstance(optional, bool):
-            raise yamlio.InvalidYaml(f"{where} '{name}' has a bad kind, key or optional", hint=f"kinds: {', '.join(KINDS)}")
+            raise yamlio.InvalidYaml(
+                f"{where} '{name}' has a bad kind, key or optional", hint=f"kinds: {', '.join(KINDS)}"
+            )
         return cls(name, dtype, _shape(shape, f"{where} '{name}'"), kind, key, optional)
 
     def __str__(self) -> str:
@@ -117,7 +126,10 @@ class Signatures:
         value = yamlio.load_mapping(data, where)
         yamlio.check_keys(value, {"schema_version", "signatures"}, where)
         if value.get("schema_version") != SCHEMA_VERSION:
-            raise yamlio.InvalidYaml(f"{where} has schema_version {value.get('schema_version')!r}", hint=f"this gitmodel reads {SCHEMA_VERSION}")
+            raise yamlio.InvalidYaml(
+                f"{where} has schema_version {value.get('schema_version')!r}",
+                hint=f"this gitmodel reads {SCHEMA_VERSION}",
+            )
         signatures = value.get("signatures") or {}
         if not isinstance(signatures, dict):
             raise yamlio.InvalidYaml(f"{where}: signatures must be a mapping", hint="save the model again")
@@ -130,7 +142,11 @@ def _shape(value: Any, where: str) -> tuple[Dim, ...] | None:
     if not isinstance(value, list):
         raise yamlio.InvalidYaml(f"{where}: shape must be a list", hint="such as [batch, 64]")
     for dim in value:
-        known = dim is None or isinstance(dim, str) or (isinstance(dim, int) and not isinstance(dim, bool) and 0 <= dim < 2**63)
+        known = (
+            dim is None
+            or isinstance(dim, str)
+            or (isinstance(dim, int) and not isinstance(dim, bool) and 0 <= dim < 2**63)
+        )
         if not known:
             raise yamlio.InvalidYaml(f"{where}: dimension {dim!r}", hint="a dimension is a size, a symbol or empty")
     return tuple(value)

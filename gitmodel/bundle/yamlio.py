@@ -14,7 +14,9 @@ MAX_BYTES = 4 << 20
 MAX_DEPTH = 50
 _BASE_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _BASE_DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-_FLOAT_12 = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
+_FLOAT_12 = re.compile(
+    r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
+)
 _INT_12 = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _BOOL_12 = re.compile(r"true|True|TRUE|false|False|FALSE")
 
@@ -32,10 +34,10 @@ class _Loader(_BASE_LOADER):  # type: ignore[misc]  # the C loader has no stubs
 class _Dumper(_BASE_DUMPER):  # type: ignore[misc]  # the C dumper has no stubs
     """Quotes whatever YAML 1.1 or 1.2 could take for something other than a string."""
 
-    def ignore_aliases(self, data: Any) -> bool:
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002  # the base class's signature
         return True
 
-    def represent_mapping(self, tag: str, mapping: Any, flow_style: bool | None = None) -> Any:
+    def represent_mapping(self, tag: str, mapping: Any, flow_style: bool | None = None) -> Any:  # noqa: ARG002  # ditto
         # A mapping a line per key, so that a diff shows one change; short lists of scalars stay on their line.
         return super().represent_mapping(tag, mapping, flow_style=False)
 
@@ -60,12 +62,12 @@ def _construct_mapping(loader: Any, node: yaml.MappingNode) -> dict[Any, Any]:
     mapping: dict[Any, Any] = {}
     for key_node, value_node in node.value:
         if key_node.tag == "tag:yaml.org,2002:merge":
-            raise yaml.MarkedYAMLError(problem="merge keys are not allowed", problem_mark=key_node.start_mark)
+            raise _refused("merge keys are not allowed", key_node)
         key = loader.construct_object(key_node, deep=True)
         if not isinstance(key, str | int | float | bool):
-            raise yaml.MarkedYAMLError(problem="a key must be a plain scalar", problem_mark=key_node.start_mark)
+            raise _refused("a key must be a plain scalar", key_node)
         if key in mapping:
-            raise yaml.MarkedYAMLError(problem=f"key '{key}' stands twice", problem_mark=key_node.start_mark)
+            raise _refused(f"key '{key}' stands twice", key_node)
         mapping[key] = loader.construct_object(value_node, deep=True)
     return mapping
 
@@ -88,6 +90,10 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 _Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
 
 
+def _refused(problem: str, where: Any) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=where.start_mark)
+
+
 def load(data: bytes | str, where: str) -> Any:
     """Parses one YAML document. ``where`` names the file in errors. Raises InvalidYaml."""
     if len(data) > MAX_BYTES:
@@ -105,11 +111,11 @@ def _check_events(data: bytes | str) -> None:
     depth = 0
     for event in yaml.parse(data, Loader=_Loader):
         if isinstance(event, yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(problem="aliases are not allowed", problem_mark=event.start_mark)
+            raise _refused("aliases are not allowed", event)
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:
-                raise yaml.MarkedYAMLError(problem=f"more than {MAX_DEPTH} levels", problem_mark=event.start_mark)
+                raise _refused(f"more than {MAX_DEPTH} levels", event)
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
 

@@ -55,8 +55,10 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(ExitCode.OK)
-    except Exception as error:  # noqa: BLE001  # the last line of defence for the person at the terminal
+    except Exception as error:  # the last line of defence for the person at the terminal
         if console.verbosity > 1:
             raise
-        console.fail(f"error[internal]: {type(error).__name__}: {error}: this is a bug; run again with -vv and report it")
+        console.fail(
+            f"error[internal]: {type(error).__name__}: {error}: this is a bug; run again with -vv and report it"
+        )
         sys.exit(ExitCode.INCOMPLETE)

@@ -76,7 +76,10 @@ def _set_verbosity(value: int) -> int:
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but results and errors.", callback=_set_quiet)]
 Verbose = Annotated[
-    int, typer.Option("--verbose", "-v", count=True, help="Say more; -vv shows the traceback of an error.", callback=_set_verbosity)
+    int,
+    typer.Option(
+        "--verbose", "-v", count=True, help="Say more; -vv shows the traceback of an error.", callback=_set_verbosity
+    ),
 ]
 RepoOption = Annotated[str, typer.Option("--repo", "-C", metavar="PATH", help="Work in this repository.")]
 FormatOption = Annotated[Format, typer.Option("--format", help="Text for people, json for programs.")]
@@ -95,4 +98,6 @@ def table(rows: list[list[str]], header: list[str]) -> str:
     """Left-aligned columns; the header in capitals."""
     widths = [max(len(str(row[i])) for row in [header, *rows]) for i in range(len(header))]
     lines = [[name.upper() for name in header], *rows]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )

@@ -10,7 +10,9 @@ import typer
 
 from gitmodel.cli.console import Format, FormatOption, Quiet, RepoOption, Verbose, console, human, table
 
-Remote = Annotated[str, typer.Option("--remote", "-r", metavar="NAME", help="The DVC remote; the default one if not given.")]
+Remote = Annotated[
+    str, typer.Option("--remote", "-r", metavar="NAME", help="The DVC remote; the default one if not given.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -19,7 +21,9 @@ def register(app: typer.Typer) -> None:
 
 
 def init(
-    remote: Annotated[str, typer.Option("--remote", metavar="URL", help="Where weights are stored: a folder, s3://, ssh:// ...")] = "",
+    remote: Annotated[
+        str, typer.Option("--remote", metavar="URL", help="Where weights are stored: a folder, s3://, ssh:// ...")
+    ] = "",
     hooks: Annotated[bool, typer.Option("--hooks", help="Install the local Git hooks, too.")] = False,
     repo: RepoOption = ".",
     quiet: Quiet = False,
@@ -47,16 +51,24 @@ def init(
 
 def save(
     name: Annotated[str, typer.Argument(help="The model's name.")],
-    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="A .onnx or .h5 file, or a graph and its weights.")],
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILE...", help="A .onnx or .h5 file, or a graph and its weights.")
+    ],
     weights: Annotated[str, typer.Option("--weights", metavar="H5", help="Weights for the graph, bound by name.")] = "",
     params: Annotated[str, typer.Option("--params", metavar="YAML", help="Hyperparameters.")] = "",
     metrics: Annotated[str, typer.Option("--metrics", metavar="YAML", help="Metrics of this model.")] = "",
-    asset: Annotated[list[str] | None, typer.Option("--asset", metavar="FILE", help="A file to keep with it; may be repeated.")] = None,
+    asset: Annotated[
+        list[str] | None, typer.Option("--asset", metavar="FILE", help="A file to keep with it; may be repeated.")
+    ] = None,
     labels: Annotated[str, typer.Option("--labels", metavar="FILE", help="Class names, one per line.")] = "",
-    golden: Annotated[str, typer.Option("--golden", metavar="NPZ", help="Inputs (and outputs) to record as golden cases.")] = "",
+    golden: Annotated[
+        str, typer.Option("--golden", metavar="NPZ", help="Inputs (and outputs) to record as golden cases.")
+    ] = "",
     description: Annotated[str, typer.Option("--description", help="One sentence for the model card.")] = "",
     message: Annotated[str, typer.Option("--message", "-m", help="Commit the bundle with this message.")] = "",
-    release: Annotated[str, typer.Option("--release", metavar="BUMP", help="Release it, too: auto, patch, minor, major.")] = "",
+    release: Annotated[
+        str, typer.Option("--release", metavar="BUMP", help="Release it, too: auto, patch, minor, major.")
+    ] = "",
     repo: RepoOption = ".",
     quiet: Quiet = False,
     verbose: Verbose = 0,
@@ -90,7 +102,9 @@ def save(
         release_command(name, release, repo=repo)
 
 
-def list_(format: FormatOption = Format.TEXT, repo: RepoOption = ".", quiet: Quiet = False, verbose: Verbose = 0) -> None:  # noqa: A002
+def list_(
+    format_: FormatOption = Format.TEXT, repo: RepoOption = ".", quiet: Quiet = False, verbose: Verbose = 0
+) -> None:
     """List the models: latest version, stages, size, date.
 
     Example: gitmodel list --format json
@@ -98,7 +112,7 @@ def list_(format: FormatOption = Format.TEXT, repo: RepoOption = ".", quiet: Qui
     from gitmodel.workflows import listing
 
     rows = listing.list_models(repo)
-    if format is Format.JSON:
+    if format_ is Format.JSON:
         console.data([asdict(row) for row in rows])
         return
     if not rows:
@@ -121,7 +135,7 @@ def list_(format: FormatOption = Format.TEXT, repo: RepoOption = ".", quiet: Qui
 
 def log(
     name: Annotated[str, typer.Argument(help="The model's name.")],
-    format: FormatOption = Format.TEXT,  # noqa: A002
+    format_: FormatOption = Format.TEXT,
     repo: RepoOption = ".",
     quiet: Quiet = False,
     verbose: Verbose = 0,
@@ -133,7 +147,7 @@ def log(
     from gitmodel.workflows import listing
 
     entries = listing.log(name, repo)
-    if format is Format.JSON:
+    if format_ is Format.JSON:
         console.data([asdict(entry) for entry in entries])
         return
     if not entries:
@@ -146,15 +160,19 @@ def log(
         ]
         for entry in entries
     ]  # fmt: skip
-    console.say(table(cells, ["version", "date", "author", "verdict", "size", "stored", "weights", "stages", "changed"]))
+    console.say(
+        table(cells, ["version", "date", "author", "verdict", "size", "stored", "weights", "stages", "changed"])
+    )
     for entry in entries:
         if not entry.annotated:
             console.note(f"warning: {name}@{entry.version} is a lightweight tag; releases should be annotated")
 
 
 def show(
-    reference: Annotated[str, typer.Argument(metavar="REF", help="fraud, fraud@v1.2.0, fraud#prod, a commit or a file.")],
-    format: FormatOption = Format.TEXT,  # noqa: A002
+    reference: Annotated[
+        str, typer.Argument(metavar="REF", help="fraud, fraud@v1.2.0, fraud#prod, a commit or a file.")
+    ],
+    format_: FormatOption = Format.TEXT,
     repo: RepoOption = ".",
     quiet: Quiet = False,
     verbose: Verbose = 0,
@@ -167,10 +185,12 @@ def show(
     from gitmodel.workflows import listing
 
     body = listing.show(reference, repo)
-    if format is Format.JSON:
+    if format_ is Format.JSON:
         console.data(body)
     else:
-        console.say(yamlio.dump({key: value for key, value in body.items() if value not in ("", None, [], {})}).rstrip())
+        console.say(
+            yamlio.dump({key: value for key, value in body.items() if value not in ("", None, [], {})}).rstrip()
+        )
 
 
 def checkout(
@@ -191,7 +211,9 @@ def checkout(
 
 
 def push(
-    references: Annotated[list[str] | None, typer.Argument(metavar="[REF...]", help="What to send; every model and version if not given.")] = None,
+    references: Annotated[
+        list[str] | None, typer.Argument(metavar="[REF...]", help="What to send; every model and version if not given.")
+    ] = None,
     remote: Remote = "",
     repo: RepoOption = ".",
     quiet: Quiet = False,
@@ -208,7 +230,10 @@ def push(
 
 
 def pull(
-    references: Annotated[list[str] | None, typer.Argument(metavar="[REF...]", help="What to bring; the working tree's models if not given.")] = None,
+    references: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[REF...]", help="What to bring; the working tree's models if not given."),
+    ] = None,
     remote: Remote = "",
     repo: RepoOption = ".",
     quiet: Quiet = False,

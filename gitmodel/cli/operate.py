@@ -31,15 +31,30 @@ def register(app: typer.Typer) -> None:
 
 def serve(
     repo: RepoOption = ".",
-    model: Annotated[list[str] | None, typer.Option("--model", metavar="NAME", help="Serve this model only; may be repeated.")] = None,
+    model: Annotated[
+        list[str] | None, typer.Option("--model", metavar="NAME", help="Serve this model only; may be repeated.")
+    ] = None,
     follow: Annotated[
-        str, typer.Option("--follow", metavar="latest|STAGE", help="What to serve; auto: stage prod if there is one, else the latest release.")
+        str,
+        typer.Option(
+            "--follow",
+            metavar="latest|STAGE",
+            help="What to serve; auto: stage prod if there is one, else the latest release.",
+        ),
     ] = "auto",
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = 8000,
-    admin: Annotated[str, typer.Option("--admin", metavar="SOCKET", help="Unix socket for management (mode 0600).")] = "",
-    remote: Annotated[str, typer.Option("--remote", metavar="URL", help="DVC remote to fetch from, instead of the commit's own.")] = "",
-    poll: Annotated[float, typer.Option("--poll", metavar="SECONDS", help="How often to look at the refs unasked.", min=0.1)] = 5.0,
+    port: Annotated[
+        int, typer.Option("--port", help="Port to listen on; 0 takes a free one.", min=0, max=65535)
+    ] = 8000,
+    admin: Annotated[
+        str, typer.Option("--admin", metavar="SOCKET", help="Unix socket for management (mode 0600).")
+    ] = "",
+    remote: Annotated[
+        str, typer.Option("--remote", metavar="URL", help="DVC remote to fetch from, instead of the commit's own.")
+    ] = "",
+    poll: Annotated[
+        float, typer.Option("--poll", metavar="SECONDS", help="How often to look at the refs unasked.", min=0.1)
+    ] = 5.0,
     threads: Annotated[int, typer.Option("--threads", help="Threads per call inside the runtime.", min=1)] = 1,
     quiet: Quiet = False,
     verbose: Verbose = 0,
@@ -51,12 +66,18 @@ def serve(
     from gitmodel.serving import server
 
     def started(endpoint: Endpoint) -> None:
-        console.note(f"serving {Path(repo).resolve()} on {endpoint.url} (management: {endpoint.admin}, pid {endpoint.pid})")
+        console.note(
+            f"serving {Path(repo).resolve()} on {endpoint.url} (management: {endpoint.admin}, pid {endpoint.pid})"
+        )
 
     def told(found: VersionStatus) -> None:
         more = f": {found.reason}" if found.reason else ""
         if found.state == "AVAILABLE":
-            cases = f"{found.golden_passed}/{found.golden_cases} golden cases" if found.golden_cases else "no golden cases recorded"
+            cases = (
+                f"{found.golden_passed}/{found.golden_cases} golden cases"
+                if found.golden_cases
+                else "no golden cases recorded"
+            )
             more = f" in {found.seconds:.2f} s, {cases}"
         console.note(f"{time.strftime('%H:%M:%S')} {found.model} {found.version} {found.state}{more}")
 
@@ -68,7 +89,9 @@ def serve(
     console.note("stopped")
 
 
-def status(format: FormatOption = Format.TEXT, repo: RepoOption = ".", quiet: Quiet = False, verbose: Verbose = 0) -> None:  # noqa: A002
+def status(
+    format_: FormatOption = Format.TEXT, repo: RepoOption = ".", quiet: Quiet = False, verbose: Verbose = 0
+) -> None:
     """Show the servers of a repository and the versions they serve. Exit code 3 when there is none.
 
     Example: gitmodel status --repo /srv/models.git
@@ -80,7 +103,7 @@ def status(format: FormatOption = Format.TEXT, repo: RepoOption = ".", quiet: Qu
     if not found:
         raise endpoint.NoServer("no server is running for this repository", hint="start one with 'gitmodel serve'")
     answers = [(server, endpoint.request(server.admin, "GET", "/v2/gitmodel/status", timeout=10)) for server in found]
-    if format is Format.JSON:
+    if format_ is Format.JSON:
         console.data([asdict(server) | answer for server, answer in answers])
         return
     for server, answer in answers:
@@ -92,12 +115,18 @@ def status(format: FormatOption = Format.TEXT, repo: RepoOption = ".", quiet: Qu
             ]
             for row in answer["versions"]
         ]  # fmt: skip
-        console.say(table(rows, ["model", "version", "state", "stages", "golden", "commit", "reason"]) if rows else "no versions yet")
+        console.say(
+            table(rows, ["model", "version", "state", "stages", "golden", "commit", "reason"])
+            if rows
+            else "no versions yet"
+        )
 
 
 @hooks_app.command("install")
 def install(
-    server: Annotated[bool, typer.Option("--server", help="In a bare repository: report to the pusher what is served.")] = False,
+    server: Annotated[
+        bool, typer.Option("--server", help="In a bare repository: report to the pusher what is served.")
+    ] = False,
     repo: RepoOption = ".",
     quiet: Quiet = False,
     verbose: Verbose = 0,
@@ -144,7 +173,9 @@ def hook(name: Annotated[str, typer.Argument(help="post-tag or post-receive.")])
 
     # Git names the repository in the environment, and other Git commands would inherit it.
     where = Path(os.environ.get("GIT_DIR") or ".").resolve()
-    for variable in [key for key in os.environ if key.startswith("GIT_") and key not in ("GIT_TRACE", "GIT_SSH_COMMAND")]:
+    for variable in [
+        key for key in os.environ if key.startswith("GIT_") and key not in ("GIT_TRACE", "GIT_SSH_COMMAND")
+    ]:
         del os.environ[variable]
     run = {"post-tag": hooks.after_tag, "post-receive": hooks.after_receive}.get(name)
     if run is None:

@@ -26,10 +26,14 @@ def register(app: typer.Typer) -> None:
 
 def check_compat(
     old: Annotated[str, typer.Argument(metavar="[OLD]", help="A reference or a model file.")] = "",
-    new: Annotated[str, typer.Argument(metavar="[NEW]", help="A reference or a model file; the working tree if not given.")] = "",
-    against: Annotated[str, typer.Option("--against", metavar="REV", help="Compare changed models with this revision.")] = "",
+    new: Annotated[
+        str, typer.Argument(metavar="[NEW]", help="A reference or a model file; the working tree if not given.")
+    ] = "",
+    against: Annotated[
+        str, typer.Option("--against", metavar="REV", help="Compare changed models with this revision.")
+    ] = "",
     profile: Annotated[Profile, typer.Option("--profile", help="Which clients the verdict is for.")] = Profile.NAMED,
-    format: FormatOption = Format.TEXT,  # noqa: A002
+    format_: FormatOption = Format.TEXT,
     repo: RepoOption = ".",
     quiet: Quiet = False,
     verbose: Verbose = 0,
@@ -52,19 +56,23 @@ def check_compat(
     else:
         reports = check.check_changed(repo, against=against, profile=profile, progress=console.progress)
     console.clear()
-    if not reports and format is Format.TEXT:
+    if not reports and format_ is Format.TEXT:
         console.say(f"no model differs from {against or 'its latest release'}: nothing to judge")
         return
-    console.say(formats.renderer(format).render(reports, colour=console.colour))
+    console.say(formats.renderer(format_).render(reports, colour=console.colour))
     raise typer.Exit(max(report.exit_code for report in reports) if reports else 0)
 
 
 def release(
     name: Annotated[str, typer.Argument(help="The model's name.")],
-    step: Annotated[str, typer.Argument(metavar="[BUMP|VERSION]", help="auto, patch, minor, major, or a version.")] = "auto",
+    step: Annotated[
+        str, typer.Argument(metavar="[BUMP|VERSION]", help="auto, patch, minor, major, or a version.")
+    ] = "auto",
     message: Annotated[str, typer.Option("--message", "-m", help="Words for the tag.")] = "",
     sign: Annotated[bool, typer.Option("--sign", help="Sign the tag, as git tag --sign does.")] = False,
-    push: Annotated[str, typer.Option("--push", metavar="REMOTE", help="Send weights, then the commit, then the tag.")] = "",
+    push: Annotated[
+        str, typer.Option("--push", metavar="REMOTE", help="Send weights, then the commit, then the tag.")
+    ] = "",
     repo: RepoOption = ".",
     quiet: Quiet = False,
     verbose: Verbose = 0,
@@ -82,7 +90,9 @@ def release(
         if report.findings or report.unjudged:
             console.note(text.render([report], colour=False))
 
-    done = workflow.release(name, step, repo=repo, message=message, sign=sign, push=push, progress=console.progress, told=told)
+    done = workflow.release(
+        name, step, repo=repo, message=message, sign=sign, push=push, progress=console.progress, told=told
+    )
     console.say(done.tag)
     if done.pushed:
         console.note(done.pushed)
@@ -110,6 +120,3 @@ def promote(
     console.note(f"{stage} is on {version}")
     if pushed:
         console.note(pushed)
-
-
-__all__ = ["Format", "register"]

@@ -64,7 +64,13 @@ def _side(side: str, old: Sequence[TensorSpec], new: Sequence[TensorSpec]) -> tu
     for index, spec in enumerate(new):
         if spec.name in before or spec.name in renamed.values():
             continue
-        kind = "input-added-with-default" if spec.optional else "input-added-required" if side == "input" else "output-added"
+        kind = (
+            "input-added-with-default"
+            if spec.optional
+            else "input-added-required"
+            if side == "input"
+            else "output-added"
+        )
         args = {"name": spec.name, "appended": index > appended_from}
         changes.append(Change(kind, f"{side}s.{spec.name}", None, str(spec), args))
     if kept != [s.name for s in old if s.name in after]:
@@ -105,7 +111,13 @@ def _tensor(side: str, at: str, old: TensorSpec, new: TensorSpec) -> Iterator[Ch
         if "string" in (old.dtype, new.dtype):
             yield Change("string-tensor-changed", at, old.dtype, new.dtype, name)
         else:
-            yield Change(f"{side}-dtype-changed", at, old.dtype, new.dtype, {**name, "direction": _direction(old.dtype, new.dtype)})
+            yield Change(
+                f"{side}-dtype-changed",
+                at,
+                old.dtype,
+                new.dtype,
+                {**name, "direction": _direction(old.dtype, new.dtype)},
+            )
     yield from _dims(side, at, old, new)
 
 
@@ -188,7 +200,9 @@ def compare_labels(old: Sequence[str], new: Sequence[str]) -> list[Change]:
         return []
     before, after = set(old), set(new)
     changes = [
-        Change("label-removed", "labels", label, None, {"index": i}) for i, label in enumerate(old) if label not in after
+        Change("label-removed", "labels", label, None, {"index": i})
+        for i, label in enumerate(old)
+        if label not in after
     ]
     added = [(i, label) for i, label in enumerate(new) if label not in before]
     if len(old) == len(new) and changes and len(changes) == len(added):

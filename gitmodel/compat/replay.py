@@ -189,7 +189,10 @@ def _extend(drift: OutputDrift, case: str, old: Any, new: Any, gates: Gates, spe
     equal = bool(np.array_equal(a, b, equal_nan=a.dtype.kind in "fc"))
     if equal:
         return _merge(drift, case, True, True, 0.0, rows, rows)
-    x, y = (a.astype(np.complex128 if a.dtype.kind == "c" else np.float64), b.astype(np.complex128 if a.dtype.kind == "c" else np.float64))
+    x, y = (
+        a.astype(np.complex128 if a.dtype.kind == "c" else np.float64),
+        b.astype(np.complex128 if a.dtype.kind == "c" else np.float64),
+    )
     rtol, atol = gates.tolerance_for(spec.name, spec.dtype)
     close = np.isclose(y, x, rtol=rtol, atol=atol, equal_nan=True)
     both = np.isfinite(x) & np.isfinite(y)
@@ -211,7 +214,9 @@ def _agreement(a: np.ndarray, b: np.ndarray, close: np.ndarray) -> tuple[int, in
     return int(np.sum(close)), close.size
 
 
-def _merge(drift: OutputDrift, case: str, equal: bool, within: bool, max_abs: float, agreed: int, rows: int) -> OutputDrift:
+def _merge(
+    drift: OutputDrift, case: str, equal: bool, within: bool, max_abs: float, agreed: int, rows: int
+) -> OutputDrift:
     worse = max_abs > drift.max_abs or (not within and drift.within)
     return OutputDrift(
         drift.name, drift.equal and equal, drift.within and within, max(max_abs, drift.max_abs),

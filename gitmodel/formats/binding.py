@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gitmodel.formats import onnx as onnx_format
-from gitmodel.formats.dtypes import ONNX_NUMBERS
+from gitmodel.formats.dtypes import ONNX_DTYPES, ONNX_NUMBERS
 from gitmodel.formats.source import TENSOR_FILE_BYTES, InvalidModel, Source, TensorData
 
 
@@ -56,7 +56,9 @@ def complete(graph: Source, where: str) -> Source:
         if name not in own:
             place = next((e.value for e in proto.external_data if e.key == "location"), "")
             said = f"its data should be in {place}, which is missing" if place else "it has no data"
-            raise InvalidModel(f"{where}: tensor '{name}': {said}", hint="copy the data beside the model, or give --weights")
+            raise InvalidModel(
+                f"{where}: tensor '{name}': {said}", hint="copy the data beside the model, or give --weights"
+            )
     return graph
 
 
@@ -68,14 +70,16 @@ def _by_alias(weights: Source) -> dict[str, TensorData]:
     offered: dict[str, TensorData] = {}
     for tensor in weights.tensors:
         if _alias(tensor.name) in offered:
-            raise InvalidModel(f"'{tensor.name}' and '{offered[_alias(tensor.name)].name}' bind to the same name", hint="rename one")
+            raise InvalidModel(
+                f"'{tensor.name}' and '{offered[_alias(tensor.name)].name}' bind to the same name", hint="rename one"
+            )
         offered[_alias(tensor.name)] = tensor
     return offered
 
 
 def _place(proto: Any, name: str, tensor: TensorData, where: str) -> None:
     if proto.data_type != ONNX_NUMBERS[tensor.dtype] or tuple(proto.dims) != tensor.shape:
-        wanted = f"{onnx_format.ONNX_DTYPES.get(proto.data_type)}{list(proto.dims)}"
+        wanted = f"{ONNX_DTYPES.get(proto.data_type)}{list(proto.dims)}"
         raise InvalidModel(
             f"{where}: '{name}' is {wanted} in the graph and {tensor.dtype}{list(tensor.shape)} in the weights",
             hint="save the weights that belong to this graph",

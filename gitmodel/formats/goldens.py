@@ -18,7 +18,9 @@ from gitmodel.formats.source import map_file
 if TYPE_CHECKING:
     import numpy as np
 
-_PATH = re.compile(r"(?P<case>(?P<group>[^/]+)/test_data_set_(?P<number>\d+))/(?P<side>input|output)_(?P<index>\d+)\.pb")
+_PATH = re.compile(
+    r"(?P<case>(?P<group>[^/]+)/test_data_set_(?P<number>\d+))/(?P<side>input|output)_(?P<index>\d+)\.pb"
+)
 _MEMBER = re.compile(r"[\w.-]+\.npy")
 MAX_CASES = 256
 MAX_NPZ_BYTES = 1 << 30
@@ -73,7 +75,8 @@ def from_npz(
     known = {spec.name for spec in (*signature.inputs, *signature.outputs)}
     if strange := sorted(set(arrays) - known):
         raise InvalidGolden(
-            f"{path} has an array '{strange[0]}' the model has no tensor for", hint=f"the model has {', '.join(sorted(known))}"
+            f"{path} has an array '{strange[0]}' the model has no tensor for",
+            hint=f"the model has {', '.join(sorted(known))}",
         )
     if missing := [s.name for s in signature.inputs if not s.optional and s.name not in arrays]:
         raise InvalidGolden(f"{path} lacks the input '{missing[0]}'", hint="name the arrays after the model's inputs")
@@ -95,7 +98,9 @@ def _rows(path: Path, arrays: Mapping[str, np.ndarray], signature: Signature) ->
         raise InvalidGolden(f"{path}: the arrays differ in their first dimension", hint="give each one row per case")
     count = counts.pop()
     if not 0 < count <= MAX_CASES:
-        raise InvalidGolden(f"{path} has {count} rows", hint=f"choose 1 to {MAX_CASES} that matter (16 or more are good)")
+        raise InvalidGolden(
+            f"{path} has {count} rows", hint=f"choose 1 to {MAX_CASES} that matter (16 or more are good)"
+        )
     return [{name: array[i : i + 1] for name, array in arrays.items()} for i in range(count)]
 
 
@@ -107,7 +112,9 @@ def _fit(path: Path, spec: TensorSpec, values: np.ndarray) -> np.ndarray:
     if spec.dtype == "string":
         return values.astype(object)
     if not np.can_cast(values.dtype, wanted, casting="same_kind"):
-        raise InvalidGolden(f"{path}: '{spec.name}' is {values.dtype}, the model has {spec.dtype}", hint="cast it before saving")
+        raise InvalidGolden(
+            f"{path}: '{spec.name}' is {values.dtype}, the model has {spec.dtype}", hint="cast it before saving"
+        )
     return np.ascontiguousarray(values.astype(wanted))
 
 
@@ -131,14 +138,10 @@ def _load_npz(path: Path) -> dict[str, np.ndarray]:
 def _bind(
     folder: Folder, paths: Sequence[tuple[int, str]], specs: Sequence[TensorSpec], where: str
 ) -> dict[str, np.ndarray]:
-    names = {spec.name for spec in specs}
     tensors = {}
     for index, path in paths:
         name, values = onnx_format.decode_tensor(folder.read(path) or b"", f"{where}: {path}")
-        if name not in names:
-            if name or index >= len(specs):
-                name = name or f"#{index}"
-            else:
-                name = specs[index].name
+        if not name:
+            name = specs[index].name if index < len(specs) else f"#{index}"
         tensors[name] = values
     return tensors

@@ -42,7 +42,9 @@ def read(path: Path) -> Source:
         if dataset.dtype.kind not in _NUMERIC_KINDS:
             continue  # strings and the like travel inside the view
         tensors.append(_tensor(name, dataset, data))
-    framework = "keras" if "keras_version" in file.attrs or "layer_names" in file.get("model_weights", file).attrs else ""
+    framework = (
+        "keras" if "keras_version" in file.attrs or "layer_names" in file.get("model_weights", file).attrs else ""
+    )
     return Source("hdf5", framework, tuple(tensors), groups=file)
 
 
@@ -63,13 +65,15 @@ def tensor_file(dtype: str, shape: tuple[int, ...]) -> TensorFile:
         dcpl.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
         dcpl.set_obj_track_times(False)
         space = h5py.h5s.create_simple(stored_shape)
-        dataset = h5py.h5d.create(fid, DATASET.encode(), h5py.h5t.py_create(numpy_dtype, logical=True), space, dcpl=dcpl)
+        dataset = h5py.h5d.create(
+            fid, DATASET.encode(), h5py.h5t.py_create(numpy_dtype, logical=True), space, dcpl=dcpl
+        )
         if not is_native(dtype):
             _mark(h5py.Dataset(dataset), dtype, shape)
         offset = dataset.get_offset()
         dataset.close()
         fid.close()
-        header = Path(file.name).open("rb").read(offset)
+        header = file.read(offset)
     return TensorFile(header, offset)
 
 
@@ -129,7 +133,9 @@ def _open(path: Path) -> Any:
     try:
         return h5py.File(path, "r")
     except OSError as error:
-        raise InvalidModel(f"{path} is not a whole HDF5 file ({_reason(error)})", hint="save or copy it again") from None
+        raise InvalidModel(
+            f"{path} is not a whole HDF5 file ({_reason(error)})", hint="save or copy it again"
+        ) from None
 
 
 def _reason(error: OSError) -> str:
@@ -174,8 +180,14 @@ def _check_dataset(dataset: Any, where: str) -> None:
     filters = {plist.get_filter(i)[0] for i in range(plist.get_nfilters())}
     if filters - _ALLOWED_FILTERS:
         raise InvalidModel(f"{where} uses an unknown filter", hint="save it with gzip or none")
-    if dataset.shape is not None and dataset.id.get_storage_size() * 2000 + (1 << 20) < dataset.size * dataset.dtype.itemsize:
-        raise InvalidModel(f"{where} claims {dataset.size * dataset.dtype.itemsize} bytes but stores almost none", hint="this is no model file")
+    if (
+        dataset.shape is not None
+        and dataset.id.get_storage_size() * 2000 + (1 << 20) < dataset.size * dataset.dtype.itemsize
+    ):
+        raise InvalidModel(
+            f"{where} claims {dataset.size * dataset.dtype.itemsize} bytes but stores almost none",
+            hint="this is no model file",
+        )
 
 
 def _tensor(name: str, dataset: Any, data: memoryview) -> TensorData:
@@ -192,7 +204,7 @@ def _tensor(name: str, dataset: Any, data: memoryview) -> TensorData:
         body = data[offset : offset + size]
     else:
         values = np.asarray(dataset[()])
-        body = memoryview(np.ascontiguousarray(values.astype(values.dtype.newbyteorder("<"))).reshape(-1).view(np.uint8)).cast("B")
+        body = memoryview(np.ascontiguousarray(values.astype(values.dtype.newbyteorder("<"))).tobytes())
     kept_as_is = size >= TENSOR_FILE_BYTES and (not plain or (len(dataset.attrs) > 0 and is_native(dtype)))
     return TensorData(name, dtype, shape, body, _image(dataset) if kept_as_is else None)
 
@@ -266,7 +278,9 @@ def _write_small(group: Any, name: str, tensor: TensorData) -> None:
     import numpy as np
 
     if tensor.dtype == "string":
-        values = np.array(bytes(tensor.data).split(b"\0"), dtype=object) if len(tensor.data) else np.array([], dtype=object)
+        values = (
+            np.array(bytes(tensor.data).split(b"\0"), dtype=object) if len(tensor.data) else np.array([], dtype=object)
+        )
         group.create_dataset(name, data=values.reshape(tensor.shape), dtype=h5py.string_dtype(), track_times=False)
         return
     numpy_dtype, shape = storage(tensor.dtype, tensor.shape)

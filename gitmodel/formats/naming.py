@@ -17,8 +17,7 @@ def tensor_files(names: Iterable[str]) -> dict[str, str]:
         seen[text.casefold()] = seen.get(text.casefold(), 0) + 1
     out = {}
     for name, text in escaped.items():
-        if len(text) > MAX_BYTES or seen[text.casefold()] > 1 or text in ("", ".", ".."):
-            digest = hashlib.sha256(name.encode()).hexdigest()[:12]
-            text = f"{text[: MAX_BYTES - 13]}-{digest}"
-        out[name] = f"tensors/{text}.h5"
+        unusual = len(text) > MAX_BYTES or seen[text.casefold()] > 1 or text in ("", ".", "..")
+        digest = hashlib.sha256(name.encode()).hexdigest()[:12]
+        out[name] = f"tensors/{text[: MAX_BYTES - 13]}-{digest}.h5" if unusual else f"tensors/{text}.h5"
     return out

@@ -134,7 +134,7 @@ def signature_of(model: Any, where: str) -> Signature:
     """Inputs and outputs of the graph; an initializer that is also an input makes an optional input."""
     held = {tensor.name for tensor in model.graph.initializer}
     # Before IR 4 every initializer had to be listed as an input too, and could not be fed sensibly.
-    listed = model.ir_version < 4  # noqa: PLR2004
+    listed = model.ir_version < 4
     inputs = [v for v in model.graph.input if not (listed and v.name in held)]
     specs = [_spec(value, where, optional=value.name in held) for value in inputs]
     return Signature(tuple(specs), tuple(_spec(value, where) for value in model.graph.output))
@@ -163,7 +163,11 @@ def write_view(model: Any, placements: Mapping[str, Placement], data: Mapping[st
             continue
         _clear_data(tensor)
         tensor.data_location = _EXTERNAL
-        for key, value in (("location", placement.location), ("offset", placement.offset), ("length", placement.length)):
+        for key, value in (
+            ("location", placement.location),
+            ("offset", placement.offset),
+            ("length", placement.length),
+        ):
             entry = tensor.external_data.add()
             entry.key, entry.value = key, str(value)
     view: bytes = model.SerializeToString(deterministic=True)
@@ -189,7 +193,9 @@ def _spec(value: Any, where: str, *, optional: bool = False) -> TensorSpec:
 def _dim(dim: Any, where: str, name: str) -> Dim:
     if dim.WhichOneof("value") == "dim_value":
         if dim.dim_value < 0:
-            raise InvalidModel(f"{where}: '{name}' has the dimension {dim.dim_value}", hint="export it with a symbol instead")
+            raise InvalidModel(
+                f"{where}: '{name}' has the dimension {dim.dim_value}", hint="export it with a symbol instead"
+            )
         return int(dim.dim_value)
     return str(dim.dim_param) or None
 
@@ -242,7 +248,9 @@ def _external(
         offset = int(entries.get("offset", 0))
         length = int(entries.get("length", 0)) or nbytes(_type_of(tensor, here), tuple(tensor.dims))
     except (ValueError, IndexError) as error:
-        raise InvalidModel(f"{here} has bad external data ({error})", hint="keep external data beside the model") from None
+        raise InvalidModel(
+            f"{here} has bad external data ({error})", hint="keep external data beside the model"
+        ) from None
     if location not in mapped:
         if not target.exists() and not target.is_symlink():
             return None

@@ -21,7 +21,8 @@ _RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION = 9, 13, 14
 #: The key under which a cut tensor's place in the returned list stands in its external_data.
 CUT_KEY = "gitmodel-cut"
 MAX_DEPTH = 60
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_VARINT, _BYTES = 0, 2
+_FIXED_SIZES = {1: 8, 5: 4}
 
 
 def cut(data: memoryview, threshold: int, where: str) -> tuple[bytes, list[memoryview]]:
@@ -38,7 +39,9 @@ def cut(data: memoryview, threshold: int, where: str) -> tuple[bytes, list[memor
     return b"".join(chunks) if chunks is not None else bytes(data), cuts
 
 
-def _walk(data: memoryview, kind: int, threshold: int, cuts: list[memoryview], depth: int) -> list[bytes | memoryview] | None:
+def _walk(
+    data: memoryview, kind: int, threshold: int, cuts: list[memoryview], depth: int
+) -> list[bytes | memoryview] | None:
     """The message's chunks with cuts made, or None when nothing was cut and it can be kept as it is."""
     if depth > MAX_DEPTH:
         raise ValueError(f"graphs nest more than {MAX_DEPTH} messages deep")
@@ -66,18 +69,23 @@ def _walk(data: memoryview, kind: int, threshold: int, cuts: list[memoryview], d
                 chunks += [data[kept:start], *replacement]
                 kept, changed = end, True
             position = end
-        elif wire == _VARINT:
-            _, position = _varint(data, position, size)
-        elif wire in (_FIXED64, _FIXED32):
-            position += 8 if wire == _FIXED64 else 4
         else:
-            raise ValueError(f"wire type {wire} at byte {start}")
+            position = _skip(data, position, size, wire)
     if position != size:
         raise ValueError("it is cut short")
     if not changed:
         return None
     chunks.append(data[kept:])
     return chunks
+
+
+def _skip(data: memoryview, position: int, size: int, wire: int) -> int:
+    """The position after a scalar of this wire type."""
+    if wire == _VARINT:
+        return _varint(data, position, size)[1]
+    if wire not in _FIXED_SIZES:
+        raise ValueError(f"wire type {wire} before byte {position}")
+    return position + _FIXED_SIZES[wire]
 
 
 def _varint(data: memoryview, position: int, size: int) -> tuple[int, int]:

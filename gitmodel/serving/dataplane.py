@@ -49,10 +49,14 @@ class Dataplane:
             raise DataplaneError("not_found", f"there is no model '{model}' here; models: {names}")
         if not asked:
             available = ", ".join(serving.by_version) if serving else "none"
-            raise DataplaneError("not_found", f"model '{model}' has no version '{version}' here; available: {available}")
+            raise DataplaneError(
+                "not_found", f"model '{model}' has no version '{version}' here; available: {available}"
+            )
         status = asked[-1]
         said = f": {status.reason}" if status.reason else ""
-        state = "no longer served" if status.state is State.END and not status.reason else f"not available ({status.state})"
+        state = (
+            "no longer served" if status.state is State.END and not status.reason else f"not available ({status.state})"
+        )
         raise DataplaneError("unavailable", f"{model} {status.version} is {state}{said}")
 
     def infer(
@@ -72,7 +76,9 @@ def check(signature: Signature, inputs: Mapping[str, np.ndarray], outputs: Seque
         value = inputs.get(spec.name)
         if value is None:
             if not spec.optional:
-                raise DataplaneError("invalid_argument", f"input '{spec.name}' is missing; the model wants {_inputs(signature)}")
+                raise DataplaneError(
+                    "invalid_argument", f"input '{spec.name}' is missing; the model wants {_inputs(signature)}"
+                )
             continue
         _check_tensor(spec, value)
     for name in inputs:
@@ -95,7 +101,9 @@ def _check_tensor(spec: TensorSpec, value: np.ndarray) -> None:
     )
     if not fits:
         wanted = ", ".join(str(d) if isinstance(d, int) else "-1" for d in spec.shape)
-        raise DataplaneError("invalid_argument", f"input '{spec.name}' has shape {list(value.shape)}, the model wants [{wanted}]")
+        raise DataplaneError(
+            "invalid_argument", f"input '{spec.name}' has shape {list(value.shape)}, the model wants [{wanted}]"
+        )
 
 
 def _inputs(signature: Signature) -> str:

@@ -64,7 +64,9 @@ class Loader:
             bundle = registry.bundle_at(repo, aspired.model, aspired.commit, f"{aspired.model}@{aspired.version}")
             signature = bundle.signature
             if signature is None:
-                raise NotServable(f"{bundle.label} is a checkpoint without a graph", hint="release one with an ONNX graph")
+                raise NotServable(
+                    f"{bundle.label} is a checkpoint without a graph", hint="release one with an ONNX graph"
+                )
             config = repo.folder(aspired.commit).read(".dvc/config")
             self._commit_config = (config or b"").decode(errors="replace")
             cases = goldens.read(bundle.folder, GOLDEN, signature, bundle.label)
@@ -75,7 +77,8 @@ class Loader:
         check = replay.check_self(session, cases, signature, bundle.card.gates)
         if check.failures:
             raise GoldenFailed(
-                f"{len(check.failures)} of {check.cases} golden cases fail ({check.failures[0]})", hint="mend the model or record new cases"
+                f"{len(check.failures)} of {check.cases} golden cases fail ({check.failures[0]})",
+                hint="mend the model or record new cases",
             )
         seconds = _warm_up(session, signature, cases)
         return Servable(
@@ -104,7 +107,10 @@ class Loader:
         view = next(entry for entry in entries if entry.path == ONNX_VIEW)
         named = onnx_format.external_locations(self._store.path(view.md5).read_bytes(), bundle.label)
         if strange := named - {entry.path for entry in entries}:
-            raise UnlistedFile(f"{bundle.label} points at '{min(strange)[:80]}'", hint="save it with gitmodel; only files in weights.lock are opened")
+            raise UnlistedFile(
+                f"{bundle.label} points at '{min(strange)[:80]}'",
+                hint="save it with gitmodel; only files in weights.lock are opened",
+            )
 
     def _caches(self) -> list[Cache]:
         if self._bare or not setup.is_initialised(self._root):
@@ -121,7 +127,9 @@ class Loader:
         elif self._commit_config:
             config = config_from_text(self._commit_config, scratch)
         else:
-            raise NoRemote("the commit has no .dvc/config, so nobody knows where its weights are", hint="serve --remote URL")
+            raise NoRemote(
+                "the commit has no .dvc/config, so nobody knows where its weights are", hint="serve --remote URL"
+            )
         return Remote(config)
 
 

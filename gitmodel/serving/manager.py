@@ -135,7 +135,7 @@ class Manager:
         start = time.monotonic()
         try:
             servable = self._load(version)
-        except Exception as error:  # noqa: BLE001  # whatever a model or a library does, the old version goes on
+        except Exception as error:  # whatever a model or a library does, the old version goes on
             reason = error.message if isinstance(error, GitmodelError) else f"{type(error).__name__}: {error}"
             wait = min(failure.wait * 2, _RETRY_MOST) if failure else _RETRY_FIRST
             self._failures[version] = _Failure(reason, time.monotonic() + wait, wait)

@@ -85,7 +85,9 @@ def decode(body: bytes, header_length: int | None, servable: Servable) -> InferR
         else:
             if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(blobs) - position:
                 raise _bad(f"input '{tensor.name}': binary_data_size {size!r} does not fit the body")
-            inputs[tensor.name] = _from_bytes(tensor.name, tensor.datatype, tensor.shape, blobs[position : position + size])
+            inputs[tensor.name] = _from_bytes(
+                tensor.name, tensor.datatype, tensor.shape, blobs[position : position + size]
+            )
             position += size
     if position != len(blobs):
         raise _bad(f"{len(blobs) - position} bytes follow the last tensor")

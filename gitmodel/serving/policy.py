@@ -42,7 +42,9 @@ class VersionPolicy:
         if self.follow not in (AUTO, LATEST):
             check_name(self.follow, "stage")
 
-    def aspired(self, model: str, releases: Sequence[Release], stages: Mapping[str, StageMove]) -> tuple[AspiredVersion, ...]:
+    def aspired(
+        self, model: str, releases: Sequence[Release], stages: Mapping[str, StageMove]
+    ) -> tuple[AspiredVersion, ...]:
         """The versions of one model that should be served; empty when there is none."""
         chosen = self._chosen(releases, stages)
         if chosen is None:

@@ -48,7 +48,9 @@ class HttpError(Exception):
 class App:
     """``max_body`` in bytes."""
 
-    def __init__(self, dataplane: Dataplane, manager: Manager, source: Source, *, max_body: int = 64 << 20, threads: int = 2) -> None:
+    def __init__(
+        self, dataplane: Dataplane, manager: Manager, source: Source, *, max_body: int = 64 << 20, threads: int = 2
+    ) -> None:
         self._dataplane, self._manager, self._source = dataplane, manager, source
         self._max_body = max_body
         self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="infer")
@@ -63,7 +65,7 @@ class App:
             status, headers, body = error.status, error.headers, orjson.dumps({"error": error.message})
         except DataplaneError as error:
             status, headers, body = _STATUS[error.code], [], orjson.dumps({"error": error.message})
-        except Exception as error:  # noqa: BLE001  # one request's accident must not be the server's
+        except Exception as error:  # one request's accident must not be the server's
             status, headers, body = 500, [], orjson.dumps({"error": f"{type(error).__name__}: {error}"[:500]})
         if not any(name == b"content-type" for name, _ in headers):
             headers = [(b"content-type", b"application/json"), *headers]
@@ -113,7 +115,9 @@ class App:
             return 400, [], orjson.dumps({"name": model, "ready": False, "error": error.message})
         return 200, servable.headers(), orjson.dumps({"name": model, "ready": True})
 
-    async def _infer(self, model: str, version: str, scope: dict[str, Any], receive: Receive) -> tuple[int, Headers, bytes]:
+    async def _infer(
+        self, model: str, version: str, scope: dict[str, Any], receive: Receive
+    ) -> tuple[int, Headers, bytes]:
         body = await self._body(receive)
         # Read once, here: from now on everything about this answer comes from this one servable.
         servable = self._dataplane.find(model, version)
@@ -140,7 +144,9 @@ class App:
         outputs = self._dataplane.infer(servable, request.inputs, request.outputs)
         return oip.encode(servable, request, outputs)
 
-    async def _repository(self, path: str, method: str, scope: dict[str, Any], receive: Receive) -> tuple[int, Headers, bytes]:
+    async def _repository(
+        self, path: str, method: str, scope: dict[str, Any], receive: Receive
+    ) -> tuple[int, Headers, bytes]:
         _expect(method, "POST")
         body = _json(await self._body(receive))
         if path == "/v2/repository/index":
@@ -154,7 +160,9 @@ class App:
             raise HttpError(501, "what is served is what Git says: move a stage or withdraw the version's tag")
         parameters = body.get("parameters") or {}
         if not isinstance(parameters, dict) or set(parameters) - {"wait"}:
-            raise HttpError(400, "parameters may hold 'wait', in seconds; files and URLs are never loaded from a request")
+            raise HttpError(
+                400, "parameters may hold 'wait', in seconds; files and URLs are never loaded from a request"
+            )
         wait = parameters.get("wait", 60.0)
         if isinstance(wait, bool) or not isinstance(wait, int | float) or not 0 <= wait <= MAX_WAIT:
             raise HttpError(400, f"wait is a number of seconds from 0 to {MAX_WAIT:.0f}")

@@ -47,7 +47,9 @@ class Settings:
     max_body: int = 64 << 20
 
 
-def serve(settings: Settings, *, started: Callable[[Endpoint], None] = lambda _: None, told: Told = lambda _: None) -> None:
+def serve(
+    settings: Settings, *, started: Callable[[Endpoint], None] = lambda _: None, told: Told = lambda _: None
+) -> None:
     """Serves until SIGTERM or SIGINT, then lets what is in flight end. ``started`` is told where it listens.
 
     Raises NotARepository, CannotListen.
@@ -95,7 +97,9 @@ def _listen(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         listener.close()
         reason = getattr(error, "strerror", None) or str(error)
-        raise CannotListen(f"cannot listen on {host}:{port} ({reason})", hint="choose another with --port (0: any free one)") from error
+        raise CannotListen(
+            f"cannot listen on {host}:{port} ({reason})", hint="choose another with --port (0: any free one)"
+        ) from error
     return listener
 
 
@@ -110,7 +114,9 @@ def _listen_unix(path: Path) -> Iterator[socket.socket]:
         listener.bind(str(path))
     except OSError as error:
         listener.close()
-        raise CannotListen(f"cannot listen on {path} ({error.strerror})", hint="name another socket with --admin") from error
+        raise CannotListen(
+            f"cannot listen on {path} ({error.strerror})", hint="name another socket with --admin"
+        ) from error
     finally:
         os.umask(mask)
     try:

@@ -18,7 +18,13 @@ class Source:
     """Looks at one repository. Refs are the truth: what a hint said is never used, only that there was one."""
 
     def __init__(
-        self, repo: Path, publish: Publish, *, models: Collection[str] = (), policy: VersionPolicy | None = None, poll: float = 5.0
+        self,
+        repo: Path,
+        publish: Publish,
+        *,
+        models: Collection[str] = (),
+        policy: VersionPolicy | None = None,
+        poll: float = 5.0,
     ) -> None:
         self._path, self._publish, self._models = repo, publish, frozenset(models)
         self._policy = policy or VersionPolicy()
@@ -55,5 +61,5 @@ class Source:
             try:
                 self.look(hinted=False)
                 self.error = ""
-            except Exception as error:  # noqa: BLE001  # a repository in the middle of surgery must not end the server
+            except Exception as error:  # a repository in the middle of surgery must not end the server
                 self.error = str(error)

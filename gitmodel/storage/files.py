@@ -26,7 +26,8 @@ def storing(what: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise StorageFailed(
-            f"cannot write {what} ({error.strerror or error})", hint="nothing was lost; make room or rights and run again"
+            f"cannot write {what} ({error.strerror or error})",
+            hint="nothing was lost; make room or rights and run again",
         ) from error
 
 
@@ -79,7 +80,7 @@ def _copy_range(source: int, target: int) -> None:
             raise
         os.lseek(source, 0, os.SEEK_SET)
         os.lseek(target, 0, os.SEEK_SET)
-        with open(source, "rb", closefd=False) as reader, open(target, "wb", closefd=False) as writer:  # noqa: PTH123
+        with open(source, "rb", closefd=False) as reader, open(target, "wb", closefd=False) as writer:
             shutil.copyfileobj(reader, writer, 1 << 20)
 
 

@@ -29,7 +29,9 @@ class Pointer:
             out = outs[0]  # type: ignore[index]  # anything that is no list of mappings lands in the except
             return cls(str(out["md5"]), int(out["size"]), int(out["nfiles"]), str(out["path"]))
         except (TypeError, KeyError, IndexError, ValueError):
-            raise yamlio.InvalidYaml(f"{where} is no pointer to a folder", hint="restore it from Git or save again") from None
+            raise yamlio.InvalidYaml(
+                f"{where} is no pointer to a folder", hint="restore it from Git or save again"
+            ) from None
 
 
 def ignore(folder: Path, name: str) -> None:

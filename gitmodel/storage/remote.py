@@ -50,7 +50,8 @@ def config_from_text(text: str, scratch: Path) -> Any:
         key, _, value = (part.strip() for part in line.partition("="))
         if key == "url" and "://" not in value and not value.startswith("/"):
             raise NoRemote(
-                f"the DVC remote's URL '{value}' is relative, which means nothing here", hint="name it absolutely: serve --remote URL"
+                f"the DVC remote's URL '{value}' is relative, which means nothing here",
+                hint="name it absolutely: serve --remote URL",
             )
     replace_file(scratch / "config", text.encode())
     return load_config(scratch)
@@ -62,7 +63,9 @@ class Remote:
     def __init__(self, config: Any, name: str = "") -> None:
         self.name = name or config["core"].get("remote", "")
         if not self.name:
-            raise NoRemote("no DVC remote is set", hint="run 'gitmodel init --remote URL' (or 'dvc remote add -d NAME URL')")
+            raise NoRemote(
+                "no DVC remote is set", hint="run 'gitmodel init --remote URL' (or 'dvc remote add -d NAME URL')"
+            )
         self._odb, self.url = _open(config, self.name)
 
     def push(self, cache: Cache, oids: Iterable[str], progress: Progress | None = None) -> int:
@@ -97,10 +100,13 @@ class Remote:
         logger = logging.getLogger("dvc_data")
         level, logger.level = logger.level, logging.CRITICAL  # failures are raised below, once, in our words
         try:
-            result = transfer(source, target, {HashInfo("md5", oid) for oid in oids}, shallow=False, callback=_callback(progress))
-        except Exception as error:  # noqa: BLE001  # any file system library may raise anything here
+            result = transfer(
+                source, target, {HashInfo("md5", oid) for oid in oids}, shallow=False, callback=_callback(progress)
+            )
+        except Exception as error:  # any file system library may raise anything here
             raise RemoteFailed(
-                f"the remote '{self.name}' ({self.url}) failed ({_reason(error)})", hint="check that it can be reached and run again"
+                f"the remote '{self.name}' ({self.url}) failed ({_reason(error)})",
+                hint="check that it can be reached and run again",
             ) from error
         finally:
             logger.level = level
@@ -124,7 +130,9 @@ def _open(config: Any, name: str) -> tuple[Any, str]:
         url = str(options.get("url") or path)
         return get_odb(fs, fs.join(path, "files", "md5"), hash_name="md5", **options), url
     except (ConfigError, KeyError) as error:
-        raise NoRemote(f"DVC knows no usable remote '{name}' ({error})", hint="'dvc remote list' shows what there is") from error
+        raise NoRemote(
+            f"DVC knows no usable remote '{name}' ({error})", hint="'dvc remote list' shows what there is"
+        ) from error
     except RemoteMissingDepsError as error:
         raise NoRemote(f"the remote '{name}' needs a plugin ({error})", hint="install it") from error
 

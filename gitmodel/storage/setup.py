@@ -35,7 +35,9 @@ def init(root: Path) -> bool:
     try:
         Repo.init(str(root)).close()
     except DvcException as error:
-        raise NotInitialised(f"DVC could not set up {root} ({error})", hint="mend what DVC names and run again") from error
+        raise NotInitialised(
+            f"DVC could not set up {root} ({error})", hint="mend what DVC names and run again"
+        ) from error
     finally:
         logger.level = level
     return True

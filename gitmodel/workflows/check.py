@@ -82,7 +82,9 @@ def check_changed(
         if changed_since(place.repo, name, base.commit):
             reports.append(judge(place, base, registry.working_bundle(place.repo, name), profile=profile))
     if not compared:
-        raise NothingToCompare("no model has a release to compare with", hint="run 'gitmodel release NAME' first, or name OLD and NEW")
+        raise NothingToCompare(
+            "no model has a release to compare with", hint="run 'gitmodel release NAME' first, or name OLD and NEW"
+        )
     return reports
 
 
@@ -177,7 +179,13 @@ def _incomparable(old: Signature, found: Sequence[Change]) -> set[str]:
     """Outputs whose values cannot be held side by side: another shape, type or class list says so already."""
     if any(change.kind.startswith("label-") for change in found):
         return {spec.name for spec in old.outputs}
-    kinds = ("output-dtype-changed", "output-rank-changed", "output-dim-changed", "value-kind-changed", "string-tensor-changed")
+    kinds = (
+        "output-dtype-changed",
+        "output-rank-changed",
+        "output-dim-changed",
+        "value-kind-changed",
+        "string-tensor-changed",
+    )
     return {str(change.args["name"]) for change in found if change.kind in kinds}
 
 
@@ -194,7 +202,9 @@ def _add_witness(before: Session, after: Session, cases: Sequence[GoldenCase], f
             for index in breaking:
                 change = found.changes[index]
                 if change.kind in _STOPPERS or change.kind.endswith(("-renamed", "-removed")):
-                    found.changes[index] = replace(change, args={**change.args, "witness": f"case {cases[0].name}: {error}"})
+                    found.changes[index] = replace(
+                        change, args={**change.args, "witness": f"case {cases[0].name}: {error}"}
+                    )
 
 
 def _own_goldens(session: Session, bundle: Bundle, signature: Signature, found: _Findings) -> None:
@@ -220,12 +230,18 @@ def _open(place: Workspace | None, bundle: Bundle, found: _Findings) -> Iterator
                 raise NothingToCompare(f"{bundle.label} has its weights in a repository", hint="run inside it")
             else:
                 path = stack.enter_context(place.staged(bundle))
-            signature = onnx.signature_of(onnx.parse(path.read_bytes(), bundle.label), bundle.label) if bundle.file is None else None
+            signature = (
+                onnx.signature_of(onnx.parse(path.read_bytes(), bundle.label), bundle.label)
+                if bundle.file is None
+                else None
+            )
             session = runtime.open_session(path)
         except GitmodelError as error:
             found.unjudged = str(error)
             if isinstance(error, runtime.LoadFailed):
-                found.changes.append(Change("model-load-failed", "model", None, None, {"label": bundle.label, "error": error.message}))
+                found.changes.append(
+                    Change("model-load-failed", "model", None, None, {"label": bundle.label, "error": error.message})
+                )
             raise _Stop from error
         if signature is not None and signature != bundle.signature:
             args = {"label": bundle.label}
@@ -299,7 +315,11 @@ def _version(bundle: Bundle) -> Version | None:
 def _base(repo: Repository, name: str, against: str) -> Bundle | None:
     if against:
         commit = repo.commit_of(against)
-        return registry.bundle_at(repo, name, commit, f"{name}@{against}") if name in registry.models(repo, commit) else None
+        return (
+            registry.bundle_at(repo, name, commit, f"{name}@{against}")
+            if name in registry.models(repo, commit)
+            else None
+        )
     release = registry.latest(repo, name)
     return registry.bundle_at(repo, name, release.ref.commit, str(release.tag)) if release else None
 

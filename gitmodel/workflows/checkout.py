@@ -52,4 +52,6 @@ def _refuse_loss(place: Workspace, name: str, path: str) -> None:
         return
     lost = unsaved(registry.working_bundle(place.repo, name).lock, folder / WEIGHTS)
     if lost:
-        raise WouldLose(f"{path}/{WEIGHTS}/{lost[0]} was changed since it was saved", hint="save the model, or remove that file")
+        raise WouldLose(
+            f"{path}/{WEIGHTS}/{lost[0]} was changed since it was saved", hint="save the model, or remove that file"
+        )

@@ -10,7 +10,7 @@ from typing import Any
 
 from gitmodel import registry
 from gitmodel.bundle.bundle import Bundle
-from gitmodel.git import Repository
+from gitmodel.git import NotARepository, Repository
 from gitmodel.versions import check_name
 
 
@@ -73,7 +73,7 @@ def show(reference: str, repo: Path | str = ".") -> dict[str, Any]:
     """All that Git says of one bundle."""
     try:
         repository: Repository | None = Repository.open(Path(repo))
-    except registry.GitmodelError:
+    except NotARepository:
         repository = None
     bundle = registry.resolve(repository, reference)
     body: dict[str, Any] = {
@@ -134,7 +134,11 @@ def _differs(repo: Repository, name: str, commit: str) -> bool:
 
 
 def _entry(
-    release: registry.Release, bundle: Bundle, before: Bundle | None, trailers: Mapping[str, str], stages: tuple[str, ...]
+    release: registry.Release,
+    bundle: Bundle,
+    before: Bundle | None,
+    trailers: Mapping[str, str],
+    stages: tuple[str, ...],
 ) -> LogEntry:
     known = {entry.md5 for entry in before.lock.files} if before else set()
     stored = sum(entry.size for entry in bundle.lock.files if entry.md5 not in known)

@@ -115,9 +115,13 @@ def promote(
     place = Workspace.open(Path(repo))
     with place.repo.lock():
         bundle = registry.resolve(place.repo, reference)
-        release_here = next((r for r in reversed(registry.releases(place.repo, bundle.name)) if r.ref.commit == bundle.commit), None)
+        release_here = next(
+            (r for r in reversed(registry.releases(place.repo, bundle.name)) if r.ref.commit == bundle.commit), None
+        )
         if release_here is None:
-            raise registry.UnknownVersion(f"{reference} is no released version", hint=f"run 'gitmodel release {bundle.name}' first")
+            raise registry.UnknownVersion(
+                f"{reference} is no released version", hint=f"run 'gitmodel release {bundle.name}' first"
+            )
         moves = [move for move in registry.stage_moves(place.repo, bundle.name) if move.tag.stage == stage]
         if moves and moves[-1].ref.commit == bundle.commit and not moves[-1].tag.cancelled:
             raise NothingChanged(f"{bundle.name}#{stage} is on {release_here.version} already", hint="nothing to do")
@@ -135,7 +139,9 @@ def _bundle(place: Workspace, name: str) -> Bundle:
     if not head:
         raise Uncommitted("there is no commit yet", hint=f"run 'gitmodel save {name} FILE -m MESSAGE'")
     if place.repo.dirty(registry.model_path(name)):
-        raise Uncommitted(f"{name} has changes that are not committed", hint=f"commit {registry.model_path(name)}, or save with -m")
+        raise Uncommitted(
+            f"{name} has changes that are not committed", hint=f"commit {registry.model_path(name)}, or save with -m"
+        )
     return registry.bundle_at(place.repo, name, head, name)
 
 
@@ -153,7 +159,9 @@ def _check_free(place: Workspace, name: str, wanted: Bump | Version | None, base
         raise VersionExists(f"{name}@{wanted} is below {base.tag}", hint="choose a higher version")
 
 
-def _gate(place: Workspace, new: Bundle, base: registry.Release | None, wanted: Bump | Version | None) -> tuple[Report, Version]:
+def _gate(
+    place: Workspace, new: Bundle, base: registry.Release | None, wanted: Bump | Version | None
+) -> tuple[Report, Version]:
     if base is None:
         return check.judge_first(place, new), wanted if isinstance(wanted, Version) else FIRST
     old = registry.bundle_at(place.repo, new.name, base.ref.commit, str(base.tag))

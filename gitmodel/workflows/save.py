@@ -14,6 +14,7 @@ from gitmodel.bundle import yamlio
 from gitmodel.bundle.bundle import HDF5_VIEW, ONNX_VIEW, Bundle
 from gitmodel.bundle.card import Card
 from gitmodel.bundle.folder import DiskFolder
+from gitmodel.bundle.golden import GoldenCase
 from gitmodel.bundle.lock import FileEntry, Lock, TensorEntry
 from gitmodel.bundle.signature import DEFAULT, Signature, Signatures
 from gitmodel.errors import GitmodelError
@@ -100,7 +101,15 @@ def save(
         size_added = sum({entry.md5: entry.size for entry in added}.values())
         count = len(cases) if cases is not None else _recorded(folder)
         return Saved(
-            name, changed or bool(commit), len(lock.tensors), lock.size, size_added, lock.digest, count, source.signature, commit
+            name,
+            changed or bool(commit),
+            len(lock.tensors),
+            lock.size,
+            size_added,
+            lock.digest,
+            count,
+            source.signature,
+            commit,
         )
 
 
@@ -139,10 +148,20 @@ def _store(source: Source, cache: Cache, parent: Lock | None) -> tuple[Lock, lis
         if tensor.stored is not None:
             added = cache.add(tensor.stored)
             digest = _body_digest(tensor)
-            return _Place(added.entry(paths[tensor.name]), hdf5.stored_offset(tensor.stored), digest, entry is None or entry.md5 != added.md5)
+            return _Place(
+                added.entry(paths[tensor.name]),
+                hdf5.stored_offset(tensor.stored),
+                digest,
+                entry is None or entry.md5 != added.md5,
+            )
         header = headers[tensor.name]
         if before and entry and cache.holds(entry, tensor.data, header.offset):
-            return _Place(FileEntry(paths[tensor.name], entry.size, entry.sha256, entry.md5), header.offset, before.sha256, fresh=False)
+            return _Place(
+                FileEntry(paths[tensor.name], entry.size, entry.sha256, entry.md5),
+                header.offset,
+                before.sha256,
+                fresh=False,
+            )
         added = cache.add(tensor.data, header.header)
         return _Place(added.entry(paths[tensor.name]), header.offset, added.body_sha256, fresh=True)
 
@@ -186,7 +205,7 @@ def _body_digest(tensor: TensorData) -> str:
     return hashlib.sha256(tensor.data).hexdigest()
 
 
-def _check_runs(place: Workspace, lock: Lock, source: Source, golden: Path | str | None) -> list[goldens.GoldenCase] | None:
+def _check_runs(place: Workspace, lock: Lock, source: Source, golden: Path | str | None) -> list[GoldenCase] | None:
     """Opens what was stored in ONNX Runtime, so that nothing is saved that cannot be served; records golden cases."""
     if source.graph is None or source.signature is None:
         if golden:
@@ -236,7 +255,7 @@ def _assets(assets: Iterable[Path | str], labels: Path | str | None) -> dict[str
     return chosen
 
 
-def _write(folder: Path, lock: Lock, cache: Cache, texts: Mapping[str, bytes], cases: list[goldens.GoldenCase] | None) -> bool:
+def _write(folder: Path, lock: Lock, cache: Cache, texts: Mapping[str, bytes], cases: list[GoldenCase] | None) -> bool:
     """Puts the bundle into the working tree, weights first and the lock last; returns whether anything differed."""
     with storing(str(folder)):
         folder.mkdir(parents=True, exist_ok=True)
@@ -252,8 +271,8 @@ def _write(folder: Path, lock: Lock, cache: Cache, texts: Mapping[str, bytes], c
     return replace_file(folder / bundle_files.LOCK, lock.to_text().encode()) or changed
 
 
-def _write_goldens(folder: Path, cases: list[goldens.GoldenCase]) -> bool:
-    groups: dict[str, list[goldens.GoldenCase]] = {}
+def _write_goldens(folder: Path, cases: list[GoldenCase]) -> bool:
+    groups: dict[str, list[GoldenCase]] = {}
     for case in cases:
         groups.setdefault(case.name.rpartition("/")[0], []).append(case)
     files = {path: data for group, members in groups.items() for path, data in goldens.write(group, members).items()}

@@ -23,7 +23,9 @@ class Moved:
     remote: str
 
 
-def push(references: Sequence[str] = (), *, repo: Path | str = ".", remote: str = "", progress: Progress | None = None) -> Moved:
+def push(
+    references: Sequence[str] = (), *, repo: Path | str = ".", remote: str = "", progress: Progress | None = None
+) -> Moved:
     """Sends the weights of these references, or of every model and every version here. Raises NoRemote, RemoteFailed."""
     place = Workspace.open(Path(repo), remote=remote, progress=progress)
     bundles = _bundles(place.repo, references) if references else [*_current(place.repo), *_released(place.repo)]
@@ -31,7 +33,9 @@ def push(references: Sequence[str] = (), *, repo: Path | str = ".", remote: str 
     return Moved(len(bundles), sum(push_bundle(place, bundle) for bundle in _distinct(bundles)), place.remote.name)
 
 
-def pull(references: Sequence[str] = (), *, repo: Path | str = ".", remote: str = "", progress: Progress | None = None) -> Moved:
+def pull(
+    references: Sequence[str] = (), *, repo: Path | str = ".", remote: str = "", progress: Progress | None = None
+) -> Moved:
     """Brings the weights of these references, or of every model of the working tree, and lays the latter out.
 
     Raises NoRemote, RemoteFailed, MissingWeights.

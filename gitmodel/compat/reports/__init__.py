@@ -17,5 +17,5 @@ class Renderer(Protocol):
 
 
 def renderer(name: str) -> Renderer:
-    module: Renderer = import_module(FORMATS[name])  # type: ignore[assignment]  # a module is a Renderer by its function
+    module: Renderer = import_module(FORMATS[name])
     return module

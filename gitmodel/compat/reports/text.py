@@ -12,7 +12,14 @@ from gitmodel.versions import Bump
 _MARK = {Severity.ERROR: "✗", Severity.WARNING: "!", Severity.INFO: "·"}
 _COLOUR = {Severity.ERROR: "31", Severity.WARNING: "33", Severity.INFO: "2"}
 _VERDICT_COLOUR = {Verdict.COMPATIBLE: "32", Verdict.INCOMPATIBLE: "31", Verdict.UNJUDGED: "33"}
-_WHO = {"C": "callers", "O": "output consumers", "R": "runtimes", "F": "rollback", "B": "behaviour", "H": "the repository"}
+_WHO = {
+    "C": "callers",
+    "O": "output consumers",
+    "R": "runtimes",
+    "F": "rollback",
+    "B": "behaviour",
+    "H": "the repository",
+}
 
 
 def render(reports: list[Report], *, colour: bool = False) -> str:
