@@ -213,6 +213,13 @@ class Repository:
         )
         return [entry[3:] for entry in listing.split("\0") if len(entry) > 3]
 
+    def check_can_commit(self) -> None:
+        """Raises GitFailed, as ``commit`` would, while nothing has been written yet."""
+        self.run("var", "GIT_AUTHOR_IDENT")
+        self.run("var", "GIT_COMMITTER_IDENT")
+        if (self.root / self.run("rev-parse", "--git-path", "index.lock")).exists():
+            raise _failed("commit", "index.lock exists")
+
     def commit(self, paths: Sequence[str], message: str) -> str:
         """Commits exactly ``paths``, leaving whatever else is staged alone. Raises GitFailed."""
         self.run("add", "--", *paths)

@@ -45,10 +45,11 @@ class Session:
         return dict(zip(names, values, strict=True))
 
 
-def open_session(path: Path, *, threads: int = 1, prepack: bool = True) -> Session:
+def open_session(path: Path, *, threads: int = 1, prepack: bool = True, label: str = "") -> Session:
     """Loads ``path`` on the CPU, sequentially, with ``threads`` threads per operator.
 
-    Without ``prepack`` large weights stay mapped (a load in milliseconds, runs somewhat slower). Raises LoadFailed.
+    Without ``prepack`` large weights stay mapped (a load in milliseconds, runs somewhat slower). ``label`` names the
+    model in errors. Raises LoadFailed.
     """
     import onnxruntime as ort
 
@@ -68,7 +69,9 @@ def open_session(path: Path, *, threads: int = 1, prepack: bool = True) -> Sessi
             mend = (
                 f"export it for ONNX Runtime {ort.__version__} (an older opset and IR version), or install a newer one"
             )
-        raise LoadFailed(f"ONNX Runtime {ort.__version__} does not load {path.name} ({text})", hint=mend) from error
+        raise LoadFailed(
+            f"ONNX Runtime {ort.__version__} does not load {label or path.name} ({text})", hint=mend
+        ) from error
 
 
 def version() -> str:
@@ -81,5 +84,19 @@ def clean(text: str) -> str:
     """The runtime's message without its own source paths, in one line."""
     text = re.sub(r"\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
     text = re.sub(r"(?:Load model from \S+ failed:\s*)", "", text)
-    text = re.sub(r"\S*/onnxruntime/\S+:\d+ \S+ ", "", text)
+    while found := re.search(r"\S*/onnxruntime/\S+:\d+ ", text):
+        text = text[: found.start()] + _after_signature(text[found.end() :])
     return " ".join(text.split())[:400]
+
+
+def _after_signature(text: str) -> str:
+    """What follows a C++ function's name and parameters, ``ns::Model(const Path &, ...) text``."""
+    head, parenthesis, _ = text.partition("(")
+    if not parenthesis or "::" not in head:
+        return text.partition(" ")[2]
+    depth = 0
+    for position, character in enumerate(text):
+        depth += (character == "(") - (character == ")")
+        if depth == 0 and character == ")":
+            return text[position + 1 :].lstrip()
+    return text

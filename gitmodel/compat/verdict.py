@@ -66,7 +66,8 @@ class Report:
     def exit_code(self) -> ExitCode:
         if self.verdict is Verdict.UNJUDGED:
             return ExitCode.INCOMPLETE
-        if self.incurable or (self.verdict is Verdict.INCOMPATIBLE and not self.paid):
+        owes = self.declared is not None or self.verdict is Verdict.INCOMPATIBLE
+        if self.incurable or (owes and not self.paid):
             return ExitCode.INCOMPATIBLE
         return ExitCode.OK
 

@@ -6,12 +6,13 @@ dvc-data's LocalHashFileDB and Tree.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import mmap
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +42,18 @@ class Cache:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.objects = root / "files" / "md5"
+        self._written: list[Path] = []
+
+    @contextlib.contextmanager
+    def undone_on_error(self) -> Iterator[None]:
+        """Removes the objects written inside when it ends with an error: nothing refers to them yet."""
+        self._written = []
+        try:
+            yield
+        except BaseException:
+            for path in self._written:
+                path.unlink(missing_ok=True)
+            raise
 
     def path(self, md5: str) -> Path:
         return self.objects / md5[:2] / md5[2:]
@@ -65,6 +78,7 @@ class Cache:
                     os.fchmod(descriptor, _MODE)
                     os.fsync(descriptor)
                     Path(temporary).replace(target)
+                    self._written.append(target)
                     fsync_folder(target.parent)
                 else:
                     Path(temporary).unlink()

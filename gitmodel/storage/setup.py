@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +48,21 @@ def set_remote(root: Path, url: str, name: str = "storage") -> bool:
     """Makes ``url`` the default remote; returns False when it is that already. An existing one of that name is moved."""
     config = load_config(root / DVC_DIR)
     with config.edit("repo") as repo_level:
-        before = repo_level["core"].get("remote"), repo_level["remote"].get(name, {}).get("url")
-        if before == (name, url):
+        before = repo_level["remote"].get(name, {}).get("url", "")
+        if (
+            repo_level["core"].get("remote") == name
+            and before
+            and _absolute(root / DVC_DIR, before) == _absolute(Path(), url)
+        ):
             return False
         repo_level["remote"].setdefault(name, {})["url"] = url
         repo_level["core"]["remote"] = name
     return True
+
+
+def _absolute(base: Path, url: str) -> str:
+    """A URL for comparison: DVC keeps a relative folder relative to its own configuration."""
+    return url if "://" in url else os.path.abspath(base / url)  # noqa: PTH100  # '..' is folded without looking
 
 
 def open_cache(root: Path) -> Cache:

@@ -143,9 +143,15 @@ def _entry(
     known = {entry.md5 for entry in before.lock.files} if before else set()
     stored = sum(entry.size for entry in bundle.lock.files if entry.md5 not in known)
     return LogEntry(
-        str(release.version), release.ref.date, release.ref.author, trailers.get("Verdict", ""), bundle.lock.digest,
+        str(release.version), release.ref.date, release.ref.author, _verdict(trailers), bundle.lock.digest,
         bundle.lock.size, stored, _changed(bundle, before), stages, release.ref.annotated,
     )  # fmt: skip
+
+
+def _verdict(trailers: Mapping[str, str]) -> str:
+    """What the gate said when the tag was made: ``compatible, minor``."""
+    bump = trailers.get("Required-Bump", "")
+    return ", ".join(part for part in (trailers.get("Verdict", ""), bump if bump != "none" else "") if part)
 
 
 def _changed(bundle: Bundle, before: Bundle | None) -> str:

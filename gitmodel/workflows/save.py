@@ -85,32 +85,33 @@ def save(
     texts = {
         bundle_files.PARAMS: _yaml_text(params, "params"),
         bundle_files.METRICS: _yaml_text(metrics, "metrics"),
+        **{path: origin.read_bytes() for path, origin in _assets(assets, labels).items()},
     }
     with place.repo.lock():
+        if message:
+            place.repo.check_can_commit()
         source = _read([Path(f) for f in files], Path(weights) if weights else None)
         folder = place.repo.root / registry.model_path(name)
         parent = _parent_lock(folder)
-        lock, added = _store(source, place.cache, parent)
-        bundle_texts = {**{path: text for path, text in texts.items() if text is not None}}
-        bundle_texts |= _described(folder, name, source, description)
-        cases = _check_runs(place, lock, source, golden)
-        for path, origin in _assets(assets, labels).items():
-            bundle_texts[path] = origin.read_bytes()
-        changed = _write(folder, lock, place.cache, bundle_texts, cases)
+        # Until the bundle is written nothing refers to the new objects: a refusal takes them away again.
+        with place.cache.undone_on_error():
+            texts |= _described(folder, name, source, description)
+            lock, added = _store(source, place.cache, parent)
+            cases = _check_runs(place, lock, source, golden, str(files[0]))
+        given = {path: text for path, text in texts.items() if text is not None}
+        changed = _write(folder, lock, place.cache, given, cases)
         commit = _commit(place, name, message) if message else ""
-        size_added = sum({entry.md5: entry.size for entry in added}.values())
-        count = len(cases) if cases is not None else _recorded(folder)
-        return Saved(
-            name,
-            changed or bool(commit),
-            len(lock.tensors),
-            lock.size,
-            size_added,
-            lock.digest,
-            count,
-            source.signature,
-            commit,
-        )
+    return Saved(
+        name=name,
+        changed=changed or bool(commit),
+        tensors=len(lock.tensors),
+        size=lock.size,
+        added=sum({entry.md5: entry.size for entry in added}.values()),
+        digest=lock.digest,
+        golden_cases=len(cases) if cases is not None else _recorded(folder),
+        signature=source.signature,
+        commit=commit,
+    )
 
 
 def _read(files: list[Path], weights: Path | None) -> Source:
@@ -205,7 +206,9 @@ def _body_digest(tensor: TensorData) -> str:
     return hashlib.sha256(tensor.data).hexdigest()
 
 
-def _check_runs(place: Workspace, lock: Lock, source: Source, golden: Path | str | None) -> list[GoldenCase] | None:
+def _check_runs(
+    place: Workspace, lock: Lock, source: Source, golden: Path | str | None, where: str
+) -> list[GoldenCase] | None:
     """Opens what was stored in ONNX Runtime, so that nothing is saved that cannot be served; records golden cases."""
     if source.graph is None or source.signature is None:
         if golden:
@@ -215,7 +218,7 @@ def _check_runs(place: Workspace, lock: Lock, source: Source, golden: Path | str
 
     wanted = [entry for entry in lock.files if entry.path != HDF5_VIEW]
     with place.supply.staged(wanted, place.repo.state_dir / "staged") as folder:
-        session = runtime.open_session(folder / ONNX_VIEW, prepack=False)
+        session = runtime.open_session(folder / ONNX_VIEW, prepack=False, label=where)
         return goldens.from_npz(Path(golden), source.signature, session.run) if golden else None
 
 

@@ -76,9 +76,10 @@ class Rule:
             if all(change.args.get(key) == wanted for key, wanted in variant["when"].items()):
                 chosen |= {key: value for key, value in variant.items() if key != "when"}
                 break
-        message = chosen["message"].format_map({"old": change.old, "new": change.new, "at": change.at, **change.args})
+        words = {"old": change.old, "new": change.new, "at": change.at, **change.args}
+        message, fix = (str(text).format_map(words) for text in (chosen["message"], self.fix))
         return Finding(
-            self.id, change.at, Severity(chosen["severity"]), chosen["bump"], message, self.why, self.fix,
+            self.id, change.at, Severity(chosen["severity"]), chosen["bump"], message, self.why, fix,
             change.old, change.new, str(change.args.get("witness", "")), self.curable, change.args,
         )  # fmt: skip
 
