@@ -81,10 +81,7 @@ class Remote:
         for entry in wanted:
             path = cache.path(entry.md5)
             if not cache.has(entry):
-                raise RemoteFailed(
-                    f"the remote '{self.name}' ({self.url}) does not have {entry.path}",
-                    hint="run 'gitmodel push' where it was saved",
-                )
+                raise self._missing(entry)
             if sha256_of(path) != entry.sha256:
                 path.unlink()
                 raise RemoteFailed(
@@ -92,6 +89,35 @@ class Remote:
                     hint="push it again from where it was saved",
                 )
         return len(wanted)
+
+    def lacks(self, entries: Sequence[FileEntry]) -> list[FileEntry]:
+        """The entries whose objects are not there. Raises RemoteFailed."""
+        try:
+            there = set(self._odb.oids_exist([entry.md5 for entry in entries]))
+        except Exception as error:
+            raise self._failed(error) from error
+        return [entry for entry in entries if entry.md5 not in there]
+
+    def _missing(self, entry: FileEntry) -> RemoteFailed:
+        try:
+            there = bool(self._odb.fs.exists(self._odb.path))
+        except Exception:
+            there = False
+        if not there:
+            return RemoteFailed(
+                f"the remote '{self.name}' ({self.url}) cannot be reached, or holds nothing",
+                hint="check the URL and the way there; 'gitmodel push' where the model was saved fills it",
+            )
+        return RemoteFailed(
+            f"the remote '{self.name}' ({self.url}) does not have {entry.path}, or not whole",
+            hint="run 'gitmodel push' where it was saved",
+        )
+
+    def _failed(self, error: Exception) -> RemoteFailed:
+        return RemoteFailed(
+            f"the remote '{self.name}' ({self.url}) failed ({_reason(error)})",
+            hint="check that it can be reached and run again",
+        )
 
     def _transfer(self, source: Any, target: Any, oids: list[str], progress: Progress | None) -> int:
         from dvc_data.hashfile.hash_info import HashInfo
@@ -104,10 +130,7 @@ class Remote:
                 source, target, {HashInfo("md5", oid) for oid in oids}, shallow=False, callback=_callback(progress)
             )
         except Exception as error:  # any file system library may raise anything here
-            raise RemoteFailed(
-                f"the remote '{self.name}' ({self.url}) failed ({_reason(error)})",
-                hint="check that it can be reached and run again",
-            ) from error
+            raise self._failed(error) from error
         finally:
             logger.level = level
         if result.failed:
@@ -133,7 +156,7 @@ def _open(config: Any, name: str) -> tuple[Any, str]:
         raise NoRemote(
             f"DVC knows no usable remote '{name}' ({error})", hint="'dvc remote list' shows what there is"
         ) from error
-    except RemoteMissingDepsError as error:
+    except (RemoteMissingDepsError, ImportError) as error:
         raise NoRemote(f"the remote '{name}' needs a plugin ({error})", hint="install it") from error
 
 

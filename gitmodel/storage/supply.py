@@ -34,6 +34,10 @@ class Supply:
             raise missing_weights(missing, what)
         if missing and self._open_remote is not None:
             self._open_remote().pull(self.store, missing, progress)
+        self.verify(entries)
+
+    def verify(self, entries: Sequence[FileEntry]) -> None:
+        """Hashes the stored files, once per process and change of a file. Raises MissingWeights for wrong bytes."""
         for entry in entries:
             self._verify(entry)
 

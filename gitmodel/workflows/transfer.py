@@ -58,6 +58,8 @@ def push_bundle(place: Workspace, bundle: Bundle) -> int:
     if missing := [entry for entry in bundle.lock.files if not place.cache.has(entry)]:
         raise missing_weights(missing, bundle.label)
     directory = place.cache.add_directory(bundle.lock.files)
+    # Only what is about to leave is hashed: an object damaged here must not spread.
+    place.supply.verify(place.remote.lacks(bundle.lock.files))
     return place.remote.push(place.cache, [directory], place.progress)
 
 
