@@ -86,11 +86,8 @@ class Version:
 
     def bumped(self, bump: Bump) -> Version:
         """The next version. A pre-release is finished first: 2.0.0-rc.1 bumped by anything within it is 2.0.0."""
-        if self.pre:
-            floor = Version(self.major, self.minor, self.patch)
-            needs = Bump.PATCH if self.patch else Bump.MINOR if self.minor else Bump.MAJOR
-            if bump <= needs:
-                return floor
+        if self.pre and bump <= self._kind():
+            return Version(self.major, self.minor, self.patch)
         if bump is Bump.MAJOR:
             return Version(self.major + 1, 0, 0)
         if bump is Bump.MINOR:
@@ -101,11 +98,19 @@ class Version:
         """The bump that leads from ``base`` to this version; NONE if this one is not newer."""
         if self <= base:
             return Bump.NONE
+        if base.pre and not self.pre:
+            # What ``bumped`` counts: finishing 2.0.0-rc.1 is the step the pre-release was made for.
+            floor = base.bumped(Bump.PATCH)
+            return max(floor._kind(), self.bump_from(floor))
         if self.major != base.major:
             return Bump.MAJOR
         if self.minor != base.minor:
             return Bump.MINOR
         return Bump.PATCH
+
+    def _kind(self) -> Bump:
+        """The step a version of these numbers is from the one before it."""
+        return Bump.PATCH if self.patch else Bump.MINOR if self.minor else Bump.MAJOR
 
     def _order(self) -> tuple[int, int, int, int, tuple[tuple[int, int, str], ...]]:
         identifiers = self.pre.split(".") if self.pre else []

@@ -18,6 +18,7 @@ DEFAULT_TOLERANCES: dict[str, tuple[float, float]] = {
     "bfloat16": (1.6e-2, 1e-2),
 }
 DEFAULT_AGREEMENT = 0.9
+DEFAULT_DISTANCE = 0.1
 
 
 @dataclass(frozen=True)
@@ -25,16 +26,21 @@ class Gates:
     """Thresholds of the golden replay.
 
     ``tolerance`` maps an output's name (or ``"*"``) to (rtol, atol). ``agreement`` is the share of rows, 0 to 1,
-    whose decision (top-1 class, or exact value of a discrete output) must stay for a drift to count as minor.
+    whose decision (top-1 class, or exact value of a discrete output) must stay for a drift to count as minor;
+    ``distance`` how far its values may move on average, as a share of OLD's range.
     """
 
     tolerance: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     agreement: float = DEFAULT_AGREEMENT
+    distance: float = DEFAULT_DISTANCE
 
     def tolerance_for(self, output: str, dtype: str) -> tuple[float, float]:
-        """(rtol, atol) for one output; the default of its dtype when the card says nothing."""
-        named = self.tolerance.get(output) or self.tolerance.get("*")
-        return named or DEFAULT_TOLERANCES.get(dtype, (0.0, 0.0))
+        """(rtol, atol) for one output: the card's for its name, the card's for ``*`` (floats only), its dtype's default."""
+        if output in self.tolerance:
+            return self.tolerance[output]
+        # Numbers that stand for a choice (classes, flags, words) are exact unless their output is named.
+        default = DEFAULT_TOLERANCES.get(dtype)
+        return (0.0, 0.0) if default is None else self.tolerance.get("*", default)
 
     def to_dict(self) -> dict[str, Any]:
         out: dict[str, Any] = {}
@@ -42,6 +48,8 @@ class Gates:
             out["tolerance"] = {name: {"rtol": r, "atol": a} for name, (r, a) in self.tolerance.items()}
         if self.agreement != DEFAULT_AGREEMENT:
             out["agreement"] = self.agreement
+        if self.distance != DEFAULT_DISTANCE:
+            out["distance"] = self.distance
         return out
 
     @classmethod
@@ -49,7 +57,7 @@ class Gates:
         """Raises InvalidYaml."""
         if not isinstance(value, dict):
             raise yamlio.InvalidYaml(f"{where} must be a mapping", hint="such as {agreement: 0.95}")
-        yamlio.check_keys(value, {"tolerance", "agreement"}, where)
+        yamlio.check_keys(value, {"tolerance", "agreement", "distance"}, where)
         tolerance: dict[str, tuple[float, float]] = {}
         named = value.get("tolerance", {})
         if not isinstance(named, dict):
@@ -68,7 +76,10 @@ class Gates:
         agreement = yamlio.finite(value.get("agreement", DEFAULT_AGREEMENT), f"{where}.agreement")
         if not 0 <= agreement <= 1:
             raise yamlio.InvalidYaml(f"{where}.agreement is {agreement}", hint="it is a share between 0 and 1")
-        return cls(tolerance, agreement)
+        distance = yamlio.finite(value.get("distance", DEFAULT_DISTANCE), f"{where}.distance")
+        if distance < 0:
+            raise yamlio.InvalidYaml(f"{where}.distance is {distance}", hint="it is 0 or more")
+        return cls(tolerance, agreement, distance)
 
 
 _TEXT_KEYS = ("name", "description", "format", "framework", "licence", "signature")

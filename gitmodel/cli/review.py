@@ -51,8 +51,8 @@ def check_compat(
     if against and old:
         raise typer.BadParameter("give OLD and NEW, or --against, not both", param_hint="--against")
     if old:
-        name = old.partition("@")[0].partition("#")[0]
-        reports = [check.check_compat(old, new or name, repo=repo, profile=profile, progress=console.progress)]
+        before, after = _sides(old, new)
+        reports = [check.check_compat(before, after, repo=repo, profile=profile, progress=console.progress)]
     else:
         reports = check.check_changed(repo, against=against, profile=profile, progress=console.progress)
     console.clear()
@@ -61,6 +61,16 @@ def check_compat(
         return
     console.say(formats.renderer(format_).render(reports, colour=console.colour))
     raise typer.Exit(max(report.exit_code for report in reports) if reports else 0)
+
+
+def _sides(old: str, new: str) -> tuple[str, str]:
+    """One reference stands for two: ``fraud`` for its latest release and the working tree, ``fraud@v1`` for OLD alone."""
+    if new:
+        return old, new
+    name, mark, _ = old.replace("#", "@").partition("@")
+    if "." in name or "/" in name:
+        raise typer.BadParameter("a file is compared with another: name NEW, too", param_hint="NEW")
+    return (old, name) if mark else (f"{name}@latest", name)
 
 
 def release(

@@ -6,12 +6,17 @@ from collections.abc import Collection, Iterator
 
 from gitmodel.bundle.card import Gates
 from gitmodel.compat.changes import Change
-from gitmodel.compat.replay import OutputDrift, Replay, SelfCheck
+from gitmodel.compat.drift import OutputDrift
+from gitmodel.compat.replay import Replay, SelfCheck
 
 
 def changes(replay: Replay, gates: Gates, skipped: Collection[str] = ()) -> Iterator[Change]:
     """One fact per output, and one per kind of error. Outputs in ``skipped`` changed in shape or meaning: comparing
     their values would say nothing of its own."""
+    if replay.refused:
+        case, error = replay.refused[0]
+        args = {"count": len(replay.refused), "worst": case, "error": error}
+        yield Change("golden-refused", "golden", None, None, args)
     if replay.errors:
         case, error = replay.errors[0]
         args = {"worst": case, "error": error, "witness": error}
@@ -37,7 +42,8 @@ def _rung(drift: OutputDrift, gates: Gates) -> str:
         return "nan-introduced"
     if drift.inf:
         return "inf-introduced"
-    return "golden-drift" if drift.agreement >= gates.agreement else "golden-failed"
+    small = drift.agreement >= gates.agreement and drift.distance <= gates.distance
+    return "golden-drift" if small else "golden-failed"
 
 
 def _args(drift: OutputDrift, gates: Gates) -> dict[str, object]:
@@ -47,4 +53,7 @@ def _args(drift: OutputDrift, gates: Gates) -> dict[str, object]:
         "worst": drift.worst,
         "agreement": drift.agreement,
         "threshold": gates.agreement,
+        "distance": drift.distance,
+        "far": drift.agreement >= gates.agreement,
+        "limit": gates.distance,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -59,7 +60,7 @@ def _side(side: str, old: Sequence[TensorSpec], new: Sequence[TensorSpec]) -> tu
             changes.append(Change(f"{side}-renamed", at, spec.name, renamed[spec.name], {"name": spec.name}))
         else:
             changes.append(Change(f"{side}-removed", at, str(spec), None, {"name": spec.name}))
-    kept = [s.name for s in new if s.name in before]
+    kept = [s.name for s in new if s.name in before or s.name in renamed.values()]
     appended_from = max((i for i, s in enumerate(new) if s.name in before or s.name in renamed.values()), default=-1)
     for index, spec in enumerate(new):
         if spec.name in before or spec.name in renamed.values():
@@ -73,7 +74,7 @@ def _side(side: str, old: Sequence[TensorSpec], new: Sequence[TensorSpec]) -> tu
         )
         args = {"name": spec.name, "appended": index > appended_from}
         changes.append(Change(kind, f"{side}s.{spec.name}", None, str(spec), args))
-    if kept != [s.name for s in old if s.name in after]:
+    if kept != [renamed.get(s.name, s.name) for s in old if s.name in after or s.name in renamed]:
         changes.append(Change(f"{side}-reordered", f"{side}s", [s.name for s in old], [s.name for s in new]))
     return changes, renamed
 
@@ -127,6 +128,9 @@ def _dims(side: str, at: str, old: TensorSpec, new: TensorSpec) -> Iterator[Chan
         return
     if new.shape is None:
         yield Change(f"{side}-rank-relaxed" if side == "input" else "output-rank-changed", at, str(old), str(new), name)
+        return
+    if old.shape is None and side == "output":
+        yield Change("output-rank-fixed", at, str(old), str(new), name)
         return
     if old.shape is None or len(old.shape) != len(new.shape):
         yield Change(f"{side}-rank-changed", at, str(old), str(new), name)
@@ -195,28 +199,33 @@ def _places(
 
 
 def compare_labels(old: Sequence[str], new: Sequence[str]) -> list[Change]:
-    """What happened to the class list; both empty or one absent says nothing."""
+    """What happened to the class list, by index; when one side has none, nothing is said."""
     if not old or not new or list(old) == list(new):
         return []
-    before, after = set(old), set(new)
-    changes = [
-        Change("label-removed", "labels", label, None, {"index": i})
-        for i, label in enumerate(old)
-        if label not in after
-    ]
-    added = [(i, label) for i, label in enumerate(new) if label not in before]
-    if len(old) == len(new) and changes and len(changes) == len(added):
-        pairs = zip(changes, added, strict=True)
-        if all(change.args["index"] == index for change, (index, _) in pairs):
-            return [Change("label-renamed", "labels", old[i], label, {"index": i}) for i, label in added]
-    for index, label in added:
-        kind = "label-appended" if index >= len(old) and not changes else "label-inserted"
-        changes.append(Change(kind, "labels", None, label, {"index": index}))
-    kept_old, kept_new = [x for x in old if x in after], [x for x in new if x in before]
-    if kept_old != kept_new:
-        index = next(i for i, (a, b) in enumerate(zip(kept_old, kept_new, strict=False)) if a != b)
-        changes.append(Change("label-reordered", "labels", kept_old[index], kept_new[index], {"index": index}))
+    if list(new[: len(old)]) == list(old):
+        return [Change("label-appended", "labels", None, new[i], {"index": i}) for i in range(len(old), len(new))]
+    gone, come = Counter(old) - Counter(new), Counter(new) - Counter(old)
+    differing = [i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b]
+    if len(old) == len(new) and all(old[i] in gone and new[i] in come for i in differing):
+        return [Change("label-renamed", "labels", old[i], new[i], {"index": i}) for i in differing]
+    changes = [Change("label-removed", "labels", x, None, {"index": i}) for i, x in _counted(old, gone)]
+    changes += [Change("label-inserted", "labels", None, x, {"index": i}) for i, x in _counted(new, come)]
+    kept_old = [x for i, x in enumerate(old) if (i, x) not in _counted(old, gone)]
+    kept_new = [x for i, x in enumerate(new) if (i, x) not in _counted(new, come)]
+    moved = [i for i, (a, b) in enumerate(zip(kept_old, kept_new, strict=True)) if a != b]
+    if moved:
+        changes.append(Change("label-reordered", "labels", kept_old[moved[0]], kept_new[moved[0]], {"index": moved[0]}))
     return changes
+
+
+def _counted(labels: Sequence[str], surplus: Counter[str]) -> list[tuple[int, str]]:
+    """The last places of the labels that are surplus, as many of each as there are too many."""
+    left, found = Counter(surplus), []
+    for index in range(len(labels) - 1, -1, -1):
+        if left[labels[index]] > 0:
+            left[labels[index]] -= 1
+            found.append((index, labels[index]))
+    return found[::-1]
 
 
 def compare_tensors(old: Iterable[TensorEntry], new: Iterable[TensorEntry]) -> list[Change]:

@@ -35,6 +35,7 @@ class Report:
     base: Version | None = None
     declared: Bump | None = None
     bump: Mapping[str, Bump] = field(default_factory=dict)
+    rollback_safe: bool | None = None
 
     @property
     def required_bump(self) -> Bump:
@@ -45,7 +46,8 @@ class Report:
         if self.unjudged:
             return Verdict.UNJUDGED
         breaks = self.required_bump is Bump.MAJOR or self.incurable
-        return Verdict.INCOMPATIBLE if breaks else Verdict.COMPATIBLE
+        short = self.declared is not None and not self.paid
+        return Verdict.INCOMPATIBLE if breaks or short else Verdict.COMPATIBLE
 
     @property
     def incurable(self) -> bool:
@@ -66,8 +68,7 @@ class Report:
     def exit_code(self) -> ExitCode:
         if self.verdict is Verdict.UNJUDGED:
             return ExitCode.INCOMPLETE
-        owes = self.declared is not None or self.verdict is Verdict.INCOMPATIBLE
-        if self.incurable or (owes and not self.paid):
+        if self.incurable or (self.verdict is Verdict.INCOMPATIBLE and not self.paid):
             return ExitCode.INCOMPATIBLE
         return ExitCode.OK
 

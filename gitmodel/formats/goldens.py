@@ -6,7 +6,7 @@ import re
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gitmodel.bundle.folder import Folder
 from gitmodel.bundle.golden import GoldenCase
@@ -85,8 +85,18 @@ def from_npz(
         inputs = {s.name: _fit(path, s, row[s.name]) for s in signature.inputs if s.name in row}
         recorded = {s.name: _fit(path, s, row[s.name]) for s in signature.outputs if s.name in row}
         outputs = recorded if len(recorded) == len(signature.outputs) else {**run(inputs), **recorded}
+        _refuse_collections(path, outputs)
         cases.append(GoldenCase(f"{path.stem}/{number}", inputs, outputs))
     return cases
+
+
+def _refuse_collections(path: Path, outputs: Mapping[str, Any]) -> None:
+    for name, value in outputs.items():
+        if not hasattr(value, "shape"):
+            raise InvalidGolden(
+                f"{path}: output '{name}' is a sequence or map, which cannot be recorded",
+                hint="export it as a tensor (skl2onnx: zipmap=False)",
+            )
 
 
 def _rows(path: Path, arrays: Mapping[str, np.ndarray], signature: Signature) -> list[dict[str, np.ndarray]]:

@@ -14,7 +14,7 @@ from gitmodel.bundle.bundle import GOLDEN, ONNX_VIEW, Bundle, NotServable
 from gitmodel.bundle.golden import GoldenCase
 from gitmodel.bundle.lock import FileEntry
 from gitmodel.bundle.signature import Signature
-from gitmodel.compat import replay
+from gitmodel.compat import generate, replay
 from gitmodel.errors import ExitCode, GitmodelError
 from gitmodel.formats import goldens
 from gitmodel.formats import onnx as onnx_format
@@ -135,7 +135,8 @@ class Loader:
 
 def _warm_up(session: runtime.Session, signature: Signature, cases: list[GoldenCase]) -> float:
     """Runs a call a few times and returns the fastest, in seconds. Golden cases have warmed it up already."""
-    case = cases[0] if cases else next(replay.generate(signature), None) if replay.can_generate(signature) else None
+    drawn = generate.cases(signature) if generate.possible(signature) else iter(())
+    case = cases[0] if cases else next(drawn, None)
     if case is None:
         return 1.0
     best = 1.0

@@ -12,7 +12,7 @@ from gitmodel.compat.verdict import Report
 from gitmodel.errors import ExitCode, GitmodelError
 from gitmodel.storage.remote import Progress
 from gitmodel.versions import Bump, ReleaseTag, StageTag, Version, check_name
-from gitmodel.workflows import check, transfer
+from gitmodel.workflows import judge, transfer
 from gitmodel.workflows.workspace import Workspace
 
 AUTO = "auto"
@@ -163,15 +163,15 @@ def _gate(
     place: Workspace, new: Bundle, base: registry.Release | None, wanted: Bump | Version | None
 ) -> tuple[Report, Version]:
     if base is None:
-        return check.judge_first(place, new), wanted if isinstance(wanted, Version) else FIRST
+        return judge.judge_first(place, new), wanted if isinstance(wanted, Version) else FIRST
     old = registry.bundle_at(place.repo, new.name, base.ref.commit, str(base.tag))
     if wanted is None:
-        report = check.judge(place, old, new)
+        report = judge.judge(place, old, new)
         bump = max(report.required_bump, Bump.PATCH)
         # By default the version takes the bump that is owed, so only what no bump pays for can stand in the way.
-        return check.declare(report, bump), base.version.bumped(bump)
+        return judge.declare(report, bump), base.version.bumped(bump)
     version = wanted if isinstance(wanted, Version) else base.version.bumped(wanted)
-    return check.judge(place, old, new, declared=version.bump_from(base.version)), version
+    return judge.judge(place, old, new, declared=version.bump_from(base.version)), version
 
 
 def _message(tag: ReleaseTag, message: str, new: Bundle, report: Report, base: registry.Release | None) -> str:

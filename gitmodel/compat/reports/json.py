@@ -29,6 +29,7 @@ def document(report: Report) -> dict[str, Any]:
         "required_bump": str(report.required_bump),
         "declared_bump": None if report.declared is None else str(report.declared),
         "next_version": str(report.next_version) if report.next_version else None,
+        "rollback_safe": report.rollback_safe,
         "unjudged": report.unjudged or None,
         "rules_run": report.rules_run,
         "cases_run": report.cases_run,

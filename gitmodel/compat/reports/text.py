@@ -46,7 +46,8 @@ def _owed(report: Report) -> str:
     if report.declared is not None:
         text += f", declared {report.declared}"
     differing = [f"{p}: {report.bump[p]}" for p in PROFILES if p != report.profile and report.bump.get(p) != required]
-    return text + (f" [{', '.join(differing)}]" if differing else "")
+    text += f" [{', '.join(differing)}]" if differing else ""
+    return text + (", rollback unsafe" if report.rollback_safe is False else "")
 
 
 def _finding(found: Finding, colour: bool) -> Iterator[str]:

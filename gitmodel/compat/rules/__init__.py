@@ -71,7 +71,8 @@ class Rule:
 
     def apply(self, change: Change) -> Finding:
         """The finding this rule makes of a change of its kind."""
-        chosen: dict[str, Any] = {"severity": self.severity, "bump": self.bump, "message": self.message}
+        names = ("severity", "bump", "message", "curable")
+        chosen: dict[str, Any] = {name: getattr(self, name) for name in names}
         for variant in self.variants:
             if all(change.args.get(key) == wanted for key, wanted in variant["when"].items()):
                 chosen |= {key: value for key, value in variant.items() if key != "when"}
@@ -80,7 +81,7 @@ class Rule:
         message, fix = (str(text).format_map(words) for text in (chosen["message"], self.fix))
         return Finding(
             self.id, change.at, Severity(chosen["severity"]), chosen["bump"], message, self.why, fix,
-            change.old, change.new, str(change.args.get("witness", "")), self.curable, change.args,
+            change.old, change.new, str(change.args.get("witness", "")), chosen["curable"], change.args,
         )  # fmt: skip
 
 

@@ -1,0 +1,74 @@
+"""Whether and how OLD's calls can be made on NEW: which facts stop them, which tensors live on under another name or type."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from gitmodel.bundle.signature import Signature
+from gitmodel.compat.changes import Change, Comparison
+
+if TYPE_CHECKING:
+    import numpy as np
+
+#: Facts about an input after which OLD's calls cannot be made on NEW, so that nothing is left to replay.
+_STOPPERS = (
+    "input-added-required", "input-removed", "input-became-required", "input-dtype-changed", "input-rank-changed",
+    "input-dim-fixed", "input-dim-changed", "value-kind-changed", "string-tensor-changed",
+)  # fmt: skip
+#: Facts about an output after which its values say nothing of their own.
+_INCOMPARABLE = (
+    "output-dtype-changed", "output-rank-changed", "output-dim-changed", "value-kind-changed", "string-tensor-changed",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Bridge:
+    """How an OLD call is made on NEW: tensors that live on under another name, inputs that are cast to a wider type."""
+
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    casts: Mapping[str, str] = field(default_factory=dict)
+
+    def call(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {
+            self.inputs.get(name, name): value.astype(self.casts[name]) if name in self.casts else value
+            for name, value in inputs.items()
+        }
+
+
+def over(comparison: Comparison) -> Bridge:
+    """The bridge these changes allow. An input that became wider is cast: a front end that casts (JSON) goes on
+    calling, so the values must still be right."""
+    widened = (c for c in comparison.changes if c.kind == "input-dtype-changed" and _is_widened(c))
+    casts = {str(change.args["name"]): str(change.new) for change in widened}
+    return Bridge(comparison.renamed_inputs, comparison.renamed_outputs, casts)
+
+
+def stops(found: Iterable[Change]) -> bool:
+    """Whether OLD's calls cannot be made on NEW at all."""
+    return any(_stops(change) for change in found)
+
+
+def incomparable(old: Signature, found: Sequence[Change]) -> set[str]:
+    """Outputs whose values cannot be held side by side: another shape, type or class list says so already."""
+    if any(change.kind.startswith("label-") for change in found):
+        return {spec.name for spec in old.outputs}
+    gone = (c for c in found if c.kind in _INCOMPARABLE and not _is_widened(c))
+    return {str(change.args["name"]) for change in gone if change.at.startswith("outputs.")}
+
+
+def can_be_seen(change: Change) -> bool:
+    """Whether the runtime refuses OLD's call because of this very change."""
+    if change.kind in ("output-removed", "output-renamed", "input-renamed"):
+        return True
+    return change.kind in _STOPPERS and change.at.startswith("inputs.")
+
+
+def _stops(change: Change) -> bool:
+    return change.kind in _STOPPERS and change.at.startswith("inputs.") and not _is_widened(change)
+
+
+def _is_widened(change: Change) -> bool:
+    return change.args.get("direction") == "widened"

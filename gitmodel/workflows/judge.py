@@ -1,0 +1,270 @@
+"""One pair judged: signatures from Git, weights only when something must be run, findings gathered into a report."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from gitmodel.bundle.bundle import GOLDEN, Bundle
+from gitmodel.bundle.golden import GoldenCase
+from gitmodel.bundle.lock import TensorEntry
+from gitmodel.bundle.signature import Signature
+from gitmodel.compat import behaviour, bridge, changes, generate, rules
+from gitmodel.compat import replay as golden_replay
+from gitmodel.compat.changes import Change, Comparison
+from gitmodel.compat.rules import DEFAULT_PROFILE
+from gitmodel.compat.verdict import Report, owed, worst_first
+from gitmodel.errors import GitmodelError
+from gitmodel.versions import Bump, ReleaseTag, Version, parse_tag
+from gitmodel.workflows.workspace import NeedsWorkingTree, Workspace
+
+if TYPE_CHECKING:
+    from gitmodel.runtime import Session
+
+
+@dataclass
+class _Findings:
+    """What has been gathered so far about one pair."""
+
+    changes: list[Change] = field(default_factory=list)
+    cases: int = 0
+    generated: bool = False
+    unjudged: str = ""
+
+
+def judge(
+    place: Workspace | None, old: Bundle, new: Bundle, *, profile: str = DEFAULT_PROFILE, declared: Bump | None = None
+) -> Report:
+    """The report on two bundles. ``declared`` is the bump a release is about to make; else NEW's own tag tells."""
+    found = _Findings()
+    with contextlib.suppress(_Stop):
+        _compare(place, old, new, found)
+    findings = [rules.judge(change) for change in found.changes]
+    base, declared = _declared(old, new, declared)
+    bump = owed(findings)
+    if declared is not None and declared < bump[profile] and not found.unjudged:
+        args = {"declared": declared, "required": bump[profile], "version": new.label, "base": old.label}
+        findings.append(rules.judge(Change("bump-too-small", "version", None, None, args)))
+    return Report(
+        new.name, old.label, new.label, profile, worst_first(findings), len(rules.names()), found.cases, found.generated,
+        found.unjudged, base, declared, bump, _rollback_safe(old, new, profile),
+    )  # fmt: skip
+
+
+def _rollback_safe(old: Bundle, new: Bundle, profile: str) -> bool | None:
+    """Whether callers of NEW could be put back on OLD, by the signatures; None where there are not two."""
+    if old.signature is None or new.signature is None:
+        return None
+    back = changes.compare(new.signature, old.signature).changes
+    return all(rules.judge(change).bump[profile] < Bump.MAJOR for change in back)
+
+
+def declare(report: Report, bump: Bump) -> Report:
+    """The same report for a release that is about to make ``bump``."""
+    return replace(report, declared=bump)
+
+
+def judge_first(place: Workspace, new: Bundle, profile: str = DEFAULT_PROFILE) -> Report:
+    """The report on a version that has none before it: does it load, and does it keep its own golden cases?"""
+    found = _Findings()
+    with contextlib.suppress(_Stop):
+        if new.signature is not None:
+            found.cases = _judge_alone(place, new, new.signature, found)
+            if not found.cases:
+                found.changes.append(Change("goldens-missing", "golden", None, None, {"label": new.label, "cases": 0}))
+    findings = [rules.judge(change) for change in found.changes]
+    return Report(
+        new.name, "nothing", new.label, profile, worst_first(findings), len(rules.names()), found.cases,
+        unjudged=found.unjudged, bump=owed(findings),
+    )  # fmt: skip
+
+
+class _Stop(Exception):
+    """Ends a comparison early; why is in the findings."""
+
+
+def _compare(place: Workspace | None, old: Bundle, new: Bundle, found: _Findings) -> None:
+    if old.signature is None or new.signature is None:
+        _compare_checkpoints(place, old, new, found)
+        return
+    comparison = changes.compare(old.signature, new.signature)
+    found.changes += [*comparison.changes, *changes.compare_labels(old.labels, new.labels)]
+    found.changes += _policy_changes(old, new)
+    if _same_weights(old, new):
+        found.changes.append(Change("weights-unchanged", "weights"))
+        if not _same_promises(old, new):
+            found.cases = _judge_alone(place, new, new.signature, found)
+        return
+    with _open(place, old, found, side="old") as before, _open(place, new, found) as after:
+        own = _own_goldens(after, new, new.signature, found)
+        _replay(before, after, old, new, comparison, found)
+        found.cases = found.cases or own
+
+
+def _replay(
+    before: Session, after: Session, old: Bundle, new: Bundle, comparison: Comparison, found: _Findings
+) -> None:
+    if old.signature is None or new.signature is None:
+        return
+    recorded = _recorded(old, old.signature)
+    drawn = generate.possible(old.signature) and not recorded
+    cases = list(generate.cases(old.signature)) if drawn else recorded
+    if not cases:
+        found.unjudged = f"{old.label} has no golden cases and none can be generated for its signature"
+        return
+    _add_witness(before, after, cases, found)
+    if bridge.stops(comparison.changes):
+        return
+    gates = old.card.gates
+    shown = golden_replay.replay(
+        before,
+        after,
+        cases,
+        old.signature,
+        gates,
+        bridge=bridge.over(comparison),
+        enough=generate.COUNT if drawn else None,
+    )
+    found.cases, found.generated = shown.cases, drawn
+    if drawn:
+        # What a model refuses of drawn inputs tells nothing: they were drawn blindly.
+        shown = replace(shown, refused=())
+        args = {"cases": shown.cases, "label": old.label}
+        found.changes.append(Change("goldens-missing", "golden", None, None, args))
+    if not shown.cases:
+        found.unjudged = f"{old.label} refuses every case, so there is nothing to compare"
+    found.changes += behaviour.changes(shown, gates, bridge.incomparable(old.signature, found.changes))
+
+
+def _add_witness(before: Session, after: Session, cases: Sequence[GoldenCase], found: _Findings) -> None:
+    """Lets the break happen: a call that OLD answers, made on NEW just as OLD's client makes it."""
+    breaking = [i for i, change in enumerate(found.changes) if bridge.can_be_seen(change)]
+    if not breaking:
+        return
+    for case in cases:
+        try:
+            asked = list(before.run(case.inputs))
+        except GitmodelError:
+            continue
+        try:
+            after.run(case.inputs, asked)
+        except GitmodelError as error:
+            for index in breaking:
+                change = found.changes[index]
+                found.changes[index] = replace(change, args={**change.args, "witness": f"case {case.name}: {error}"})
+            return
+
+
+def _judge_alone(place: Workspace | None, bundle: Bundle, signature: Signature, found: _Findings) -> int:
+    """Opens one bundle and runs its own golden cases; returns how many there are."""
+    with _open(place, bundle, found) as session:
+        return _own_goldens(session, bundle, signature, found)
+
+
+def _own_goldens(session: Session, bundle: Bundle, signature: Signature, found: _Findings) -> int:
+    """NEW against what it recorded of itself: the very check a server makes before it lets it answer."""
+    recorded = _recorded(bundle, signature)
+    check = golden_replay.check_self(session, recorded, signature, bundle.card.gates)
+    found.changes += behaviour.self_check(check, bundle.label)
+    return check.cases
+
+
+@contextlib.contextmanager
+def _open(place: Workspace | None, bundle: Bundle, found: _Findings, *, side: str = "new") -> Iterator[Session]:
+    """A session on the bundle's weights; when there is none to be had, says so and stops."""
+    from gitmodel import runtime
+    from gitmodel.formats import onnx
+
+    with contextlib.ExitStack() as stack:
+        try:
+            if bundle.file is not None:
+                path = bundle.file
+            elif place is None:
+                raise NeedsWorkingTree(f"{bundle.label} has its weights in a repository", hint="run inside it")
+            else:
+                path = stack.enter_context(place.staged(bundle))
+            signature = (
+                onnx.signature_of(onnx.parse(path.read_bytes(), bundle.label), bundle.label)
+                if bundle.file is None
+                else None
+            )
+            session = runtime.open_session(path)
+        except GitmodelError as error:
+            found.unjudged = str(error)
+            if isinstance(error, runtime.LoadFailed):
+                found.changes.append(
+                    Change("model-load-failed", "model", None, None, {"label": bundle.label, "error": error.message})
+                )
+            raise _Stop from error
+        if signature is not None and signature != bundle.signature:
+            old, new = (s.to_dict() if s else None for s in (signature, bundle.signature))
+            args = {"label": bundle.label, "side": side}
+            found.changes.append(Change("signature-stale", "signature", old, new, args))
+        yield session
+
+
+def _recorded(bundle: Bundle, signature: Signature) -> list[GoldenCase]:
+    from gitmodel.formats import goldens
+
+    return goldens.read(bundle.folder, GOLDEN, signature, bundle.label)
+
+
+def _compare_checkpoints(place: Workspace | None, old: Bundle, new: Bundle, found: _Findings) -> None:
+    if new.signature is not None:
+        found.changes.append(Change("graph-added", "model"))
+    elif old.signature is not None:
+        found.changes.append(Change("graph-removed", "model", None, None, {"label": new.label}))
+    found.changes += changes.compare_tensors(_tensors(old), _tensors(new))
+    if not found.changes:
+        found.changes.append(Change("weights-unchanged", "weights"))
+    if new.signature is not None:
+        found.cases = _judge_alone(place, new, new.signature, found)
+
+
+def _tensors(bundle: Bundle) -> tuple[TensorEntry, ...]:
+    if bundle.file is None:
+        return bundle.lock.tensors
+    import hashlib
+
+    from gitmodel import formats
+
+    source = formats.read(bundle.file)
+    return tuple(TensorEntry(t.name, t.dtype, t.shape, hashlib.sha256(t.data).hexdigest(), "") for t in source.tensors)
+
+
+def _same_weights(old: Bundle, new: Bundle) -> bool:
+    if old.file is not None and new.file is not None:
+        # Equal graphs may point at different external data.
+        return old.file.read_bytes() == new.file.read_bytes() and _tensors(old) == _tensors(new)
+    return old.file is None and new.file is None and old.lock.digest == new.lock.digest
+
+
+def _same_promises(old: Bundle, new: Bundle) -> bool:
+    """Whether everything but the weights that says how the model must behave is the same, too."""
+    if old.card.gates != new.card.gates or old.signatures != new.signatures:
+        return False
+    before, after = ({path: bundle.folder.read(path) for path in bundle.golden_paths()} for bundle in (old, new))
+    return before == after
+
+
+def _policy_changes(old: Bundle, new: Bundle) -> Iterator[Change]:
+    """The measures themselves: OLD's were used, so that a change cannot move its own goalposts."""
+    if old.card.gates != new.card.gates:
+        yield Change("gates-changed", "model.yaml", old.card.gates.to_dict(), new.card.gates.to_dict())
+    before, after = ({path: bundle.folder.read(path) for path in bundle.golden_paths()} for bundle in (old, new))
+    if before and before != after:
+        yield Change("goldens-changed", "golden", None, None, {"label": old.label})
+
+
+def _declared(old: Bundle, new: Bundle, declared: Bump | None) -> tuple[Version | None, Bump | None]:
+    base, ahead = (_version(bundle) for bundle in (old, new))
+    if declared is None and base is not None and ahead is not None and old.name == new.name and base < ahead:
+        return base, ahead.bump_from(base)
+    return base, declared
+
+
+def _version(bundle: Bundle) -> Version | None:
+    tag = parse_tag(bundle.label)
+    return tag.version if isinstance(tag, ReleaseTag) else None
