@@ -77,13 +77,19 @@ class GitFolder:
         """Git's own id of this tree: equal ids are equal contents."""
         return self._tree.hexsha if self._tree is not None else ""
 
-    def read(self, path: str) -> bytes | None:
+    def has(self, path: str) -> bool:
+        return self._item(path) is not None
+
+    def _item(self, path: str) -> Any:
         if self._tree is None:
             return None
         try:
-            item = self._tree / path
+            return self._tree / path
         except KeyError:
             return None
+
+    def read(self, path: str) -> bytes | None:
+        item = self._item(path)
         if not isinstance(item, git.Blob) or item.mode == git.Blob.link_mode:
             return None
         data: bytes = item.data_stream.read()
@@ -212,6 +218,17 @@ class Repository:
             "status", "--porcelain", "-z", "--untracked-files=all", "--", *paths, strip_newline_in_stdout=False
         )
         return [entry[3:] for entry in listing.split("\0") if len(entry) > 3]
+
+    def staged_tree(self, path: str) -> str:
+        """The id of the tree that the index holds at ``path``; '' when the working tree differs from the index there."""
+        unstaged = self.run(
+            "status", "--porcelain", "-z", "--untracked-files=all", "--", path, strip_newline_in_stdout=False
+        )
+        if any(entry[1:2] != " " for entry in unstaged.split("\0") if len(entry) > 3):
+            return ""
+        with contextlib.suppress(GitFailed):
+            return self.run("write-tree", f"--prefix={path}/")
+        return ""
 
     def check_can_commit(self) -> None:
         """Raises GitFailed, as ``commit`` would, while nothing has been written yet."""

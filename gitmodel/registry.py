@@ -16,6 +16,7 @@ from gitmodel.versions import ReleaseTag, StageTag, Version, check_name, parse_t
 
 MODELS = "models"
 LATEST = "latest"
+_SHORT_ID = 7
 _PARTIAL = re.compile(r"v?(\d+)(?:\.(\d+))?")
 
 
@@ -66,8 +67,22 @@ def models(repo: Repository, commit: str = "") -> list[str]:
 
 
 def releases(repo: Repository, name: str) -> list[Release]:
-    """All versions, oldest first by SemVer order; withdrawn ones are left out."""
-    found, withdrawn = {}, set()
+    """All versions, oldest first by SemVer order; withdrawn ones, and tags on commits without the model, are left out."""
+    found, withdrawn = _tagged(repo, name)
+    card = f"{model_path(name)}/{bundle_files.CARD}"
+    kept = [found[version] for version in sorted(found) if version not in withdrawn]
+    return [release for release in kept if repo.folder(release.ref.commit).has(card)]
+
+
+def taken(repo: Repository, name: str) -> set[Version]:
+    """Every version number that was ever given out, withdrawn ones included: a tag never moves."""
+    found, withdrawn = _tagged(repo, name)
+    return set(found) | withdrawn
+
+
+def _tagged(repo: Repository, name: str) -> tuple[dict[Version, Release], set[Version]]:
+    found: dict[Version, Release] = {}
+    withdrawn = set()
     for ref in repo.tags(f"{name}@*"):
         tag = parse_tag(ref.name)
         if isinstance(tag, ReleaseTag) and tag.model == name:
@@ -75,7 +90,7 @@ def releases(repo: Repository, name: str) -> list[Release]:
                 withdrawn.add(tag.version)
             else:
                 found[tag.version] = Release(tag, ref)
-    return [found[version] for version in sorted(found) if version not in withdrawn]
+    return found, withdrawn
 
 
 def all_releases(repo: Repository) -> dict[str, list[Release]]:
@@ -177,7 +192,9 @@ def _find_release(repo: Repository, name: str, text: str) -> Release | None:
         )
         if fits:
             return release
-    if partial or re.fullmatch(r"v?\d+\.\d+\.\d+.*", text):
+    # Seven digits and more may be an abbreviated commit id as well.
+    version_like = partial and ("." in text or len(text) < _SHORT_ID)
+    if version_like or re.fullmatch(r"v?\d+\.\d+\.\d+.*", text):
         names = ", ".join(str(release.version) for release in known[-5:]) or "none yet"
         raise UnknownVersion(f"{name} has no version '{text}'", hint=f"versions: {names}")
     return None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
 from gitmodel.bundle.lock import FileEntry, Lock
@@ -14,6 +14,12 @@ from gitmodel.storage.files import copy_file, storing
 _MODE = 0o644
 
 
+class WouldLose(GitmodelError):
+    """Work that is nowhere else would be overwritten."""
+
+    code = "would-lose"
+
+
 class MissingWeights(GitmodelError):
     """Bytes a version needs are not at hand."""
 
@@ -21,23 +27,50 @@ class MissingWeights(GitmodelError):
     exit_code = ExitCode.INCOMPLETE
 
 
-def materialize(lock: Lock, cache: Cache, folder: Path, *, known: Callable[[FileEntry], bool] = lambda _: False) -> int:
-    """Makes ``folder`` hold exactly the lock's files, copied from the cache and verified; returns how many changed.
+@dataclass(frozen=True)
+class Layout:
+    """What must happen for a weights folder to hold exactly a lock's files: which to write anew, which to remove."""
 
-    ``known`` says which files the caller has just seen to be right. Raises MissingWeights before anything is
-    touched when the cache lacks a file.
+    folder: Path
+    cache: Cache
+    stale: tuple[FileEntry, ...]
+    surplus: tuple[Path, ...]
+
+    def apply(self) -> int:
+        """Does it, each file verified; returns how many were written. Raises MissingWeights, StorageFailed."""
+        for entry in self.stale:
+            target = self.folder / entry.path
+            copy_file(self.cache.path(entry.md5), target, _MODE)
+            if sha256_of(target) != entry.sha256:
+                target.unlink()
+                raise corrupt(entry, self.cache)
+        with storing(str(self.folder)):
+            for path in self.surplus:
+                path.unlink()
+            for path in sorted(self.folder.rglob("*"), reverse=True):
+                if path.is_dir() and not path.is_symlink() and not any(path.iterdir()):
+                    path.rmdir()
+        return len(self.stale)
+
+
+def plan(lock: Lock, cache: Cache, folder: Path) -> Layout:
+    """What ``folder`` needs to hold exactly the lock's files. Touches nothing.
+
+    Raises MissingWeights when the cache lacks a file, and WouldLose when a file that would go is nowhere else: every
+    version's files are in the cache, so only what a person put there by hand is not.
     """
-    stale = [entry for entry in lock.files if not (known(entry) or _is_current(folder / entry.path, entry))]
+    stale = tuple(entry for entry in lock.files if not _is_current(folder / entry.path, entry))
     if missing := [entry for entry in stale if not cache.has(entry)]:
         raise missing_weights(missing, str(folder))
-    for entry in stale:
-        target = folder / entry.path
-        copy_file(cache.path(entry.md5), target, _MODE)
-        if sha256_of(target) != entry.sha256:
-            target.unlink()
-            raise corrupt(entry, cache)
-    _remove_others(folder, {entry.path for entry in lock.files})
-    return len(stale)
+    wanted = {entry.path for entry in lock.files}
+    present = [path for path in sorted(folder.rglob("*")) if path.is_symlink() or path.is_file()]
+    surplus = [path for path in present if path.relative_to(folder).as_posix() not in wanted]
+    for path in (*surplus, *(folder / entry.path for entry in stale if (folder / entry.path).exists())):
+        if not _is_left_over(path) and not _is_cached(path, cache):
+            raise WouldLose(
+                f"{path} was never saved and would be lost", hint="move it elsewhere; weights/ is gitmodel's own"
+            )
+    return Layout(folder, cache, stale, tuple(surplus))
 
 
 def missing_weights(entries: list[FileEntry], what: str) -> MissingWeights:
@@ -62,19 +95,17 @@ def _is_current(path: Path, entry: FileEntry) -> bool:
         return False
 
 
-def _remove_others(folder: Path, wanted: set[str]) -> None:
-    with storing(str(folder)):
-        for path in sorted(folder.rglob("*"), reverse=True):
-            if path.is_dir() and not path.is_symlink():
-                if not os.listdir(path):  # noqa: PTH208
-                    path.rmdir()
-            elif path.relative_to(folder).as_posix() not in wanted:
-                path.unlink()
+def _is_cached(path: Path, cache: Cache) -> bool:
+    if path.is_symlink():
+        return False
+    with path.open("rb") as file:
+        md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    try:
+        return cache.path(md5).stat().st_size == path.stat().st_size
+    except OSError:
+        return False
 
 
-def unsaved(lock: Lock, folder: Path) -> list[str]:
-    """Files in the weights folder that no object of the lock gives back: edited, or never saved."""
-    entries = {entry.path: entry for entry in lock.files}
-    present = (p for p in sorted(folder.rglob("*")) if p.is_file() or p.is_symlink())
-    names = {p.relative_to(folder).as_posix(): p for p in present}
-    return [name for name, path in names.items() if name not in entries or not _is_current(path, entries[name])]
+def _is_left_over(path: Path) -> bool:
+    """A temporary file of a copy that was killed."""
+    return path.name.startswith(".") and path.name.endswith(".tmp")

@@ -6,17 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gitmodel import registry
-from gitmodel.bundle.bundle import LOCK, WEIGHTS
-from gitmodel.errors import GitmodelError
+from gitmodel.bundle.bundle import WEIGHTS
 from gitmodel.storage.remote import Progress
-from gitmodel.storage.workspace import materialize, unsaved
+from gitmodel.storage.workspace import WouldLose, plan
 from gitmodel.workflows.workspace import Workspace
-
-
-class WouldLose(GitmodelError):
-    """Work that is nowhere else would be overwritten."""
-
-    code = "would-lose"
 
 
 @dataclass(frozen=True)
@@ -34,24 +27,26 @@ def checkout(reference: str, *, repo: Path | str = ".", progress: Progress | Non
     with place.repo.lock():
         bundle = registry.resolve(place.repo, reference)
         path = registry.model_path(bundle.name)
+        if not bundle.commit and reference != bundle.name:
+            raise registry.UnknownModel(
+                f"{reference} is not in this repository", hint="name one of its models or versions"
+            )
         if bundle.commit:
             _refuse_loss(place, bundle.name, path)
         place.supply.ensure(bundle.lock.files, bundle.label, progress)
+        layout = plan(bundle.lock, place.cache, place.repo.root / path / WEIGHTS)
         if bundle.commit:
             place.repo.checkout_paths(bundle.commit, path)
         place.cache.add_directory(bundle.lock.files)
-        files = materialize(bundle.lock, place.cache, place.repo.root / path / WEIGHTS)
-        return CheckedOut(bundle.label, bundle.commit, files)
+        return CheckedOut(bundle.label, bundle.commit, layout.apply())
 
 
 def _refuse_loss(place: Workspace, name: str, path: str) -> None:
-    if dirty := place.repo.dirty(path):
-        raise WouldLose(f"{dirty[0]} has changes that are not committed", hint="commit or discard them first")
-    folder = place.repo.root / path
-    if not (folder / LOCK).is_file():
+    """What is staged may go when it is a committed version: that is what an earlier checkout left."""
+    dirty = place.repo.dirty(path)
+    if not dirty:
         return
-    lost = unsaved(registry.working_bundle(place.repo, name).lock, folder / WEIGHTS)
-    if lost:
-        raise WouldLose(
-            f"{path}/{WEIGHTS}/{lost[0]} was changed since it was saved", hint="save the model, or remove that file"
-        )
+    staged = place.repo.staged_tree(path)
+    commits = [place.repo.head(), *(release.ref.commit for release in registry.releases(place.repo, name))]
+    if staged not in {place.repo.folder(commit, path).object_id for commit in commits if commit}:
+        raise WouldLose(f"{dirty[0]} has changes that are not committed", hint="commit or discard them first")

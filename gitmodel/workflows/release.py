@@ -152,9 +152,8 @@ def _parse(step: str) -> Bump | Version:
 def _check_free(place: Workspace, name: str, wanted: Bump | Version | None, base: registry.Release | None) -> None:
     if not isinstance(wanted, Version):
         return
-    for release_ in registry.releases(place.repo, name):
-        if release_.version == wanted:
-            raise VersionExists(f"{name}@{wanted} exists", hint="tags of releases never move; choose a higher version")
+    if wanted in registry.taken(place.repo, name):
+        raise VersionExists(f"{name}@{wanted} exists", hint="tags of releases never move; choose a higher version")
     if base and wanted < base.version:
         raise VersionExists(f"{name}@{wanted} is below {base.tag}", hint="choose a higher version")
 
@@ -162,16 +161,24 @@ def _check_free(place: Workspace, name: str, wanted: Bump | Version | None, base
 def _gate(
     place: Workspace, new: Bundle, base: registry.Release | None, wanted: Bump | Version | None
 ) -> tuple[Report, Version]:
+    taken = registry.taken(place.repo, new.name)
     if base is None:
-        return judge.judge_first(place, new), wanted if isinstance(wanted, Version) else FIRST
+        return judge.judge_first(place, new), wanted if isinstance(wanted, Version) else _free(FIRST, Bump.PATCH, taken)
     old = registry.bundle_at(place.repo, new.name, base.ref.commit, str(base.tag))
     if wanted is None:
         report = judge.judge(place, old, new)
         bump = max(report.required_bump, Bump.PATCH)
         # By default the version takes the bump that is owed, so only what no bump pays for can stand in the way.
-        return judge.declare(report, bump), base.version.bumped(bump)
-    version = wanted if isinstance(wanted, Version) else base.version.bumped(wanted)
+        return judge.declare(report, bump), _free(base.version.bumped(bump), bump, taken)
+    version = wanted if isinstance(wanted, Version) else _free(base.version.bumped(wanted), wanted, taken)
     return judge.judge(place, old, new, declared=version.bump_from(base.version)), version
+
+
+def _free(version: Version, bump: Bump, taken: set[Version]) -> Version:
+    """The next number nobody has used: one that was withdrawn is not given out again."""
+    while version in taken:
+        version = version.bumped(bump)
+    return version
 
 
 def _message(tag: ReleaseTag, message: str, new: Bundle, report: Report, base: registry.Release | None) -> str:

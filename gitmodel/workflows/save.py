@@ -23,7 +23,7 @@ from gitmodel.formats.source import TENSOR_FILE_BYTES, Source, TensorData
 from gitmodel.storage import pointer
 from gitmodel.storage.cache import Added, Cache
 from gitmodel.storage.files import replace_file, storing
-from gitmodel.storage.workspace import materialize
+from gitmodel.storage.workspace import Layout, WouldLose, plan
 from gitmodel.versions import check_name
 from gitmodel.workflows.workspace import Workspace
 
@@ -90,16 +90,18 @@ def save(
     with place.repo.lock():
         if message:
             place.repo.check_can_commit()
-        source = _read([Path(f) for f in files], Path(weights) if weights else None)
         folder = place.repo.root / registry.model_path(name)
+        _refuse_own_files([*files, *([weights] if weights else [])], folder / bundle_files.WEIGHTS)
+        source = _read([Path(f) for f in files], Path(weights) if weights else None)
         parent = _parent_lock(folder)
         # Until the bundle is written nothing refers to the new objects: a refusal takes them away again.
         with place.cache.undone_on_error():
             texts |= _described(folder, name, source, description)
             lock, added = _store(source, place.cache, parent)
             cases = _check_runs(place, lock, source, golden, str(files[0]))
-        given = {path: text for path, text in texts.items() if text is not None}
-        changed = _write(folder, lock, place.cache, given, cases)
+            layout = plan(lock, place.cache, folder / bundle_files.WEIGHTS)
+        given = {path: text for path, text in texts.items() if text is not None} | _dvc_yaml(folder, texts)
+        changed = _write(folder, lock, layout, given, cases)
         commit = _commit(place, name, message) if message else ""
     return Saved(
         name=name,
@@ -112,6 +114,14 @@ def save(
         signature=source.signature,
         commit=commit,
     )
+
+
+def _refuse_own_files(files: Iterable[Path | str], weights: Path) -> None:
+    for file in files:
+        if Path(file).resolve().is_relative_to(weights.resolve()):
+            raise WouldLose(
+                f"{file} lies in the folder that is about to be written", hint="move it out and save it from there"
+            )
 
 
 def _read(files: list[Path], weights: Path | None) -> Source:
@@ -248,6 +258,13 @@ def _yaml_text(value: Path | str | Mapping[str, Any] | None, what: str) -> bytes
     return yamlio.dump(yamlio.load_mapping(path.read_bytes(), str(path))).encode()
 
 
+def _dvc_yaml(folder: Path, texts: Mapping[str, bytes | None]) -> dict[str, bytes]:
+    """Tells DVC of the params and metrics, so that plain ``dvc params diff`` and ``dvc metrics diff`` show them."""
+    files = {"params": bundle_files.PARAMS, "metrics": bundle_files.METRICS}
+    listed = {key: [name] for key, name in files.items() if texts.get(name) is not None or (folder / name).is_file()}
+    return {"dvc.yaml": "".join(f"{key}:\n- {names[0]}\n" for key, names in listed.items()).encode()} if listed else {}
+
+
 def _assets(assets: Iterable[Path | str], labels: Path | str | None) -> dict[str, Path]:
     chosen = {f"{bundle_files.ASSETS}/{Path(asset).name}": Path(asset) for asset in assets}
     if labels:
@@ -258,17 +275,19 @@ def _assets(assets: Iterable[Path | str], labels: Path | str | None) -> dict[str
     return chosen
 
 
-def _write(folder: Path, lock: Lock, cache: Cache, texts: Mapping[str, bytes], cases: list[GoldenCase] | None) -> bool:
+def _write(
+    folder: Path, lock: Lock, layout: Layout, texts: Mapping[str, bytes], cases: list[GoldenCase] | None
+) -> bool:
     """Puts the bundle into the working tree, weights first and the lock last; returns whether anything differed."""
     with storing(str(folder)):
         folder.mkdir(parents=True, exist_ok=True)
-    changed = materialize(lock, cache, folder / bundle_files.WEIGHTS) > 0
+    changed = layout.apply() > 0
     for path, data in texts.items():
         changed |= replace_file(folder / path, data)
     if cases is not None:
         changed |= _write_goldens(folder / bundle_files.GOLDEN, cases)
     pointer.ignore(folder, bundle_files.WEIGHTS)
-    directory = cache.add_directory(lock.files)
+    directory = layout.cache.add_directory(lock.files)
     dvc = pointer.Pointer(directory, lock.size, len(lock.files), bundle_files.WEIGHTS)
     changed |= replace_file(folder / f"{bundle_files.WEIGHTS}.dvc", dvc.to_yaml().encode())
     return replace_file(folder / bundle_files.LOCK, lock.to_text().encode()) or changed

@@ -10,7 +10,7 @@ from gitmodel import registry
 from gitmodel.bundle.bundle import WEIGHTS, Bundle
 from gitmodel.git import Repository
 from gitmodel.storage.remote import Progress
-from gitmodel.storage.workspace import materialize, missing_weights
+from gitmodel.storage.workspace import missing_weights, plan
 from gitmodel.workflows.workspace import Workspace
 
 
@@ -43,13 +43,14 @@ def pull(
     place = Workspace.open(Path(repo), remote=remote, progress=progress)
     bundles = _bundles(place.repo, references) if references else _current(place.repo)
     moved = 0
-    for bundle in bundles:
-        missing = [entry for entry in bundle.lock.files if not place.cache.has(entry)]
-        moved += len({entry.md5 for entry in missing})
-        place.supply.ensure(bundle.lock.files, bundle.label, progress)
-        place.cache.add_directory(bundle.lock.files)
-        if not bundle.commit:
-            materialize(bundle.lock, place.cache, place.repo.root / registry.model_path(bundle.name) / WEIGHTS)
+    with place.repo.lock():
+        for bundle in bundles:
+            missing = [entry for entry in bundle.lock.files if not place.cache.has(entry)]
+            moved += len({entry.md5 for entry in missing})
+            place.supply.ensure(bundle.lock.files, bundle.label, progress)
+            place.cache.add_directory(bundle.lock.files)
+            if not bundle.commit:
+                plan(bundle.lock, place.cache, place.repo.root / registry.model_path(bundle.name) / WEIGHTS).apply()
     return Moved(len(bundles), moved, place.remote_name)
 
 

@@ -43,6 +43,11 @@ class Workspace:
 
     @cached_property
     def cache(self) -> Cache:
+        """Raises NeedsWorkingTree, NotInitialised."""
+        if self.repo.bare:
+            raise NeedsWorkingTree(
+                f"{self.repo.root} is a bare repository and keeps no weights", hint="run this in a clone of it"
+            )
         return setup.open_cache(self.repo.root)
 
     @cached_property
