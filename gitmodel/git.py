@@ -18,7 +18,15 @@ from gitmodel.errors import ExitCode, GitmodelError
 
 _TAG_FORMAT = "%00".join(
     f"%({field})"
-    for field in ("refname:strip=2", "objecttype", "objectname", "*objectname", "creatordate:unix", "creator")
+    for field in (
+        "refname:strip=2",
+        "objecttype",
+        "objectname",
+        "*objecttype",
+        "*objectname",
+        "creatordate:unix",
+        "creator",
+    )
 )
 
 
@@ -196,8 +204,8 @@ class Repository:
         listing = self.run("for-each-ref", f"--format={_TAG_FORMAT}", f"refs/tags/{pattern}")
         tags = []
         for line in filter(None, listing.split("\n")):
-            name, kind, oid, peeled, seconds, creator = line.split("\0")
-            if kind not in ("tag", "commit"):
+            name, kind, oid, peeled_kind, peeled, seconds, creator = line.split("\0")
+            if (peeled_kind or kind) != "commit":
                 continue
             date = datetime.fromtimestamp(int(seconds or 0), UTC)
             tags.append(TagRef(name, peeled or oid, kind == "tag", date, creator.rpartition(" <")[0]))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import stat
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,14 +80,9 @@ def status(repo_path: Path) -> list[HookStatus]:
 
 def after_tag(repo: Repository, lines: Iterable[str]) -> list[str]:
     """``reference-transaction``: tells the servers of this repository and those git config ``gitmodel.server`` names."""
-    models = _touched(lines)
     admins = [found.admin for found in endpoint.running(repo.state_dir)]
     admins += [named for named in repo.config_all("gitmodel.server") if named not in admins]
-    said = []
-    for admin in admins:
-        for model in models:
-            said += _tell(admin, model, wait=_wait(repo), tags=models[model])
-    return said
+    return _tell_all(admins, _touched(lines), _wait(repo))
 
 
 def after_receive(repo: Repository, lines: Iterable[str]) -> list[str]:
@@ -94,15 +90,25 @@ def after_receive(repo: Repository, lines: Iterable[str]) -> list[str]:
     models = _touched(lines)
     if not models:
         return []
-    servers = endpoint.running(repo.state_dir)
-    if not servers:
+    admins = [found.admin for found in endpoint.running(repo.state_dir)]
+    if not admins:
         return ["no server is running here; the next one will serve what was pushed"]
-    return [
-        line
-        for server in servers
-        for model, tags in models.items()
-        for line in _tell(server.admin, model, wait=_wait(repo), tags=tags)
-    ]
+    return _tell_all(admins, models, _wait(repo))
+
+
+def _tell_all(admins: Iterable[str], models: Mapping[str, list[ReleaseTag | StageTag]], wait: float) -> list[str]:
+    """One deadline, ``wait`` seconds from now, for all servers and models together."""
+    deadline = time.monotonic() + wait
+    said: list[str] = []
+    for admin in admins:
+        for model, tags in models.items():
+            left = max(deadline - time.monotonic(), 0.0)
+            try:
+                said += _tell(admin, model, left, tags)
+            except endpoint.NoServer as error:
+                said.append(error.message)
+                break  # it will not answer the next question either
+    return said
 
 
 def _touched(lines: Iterable[str]) -> dict[str, list[ReleaseTag | StageTag]]:
@@ -118,12 +124,10 @@ def _touched(lines: Iterable[str]) -> dict[str, list[ReleaseTag | StageTag]]:
     return models
 
 
-def _tell(admin: str, model: str, *, wait: float, tags: list[ReleaseTag | StageTag]) -> list[str]:
+def _tell(admin: str, model: str, wait: float, tags: list[ReleaseTag | StageTag]) -> list[str]:
     body = {"parameters": {"wait": wait}}
-    try:
-        answer = endpoint.request(admin, "POST", f"/v2/repository/models/{model}/load", body, timeout=wait + 5)
-    except endpoint.NoServer as error:
-        return [error.message]
+    # The server answers when its own wait is over; a moment more and it is taken for hanging.
+    answer = endpoint.request(admin, "POST", f"/v2/repository/models/{model}/load", body, timeout=wait + 1)
     return list(_outcomes(model, tags, answer))
 
 

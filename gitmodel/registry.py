@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gitmodel.bundle import bundle as bundle_files
@@ -34,10 +34,12 @@ class UnknownVersion(GitmodelError):
 
 @dataclass(frozen=True)
 class Release:
-    """A version and the tag it is."""
+    """A version and the tag it is. ``number`` is its place in the order of release, from 1, withdrawn ones counted: an
+    integer for clients that want one, kept for good."""
 
     tag: ReleaseTag
     ref: TagRef
+    number: int = 0
 
     @property
     def version(self) -> Version:
@@ -90,7 +92,8 @@ def _tagged(repo: Repository, name: str) -> tuple[dict[Version, Release], set[Ve
                 withdrawn.add(tag.version)
             else:
                 found[tag.version] = Release(tag, ref)
-    return found, withdrawn
+    order = sorted(found.values(), key=lambda release: (release.ref.date, release.version))
+    return {release.version: replace(release, number=i) for i, release in enumerate(order, 1)}, withdrawn
 
 
 def all_releases(repo: Repository) -> dict[str, list[Release]]:

@@ -37,7 +37,7 @@ class Session:
 
     def run(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Returns the named outputs (all of them by default) by name. Raises RunFailed with the runtime's words."""
-        names = list(outputs) if outputs is not None else list(self.output_names)
+        names = list(outputs or self.output_names)
         try:
             values = self._session.run(names, dict(inputs))
         except Exception as error:  # the runtime's exceptions share no base but Exception

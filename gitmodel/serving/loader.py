@@ -61,6 +61,14 @@ class Loader:
         """Raises GitmodelError of many kinds; whatever it is, nothing that serves is touched."""
         repo = Repository.open(self._path)
         try:
+            if not any(
+                r.ref.commit == aspired.commit
+                for r in registry.releases(repo, aspired.model)
+                if str(r.version) == aspired.version
+            ):
+                raise registry.UnknownVersion(
+                    f"{aspired.model}@{aspired.version} is no longer on {aspired.commit[:10]}", hint="look again"
+                )
             bundle = registry.bundle_at(repo, aspired.model, aspired.commit, f"{aspired.model}@{aspired.version}")
             signature = bundle.signature
             if signature is None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from gitmodel.errors import GitmodelError
+from gitmodel.serving.last_good import LastGood
 from gitmodel.serving.policy import AspiredVersion
 from gitmodel.serving.servable import Servable, Serving, State, VersionStatus
 
@@ -32,8 +33,15 @@ class _Failure:
 class Manager:
     """``table`` is replaced whole by one assignment: a request reads it once and answers wholly from what it read."""
 
-    def __init__(self, load: Callable[[AspiredVersion], Servable], told: Told = lambda _: None) -> None:
+    def __init__(
+        self,
+        load: Callable[[AspiredVersion], Servable],
+        told: Told = lambda _: None,
+        last_good: LastGood | None = None,
+    ) -> None:
         self._load, self._told = load, told
+        self._last_good = last_good or LastGood(None)
+        self._required: set[str] = set()
         self.table: Mapping[str, Serving] = MappingProxyType({})
         self._wanted: Mapping[str, tuple[AspiredVersion, ...]] = {}
         self._published = self._settled = 0
@@ -53,19 +61,29 @@ class Manager:
             self._changed.notify_all()
         self._thread.join()
 
-    def aspire(self, wanted: Mapping[str, tuple[AspiredVersion, ...]], hinted: bool = False) -> int:
+    def aspire(self, wanted: Mapping[str, tuple[AspiredVersion, ...]], hint: str = "") -> int:
         """Publishes the whole desired state; the newest supersedes what was not begun. Returns its number.
 
-        A version that failed gets its next chance at once when the refs moved to it or somebody asked (``hinted``).
+        A version that failed gets its next chance at once when the refs moved to it, or when somebody asked for its
+        model (``hint``).
         """
         with self._changed:
-            versions = {version for versions in wanted.values() for version in versions}
-            for version in versions if hinted else versions - set(self._all_wanted()):
-                self._failures.pop(version, None)
+            before = set(self._all_wanted())
+            versions = [version for held in wanted.values() for version in held]
+            for version in versions:
+                if version not in before or version.model == hint:
+                    self._failures.pop(version, None)
+            if not self._published:
+                self._required = {name for name, held in wanted.items() if held}
             self._wanted = dict(wanted)
             self._published += 1
+            number = self._published
+            unknown = [version for version in versions if version.key not in self._statuses]
+        for version in unknown:
+            self._note(version, State.START)
+        with self._changed:
             self._changed.notify_all()
-            return self._published
+        return number
 
     def wait(self, number: int, timeout: float) -> bool:
         """Waits until publication ``number`` is dealt with, well or badly; False when ``timeout`` seconds were not enough."""
@@ -73,9 +91,11 @@ class Manager:
             return self._changed.wait_for(lambda: self._settled >= number or self._stopping, timeout)
 
     def statuses(self, model: str = "") -> list[VersionStatus]:
-        """By model, the newest change last."""
+        """By model, the newest change last. Stages are those of the newest publication."""
         with self._changed:
             found = [status for status in self._statuses.values() if not model or status.model == model]
+            stages = {version.key: version.stages for version in self._all_wanted()}
+        found = [replace(s, stages=stages.get((s.model, s.version, s.commit), ())) for s in found]
         return sorted(found, key=lambda status: (status.model, status.since))
 
     def aspired(self, model: str) -> list[str]:
@@ -84,10 +104,11 @@ class Manager:
             return [version.version for version in self._wanted.get(model, ())]
 
     def ready(self) -> bool:
-        """True when every model that should be served is."""
+        """True when every model is served that was to be served at the start, or has been since: a model that joins
+        later never makes a ready server unready."""
         with self._changed:
-            settled = self._settled > 0
-            return settled and all(name in self.table for name, versions in self._wanted.items() if versions)
+            wanted = {name for name, versions in self._wanted.items() if versions}
+            return self._settled > 0 and all(name in self.table for name in self._required & wanted)
 
     def _all_wanted(self) -> list[AspiredVersion]:
         return [version for versions in self._wanted.values() for version in versions]
@@ -116,7 +137,15 @@ class Manager:
                     break
                 if not self._serves(version):
                     self._try(version)
-            self._retire(model, wanted.get(model, ()))
+            if wanted.get(model) and model not in self.table and not self._stopping:
+                self._try_last_good(model, wanted[model])
+            self._retire(model)
+
+    def _try_last_good(self, model: str, versions: tuple[AspiredVersion, ...]) -> None:
+        """After a restart there is nothing to fall back on but what served before it."""
+        version = self._last_good.get(model)
+        if version is not None and version not in versions:
+            self._try(version)
 
     def _superseded(self, model: str, version: AspiredVersion) -> bool:
         with self._changed:
@@ -143,15 +172,24 @@ class Manager:
             return
         self._failures.pop(version, None)
         serving = self.table.get(version.model)
-        by_version = {**(serving.by_version if serving else {}), version.version: servable}
+        by_version = dict(serving.by_version) if serving else {}
+        replaced = by_version.get(version.version)  # its tag was forced onto another commit
+        by_version[version.version] = servable
         self._swap(version.model, Serving(servable, MappingProxyType(by_version)))
+        self._required.add(version.model)
         self._note(
             version, State.AVAILABLE, seconds=time.monotonic() - start, digest=servable.digest,
             golden_passed=servable.golden_passed, golden_cases=servable.golden_cases,
         )  # fmt: skip
+        self._last_good.put(version)
+        del serving, by_version
+        if replaced is not None:
+            self._unload(replaced)
 
-    def _retire(self, model: str, versions: tuple[AspiredVersion, ...]) -> None:
+    def _retire(self, model: str) -> None:
         """Unloads what is no longer wanted, but never the only version that answers while a wanted one does not."""
+        with self._changed:
+            versions = self._wanted.get(model, ())  # of now: what the publication at work wanted may be outdated
         serving = self.table.get(model)
         if serving is None or not all(self._serves(version) for version in versions):
             return
@@ -183,13 +221,12 @@ class Manager:
         self.table = MappingProxyType(table)
 
     def _note(self, version: AspiredVersion, state: State, **more: object) -> None:
-        key = (version.model, version.version, version.commit)
         with self._changed:
-            before = self._statuses.pop(key, None)
+            before = self._statuses.pop(version.key, None)
             base = before or VersionStatus(version.model, version.version, version.commit, state)
             fresh = {"reason": "", **more, "state": state, "since": time.time(), "number": version.number}
-            status = replace(base, stages=version.stages, **fresh)  # type: ignore[arg-type]  # the keys are its fields
-            self._statuses[key] = status
+            status = replace(base, **fresh)  # type: ignore[arg-type]  # the keys are its fields
+            self._statuses[version.key] = status
             ended = [k for k, s in self._statuses.items() if s.state is State.END and k[0] == version.model]
             for old in ended[:-_KEPT_ENDED]:
                 del self._statuses[old]

@@ -26,7 +26,9 @@ DATATYPES = {
     "BYTES": "string",
 }  # fmt: skip
 NAMES = {dtype: name for name, dtype in DATATYPES.items()} | {"bfloat16": "BF16"}
+_RAW = set(DATATYPES.values()) - {"string"}
 _KINDS = {"b": "b", "u": "iu", "i": "iu", "f": "iuf"}
+_LEAVES: dict[str, set[type]] = {"b": {bool}, "u": {int}, "i": {int}, "f": {int, float}}
 LENGTH_HEADER = b"inference-header-content-length"
 
 
@@ -127,7 +129,7 @@ def _tensor_metadata(spec: TensorSpec) -> dict[str, Any]:
 
 def _wanted(request: _Request, inputs: dict[str, np.ndarray]) -> InferRequest:
     everything = request.parameters.get("binary_data_output") is True
-    if request.outputs is None:
+    if not request.outputs:
         return InferRequest(request.id, inputs, None, frozenset(), everything)
     names = [wanted.name for wanted in request.outputs]
     if len(set(names)) != len(names):
@@ -145,24 +147,53 @@ def _from_json(tensor: _Tensor) -> np.ndarray:
     if tensor.data is None:
         raise _bad(f"input '{tensor.name}' has no data")
     try:
-        if dtype == "string":
-            values = np.array(tensor.data, dtype=object)
-            if not all(isinstance(item, str) for item in values.reshape(-1)):
-                raise ValueError("BYTES takes strings")
-        else:
-            values = np.array(tensor.data)
-            wanted = np.dtype(dtype)
-            if values.size and values.dtype.kind not in _KINDS[wanted.kind]:
-                raise ValueError(f"the data are not {tensor.datatype}")
-            if values.size and wanted.kind in "iu":
-                limits = np.iinfo(wanted)
-                if int(values.min()) < limits.min or int(values.max()) > limits.max:
-                    raise ValueError(f"a value does not fit {tensor.datatype}")
-            values = values.astype(wanted)
-    except (ValueError, TypeError, OverflowError) as error:
+        values = _strings(tensor.data) if dtype == "string" else _numbers(tensor.data, np.dtype(dtype), tensor.datatype)
+    except (ValueError, TypeError, OverflowError, FloatingPointError) as error:
         reason = "the lists are ragged" if "inhomogeneous" in str(error) else str(error)
         raise _bad(f"input '{tensor.name}': {reason}") from None
     return _shaped(tensor.name, tensor.shape, values)
+
+
+def _strings(data: Any) -> np.ndarray:
+    import numpy as np
+
+    values = np.array(data, dtype=object)
+    if not all(isinstance(item, str) for item in values.reshape(-1)):
+        raise ValueError("BYTES takes strings")
+    return values
+
+
+def _numbers(data: Any, wanted: np.dtype, datatype: str) -> np.ndarray:
+    """The values in the wanted type, if each of them is one of its values. Raises ValueError, OverflowError and kin."""
+    import numpy as np
+
+    values = np.array(data)
+    if values.size == 0:
+        return values.astype(wanted)
+    if values.dtype.kind not in _KINDS[wanted.kind] or _hides_a_bool(data, values):
+        # numpy mixes what it finds (true among numbers, large among small integers): look at the leaves themselves.
+        leaves = np.array(data, dtype=object)
+        if not all(type(leaf) in _LEAVES[wanted.kind] for leaf in leaves.reshape(-1)):
+            raise ValueError(f"the data are not {datatype}")
+        values = leaves
+    if wanted.kind in "iu" and (int(values.min()) < np.iinfo(wanted).min or int(values.max()) > np.iinfo(wanted).max):
+        raise ValueError(f"a value does not fit {datatype}")
+    with np.errstate(over="raise"):
+        return values.astype(wanted)
+
+
+def _hides_a_bool(data: Any, values: np.ndarray) -> bool:
+    """Whether ``true`` could have been taken for 1: a flat list of numbers is looked through, at C speed."""
+    if values.dtype.kind == "b":
+        return False
+    flat = data if values.ndim == 1 else _flat(data)
+    return bool in set(map(type, flat))
+
+
+def _flat(data: Any) -> list[Any]:
+    while isinstance(data, list) and data and isinstance(data[0], list):
+        data = [leaf for row in data for leaf in row]
+    return data if isinstance(data, list) else [data]
 
 
 def _from_bytes(name: str, datatype: str, shape: list[int], blob: memoryview) -> np.ndarray:
@@ -195,7 +226,7 @@ def _raw(body: bytes, servable: Servable) -> InferRequest:
     """A body that is one tensor: the model has one input and at most one free dimension, which the length tells."""
     specs = servable.signature.inputs
     free = [d for d in specs[0].shape or () if not isinstance(d, int)] if specs else []
-    if len(specs) != 1 or specs[0].shape is None or len(free) > 1 or specs[0].dtype == "string":
+    if len(specs) != 1 or specs[0].shape is None or len(free) > 1 or specs[0].dtype not in _RAW:
         raise _bad("a raw request needs a model with one numeric input and at most one free dimension")
     import numpy as np
 
@@ -209,7 +240,10 @@ def _raw(body: bytes, servable: Servable) -> InferRequest:
 def _shaped(name: str, shape: list[int], values: np.ndarray) -> np.ndarray:
     if min(shape, default=0) < 0 or math.prod(shape) != values.size:
         raise _bad(f"input '{name}': shape {shape} does not fit {values.size} elements")
-    return values.reshape(shape)
+    try:
+        return values.reshape(shape)
+    except (ValueError, OverflowError):
+        raise _bad(f"input '{name}': a tensor of that shape cannot be") from None
 
 
 def _describe(name: str, value: Any, binary: bool) -> tuple[dict[str, Any], bytes | None]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from gitmodel.errors import GitmodelError
 from gitmodel.registry import Release, StageMove
 from gitmodel.versions import check_name
 
@@ -22,13 +21,11 @@ class AspiredVersion:
     version: str
     commit: str
     number: int
-    stages: tuple[str, ...] = ()
+    stages: tuple[str, ...] = field(default=(), compare=False)
 
-
-class UnknownPolicy(GitmodelError):
-    """A policy that names nothing."""
-
-    code = "unknown-policy"
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return (self.model, self.version, self.commit)
 
 
 @dataclass(frozen=True)
@@ -49,10 +46,8 @@ class VersionPolicy:
         chosen = self._chosen(releases, stages)
         if chosen is None:
             return ()
-        # In the order they were released, whatever their numbers say: a version keeps its integer for good.
-        by_date = sorted(releases, key=lambda r: (r.ref.date, r.version))
         standing = tuple(sorted(s for s, move in stages.items() if move.ref.commit == chosen.ref.commit))
-        return (AspiredVersion(model, str(chosen.version), chosen.ref.commit, by_date.index(chosen) + 1, standing),)
+        return (AspiredVersion(model, str(chosen.version), chosen.ref.commit, chosen.number, standing),)
 
     def _chosen(self, releases: Sequence[Release], stages: Mapping[str, StageMove]) -> Release | None:
         stage = PROD if self.follow == AUTO and PROD in stages else self.follow

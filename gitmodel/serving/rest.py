@@ -173,7 +173,7 @@ class App:
     def _look(self, model: str, wait: float) -> dict[str, Any]:
         """A notice is only a hint: the refs are read anew, whatever it said."""
         try:
-            settled = self._manager.wait(self._source.look(), wait)
+            settled = self._manager.wait(self._source.look(model), wait)
         except GitmodelError as error:
             raise HttpError(500, str(error)) from error
         return {
@@ -215,7 +215,7 @@ def _index_row(status: VersionStatus) -> dict[str, Any]:
 def _header_length(headers: Headers, size: int) -> int | None:
     for name, value in headers:
         if name == oip.LENGTH_HEADER:
-            if not value.isdigit() or int(value) > size:
+            if not value.isdigit() or len(value) > 18 or int(value) > size:
                 raise HttpError(400, "Inference-Header-Content-Length does not fit the body")
             return int(value)
     return None

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+import stat
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +17,14 @@ from gitmodel.endpoint import Endpoint, announce, socket_path
 from gitmodel.errors import ExitCode, GitmodelError
 from gitmodel.git import Repository
 from gitmodel.serving.dataplane import Dataplane
+from gitmodel.serving.last_good import LastGood
 from gitmodel.serving.loader import Loader
 from gitmodel.serving.manager import Manager, Told
 from gitmodel.serving.policy import VersionPolicy
 from gitmodel.serving.rest import App
 from gitmodel.serving.source import Source
+
+_BACKLOG = 2048
 
 
 class CannotListen(GitmodelError):
@@ -58,7 +62,7 @@ def serve(
     state_dir = repo.state_dir
     repo.close()
     loader = Loader(settings.repo, store=settings.store, remote_url=settings.remote_url, threads=settings.threads)
-    manager = Manager(loader.load, told)
+    manager = Manager(loader.load, told, LastGood(state_dir / "serving.json"))
     policy = VersionPolicy(settings.follow)
     source = Source(settings.repo, manager.aspire, models=settings.models, policy=policy, poll=settings.poll)
     dataplane = Dataplane(lambda: manager.table, manager.statuses)
@@ -89,11 +93,13 @@ def serve(
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    """A socket that accepts from now on: whoever reads where the server listens may connect at once."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen(_BACKLOG)
     except (OSError, OverflowError) as error:
         listener.close()
         reason = getattr(error, "strerror", None) or str(error)
@@ -106,17 +112,16 @@ def _listen(host: str, port: int) -> socket.socket:
 @contextlib.contextmanager
 def _listen_unix(path: Path) -> Iterator[socket.socket]:
     """A socket only this user may open, made so before its name appears; removed at the end."""
+    _make_way(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     mask = os.umask(0o177)
     try:
-        path.unlink(missing_ok=True)
         listener.bind(str(path))
+        listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
-        raise CannotListen(
-            f"cannot listen on {path} ({error.strerror})", hint="name another socket with --admin"
-        ) from error
+        reason = error.strerror or str(error)
+        raise CannotListen(f"cannot listen on {path} ({reason})", hint="name another socket with --admin") from error
     finally:
         os.umask(mask)
     try:
@@ -124,3 +129,24 @@ def _listen_unix(path: Path) -> Iterator[socket.socket]:
     finally:
         listener.close()
         path.unlink(missing_ok=True)
+
+
+def _make_way(path: Path) -> None:
+    """Removes the socket of a server that is gone; anything else at that path is somebody's."""
+    in_the_way = CannotListen(f"{path} is in the way", hint="name another socket with --admin")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.exists() and not path.is_symlink():
+            return
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise in_the_way
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.connect(str(path))
+    except ConnectionRefusedError:
+        path.unlink()
+    except OSError as error:
+        raise CannotListen(
+            f"cannot use {path} ({error.strerror or error})", hint="name another socket with --admin"
+        ) from error
+    else:
+        raise in_the_way

@@ -10,8 +10,8 @@ from gitmodel import registry
 from gitmodel.git import Repository
 from gitmodel.serving.policy import AspiredVersion, VersionPolicy
 
-#: Takes model -> aspired versions, and whether somebody asked; returns a number that grows with each publication.
-Publish = Callable[[Mapping[str, tuple[AspiredVersion, ...]], bool], int]
+#: Takes model -> aspired versions, and the model somebody asked about; returns a number that grows with each publication.
+Publish = Callable[[Mapping[str, tuple[AspiredVersion, ...]], str], int]
 
 
 class Source:
@@ -40,15 +40,18 @@ class Source:
         self._stop.set()
         self._thread.join()
 
-    def look(self, *, hinted: bool = True) -> int:
-        """Reads the refs now and publishes; returns the publication's number. Raises GitmodelError."""
+    def look(self, hint: str = "") -> int:
+        """Reads the refs now and publishes; returns the publication's number. ``hint`` is a model somebody asked about.
+
+        Raises GitmodelError.
+        """
         with self._looking:
             repo = Repository.open(self._path)
             try:
                 wanted = {name: self._aspired(repo, name) for name in self._names(repo)}
             finally:
                 repo.close()
-            return self._publish(wanted, hinted)
+            return self._publish(wanted, hint)
 
     def _names(self, repo: Repository) -> list[str]:
         return sorted(name for name in registry.all_releases(repo) if not self._models or name in self._models)
@@ -59,7 +62,7 @@ class Source:
     def _run(self) -> None:
         while not self._stop.wait(self._poll):
             try:
-                self.look(hinted=False)
+                self.look()
                 self.error = ""
             except Exception as error:  # a repository in the middle of surgery must not end the server
                 self.error = str(error)

@@ -77,8 +77,10 @@ class Cache:
                     target.parent.mkdir(exist_ok=True)
                     os.fchmod(descriptor, _MODE)
                     os.fsync(descriptor)
+                    # One that mends a damaged object stays whatever happens: versions may refer to it.
+                    if not target.exists():
+                        self._written.append(target)
                     Path(temporary).replace(target)
-                    self._written.append(target)
                     fsync_folder(target.parent)
                 else:
                     Path(temporary).unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +60,7 @@ def plan(lock: Lock, cache: Cache, folder: Path) -> Layout:
     Raises MissingWeights when the cache lacks a file, and WouldLose when a file that would go is nowhere else: every
     version's files are in the cache, so only what a person put there by hand is not.
     """
+    refuse_links(folder, [folder / entry.path for entry in lock.files])
     stale = tuple(entry for entry in lock.files if not _is_current(folder / entry.path, entry))
     if missing := [entry for entry in stale if not cache.has(entry)]:
         raise missing_weights(missing, str(folder))
@@ -71,6 +73,19 @@ def plan(lock: Lock, cache: Cache, folder: Path) -> Layout:
                 f"{path} was never saved and would be lost", hint="move it elsewhere; weights/ is gitmodel's own"
             )
     return Layout(folder, cache, stale, tuple(surplus))
+
+
+def refuse_links(folder: Path, targets: Iterable[Path] = ()) -> None:
+    """A repository may hold symbolic links, and writing through one would leave it. Raises WouldLose.
+
+    ``folder`` is ``<root>/models/<name>/weights``: it and the two above it are looked at, and all between it and
+    each target.
+    """
+    above = [folder, folder.parent, folder.parent.parent]
+    between = {parent for target in targets for parent in target.parents if folder in parent.parents}
+    for path in (*above, *between):
+        if path.is_symlink():
+            raise WouldLose(f"{path} is a symbolic link", hint="make it a folder: nothing is written through links")
 
 
 def missing_weights(entries: list[FileEntry], what: str) -> MissingWeights:

@@ -23,7 +23,7 @@ from gitmodel.formats.source import TENSOR_FILE_BYTES, Source, TensorData
 from gitmodel.storage import pointer
 from gitmodel.storage.cache import Added, Cache
 from gitmodel.storage.files import replace_file, storing
-from gitmodel.storage.workspace import Layout, WouldLose, plan
+from gitmodel.storage.workspace import Layout, WouldLose, plan, refuse_links
 from gitmodel.versions import check_name
 from gitmodel.workflows.workspace import Workspace
 
@@ -95,6 +95,7 @@ def save(
         source = _read([Path(f) for f in files], Path(weights) if weights else None)
         parent = _parent_lock(folder)
         # Until the bundle is written nothing refers to the new objects: a refusal takes them away again.
+        refuse_links(folder / bundle_files.WEIGHTS)
         with place.cache.undone_on_error():
             texts |= _described(folder, name, source, description)
             lock, added = _store(source, place.cache, parent)
@@ -266,12 +267,16 @@ def _dvc_yaml(folder: Path, texts: Mapping[str, bytes | None]) -> dict[str, byte
 
 
 def _assets(assets: Iterable[Path | str], labels: Path | str | None) -> dict[str, Path]:
-    chosen = {f"{bundle_files.ASSETS}/{Path(asset).name}": Path(asset) for asset in assets}
+    given = [(f"{bundle_files.ASSETS}/{Path(asset).name}", Path(asset)) for asset in assets]
     if labels:
-        chosen[bundle_files.LABELS] = Path(labels)
-    for path in chosen.values():
+        given.append((bundle_files.LABELS, Path(labels)))
+    chosen: dict[str, Path] = {}
+    for name, path in given:
         if not path.is_file():
             raise UnclearFiles(f"there is no file {path}", hint="check the path")
+        if name in chosen:
+            raise UnclearFiles(f"{chosen[name]} and {path} would both be {name}", hint="rename one")
+        chosen[name] = path
     return chosen
 
 
