@@ -245,6 +245,11 @@ class Repository:
         if (self.root / self.run("rev-parse", "--git-path", "index.lock")).exists():
             raise _failed("commit", "index.lock exists")
 
+    def stage(self, folder: str, files: Sequence[str]) -> None:
+        """Puts exactly these files of ``folder`` into the index, ignored ones too, and takes out what is gone."""
+        self.run("add", "--update", "--", folder)
+        self.run("add", "--force", "--", *files)
+
     def commit(self, paths: Sequence[str], message: str) -> str:
         """Commits exactly ``paths``, leaving whatever else is staged alone. Raises GitFailed."""
         self.run("add", "--", *paths)

@@ -78,7 +78,12 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but resu
 Verbose = Annotated[
     int,
     typer.Option(
-        "--verbose", "-v", count=True, help="Say more; -vv shows the traceback of an error.", callback=_set_verbosity
+        "--verbose",
+        "-v",
+        count=True,
+        show_default=False,
+        help="Say more; -vv shows the traceback of an error.",
+        callback=_set_verbosity,
     ),
 ]
 RepoOption = Annotated[str, typer.Option("--repo", "-C", metavar="PATH", help="Work in this repository.")]

@@ -50,9 +50,9 @@ def init(
 
 
 def save(
-    name: Annotated[str, typer.Argument(help="The model's name.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The model's name.")],
     files: Annotated[
-        list[str], typer.Argument(metavar="FILE...", help="A .onnx or .h5 file, or a graph and its weights.")
+        list[str], typer.Argument(metavar="FILE", help="A .onnx or .h5 file, or a graph and its weights.")
     ],
     weights: Annotated[str, typer.Option("--weights", metavar="H5", help="Weights for the graph, bound by name.")] = "",
     params: Annotated[str, typer.Option("--params", metavar="YAML", help="Hyperparameters.")] = "",
@@ -64,8 +64,12 @@ def save(
     golden: Annotated[
         str, typer.Option("--golden", metavar="NPZ", help="Inputs (and outputs) to record as golden cases.")
     ] = "",
-    description: Annotated[str, typer.Option("--description", help="One sentence for the model card.")] = "",
-    message: Annotated[str, typer.Option("--message", "-m", help="Commit the bundle with this message.")] = "",
+    description: Annotated[
+        str, typer.Option("--description", metavar="TEXT", help="One sentence for the model card.")
+    ] = "",
+    message: Annotated[
+        str, typer.Option("--message", "-m", metavar="TEXT", help="Commit the bundle with this message.")
+    ] = "",
     release: Annotated[
         str, typer.Option("--release", metavar="BUMP", help="Release it, too: auto, patch, minor, major.")
     ] = "",
@@ -91,6 +95,10 @@ def save(
         cases = f", {result.golden_cases} golden cases" if result.golden_cases else ""
         console.note(
             f"saved {name}: {result.tensors} tensors, {human(result.size)} ({human(result.added)} new){cases}, sha256:{result.digest[:12]}"
+        )
+    if result.stale_goldens:
+        console.note(
+            f"warning: {result.stale_goldens} golden cases recorded earlier no longer hold: mend the model, or give --golden to record anew"
         )
     if result.commit:
         console.note(f"committed {result.commit[:10]}")
@@ -134,7 +142,7 @@ def list_(
 
 
 def log(
-    name: Annotated[str, typer.Argument(help="The model's name.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The model's name.")],
     format_: FormatOption = Format.TEXT,
     repo: RepoOption = ".",
     quiet: Quiet = False,
@@ -207,12 +215,12 @@ def checkout(
 
     done = workflow.checkout(reference, repo=repo, progress=console.progress)
     where = f" ({done.commit[:10]})" if done.commit else ""
-    console.note(f"{done.label}{where} is in the working tree; {done.files} weight files rewritten")
+    console.note(f"{done.label}{where} is in the working tree; weight files rewritten: {done.files}")
 
 
 def push(
     references: Annotated[
-        list[str] | None, typer.Argument(metavar="[REF...]", help="What to send; every model and version if not given.")
+        list[str] | None, typer.Argument(metavar="REF", help="What to send; every model and version if not given.")
     ] = None,
     remote: Remote = "",
     repo: RepoOption = ".",
@@ -232,7 +240,7 @@ def push(
 def pull(
     references: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[REF...]", help="What to bring; the working tree's models if not given."),
+        typer.Argument(metavar="REF", help="What to bring; the working tree's models if not given."),
     ] = None,
     remote: Remote = "",
     repo: RepoOption = ".",

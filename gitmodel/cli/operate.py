@@ -42,9 +42,9 @@ def serve(
             help="What to serve; auto: stage prod if there is one, else the latest release.",
         ),
     ] = "auto",
-    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option("--host", metavar="ADDRESS", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option("--port", help="Port to listen on; 0 takes a free one.", min=0, max=65535)
+        int, typer.Option("--port", metavar="N", help="Port to listen on; 0 takes a free one.", min=0, max=65535)
     ] = 8000,
     admin: Annotated[
         str, typer.Option("--admin", metavar="SOCKET", help="Unix socket for management (mode 0600).")
@@ -55,7 +55,9 @@ def serve(
     poll: Annotated[
         float, typer.Option("--poll", metavar="SECONDS", help="How often to look at the refs unasked.", min=0.1)
     ] = 5.0,
-    threads: Annotated[int, typer.Option("--threads", help="Threads per call inside the runtime.", min=1)] = 1,
+    threads: Annotated[
+        int, typer.Option("--threads", metavar="N", help="Threads per call inside the runtime.", min=1)
+    ] = 1,
     quiet: Quiet = False,
     verbose: Verbose = 0,
 ) -> None:
@@ -65,7 +67,9 @@ def serve(
     """
     from gitmodel.serving import server
 
-    def started(endpoint: Endpoint) -> None:
+    def started(endpoint: Endpoint, missing: list[str]) -> None:
+        for name in missing:
+            console.note(f"warning: there is no version of '{name}' here yet")
         console.note(
             f"serving {Path(repo).resolve()} on {endpoint.url} (management: {endpoint.admin}, pid {endpoint.pid})"
         )

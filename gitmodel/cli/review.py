@@ -25,9 +25,9 @@ def register(app: typer.Typer) -> None:
 
 
 def check_compat(
-    old: Annotated[str, typer.Argument(metavar="[OLD]", help="A reference or a model file.")] = "",
+    old: Annotated[str, typer.Argument(metavar="OLD", help="A reference or a model file.")] = "",
     new: Annotated[
-        str, typer.Argument(metavar="[NEW]", help="A reference or a model file; the working tree if not given.")
+        str, typer.Argument(metavar="NEW", help="A reference or a model file; the working tree if not given.")
     ] = "",
     against: Annotated[
         str, typer.Option("--against", metavar="REV", help="Compare changed models with this revision.")
@@ -74,11 +74,11 @@ def _sides(old: str, new: str) -> tuple[str, str]:
 
 
 def release(
-    name: Annotated[str, typer.Argument(help="The model's name.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The model's name.")],
     step: Annotated[
-        str, typer.Argument(metavar="[BUMP|VERSION]", help="auto, patch, minor, major, or a version.")
+        str, typer.Argument(metavar="BUMP|VERSION", help="auto, patch, minor, major, or a version.")
     ] = "auto",
-    message: Annotated[str, typer.Option("--message", "-m", help="Words for the tag.")] = "",
+    message: Annotated[str, typer.Option("--message", "-m", metavar="TEXT", help="Words for the tag.")] = "",
     sign: Annotated[bool, typer.Option("--sign", help="Sign the tag, as git tag --sign does.")] = False,
     push: Annotated[
         str, typer.Option("--push", metavar="REMOTE", help="Send weights, then the commit, then the tag.")
@@ -112,8 +112,8 @@ def release(
 
 def promote(
     reference: Annotated[str, typer.Argument(metavar="REF", help="The version, such as fraud@v1.2.0.")],
-    stage: Annotated[str, typer.Argument(help="The stage, such as prod.")],
-    message: Annotated[str, typer.Option("--message", "-m", help="Why.")] = "",
+    stage: Annotated[str, typer.Argument(metavar="STAGE", help="The stage, such as prod.")],
+    message: Annotated[str, typer.Option("--message", "-m", metavar="TEXT", help="Why.")] = "",
     push: Annotated[str, typer.Option("--push", metavar="REMOTE", help="Push the version and the stage there.")] = "",
     repo: RepoOption = ".",
     quiet: Quiet = False,

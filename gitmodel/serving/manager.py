@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import threading
 import time
@@ -231,7 +232,8 @@ class Manager:
             for old in ended[:-_KEPT_ENDED]:
                 del self._statuses[old]
             self._changed.notify_all()
-        self._told(status)
+        with contextlib.suppress(Exception):  # a closed log must not end the loading of models
+            self._told(status)
 
 
 def _trim() -> None:

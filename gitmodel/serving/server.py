@@ -52,9 +52,10 @@ class Settings:
 
 
 def serve(
-    settings: Settings, *, started: Callable[[Endpoint], None] = lambda _: None, told: Told = lambda _: None
+    settings: Settings, *, started: Callable[[Endpoint, list[str]], None] = lambda *_: None, told: Told = lambda _: None
 ) -> None:
-    """Serves until SIGTERM or SIGINT, then lets what is in flight end. ``started`` is told where it listens.
+    """Serves until SIGTERM or SIGINT, then lets what is in flight end. ``started`` is told where it listens, and which
+    of the models asked for have no version yet.
 
     Raises NotARepository, CannotListen.
     """
@@ -78,10 +79,10 @@ def serve(
         stack.callback(announced.unlink, missing_ok=True)
         manager.start()
         stack.callback(manager.stop)
+        started(endpoint, source.missing())
         source.look()
         source.start()
         stack.callback(source.stop)
-        started(endpoint)
         config = uvicorn.Config(
             app, loop="uvloop", http="httptools", lifespan="off", log_level="warning", access_log=False,
             server_header=False, timeout_keep_alive=75, timeout_graceful_shutdown=10,

@@ -53,6 +53,14 @@ class Source:
                 repo.close()
             return self._publish(wanted, hint)
 
+    def missing(self) -> list[str]:
+        """Models it was told to serve that have no release."""
+        repo = Repository.open(self._path)
+        try:
+            return sorted(self._models - set(self._names(repo)))
+        finally:
+            repo.close()
+
     def _names(self, repo: Repository) -> list[str]:
         return sorted(name for name in registry.all_releases(repo) if not self._models or name in self._models)
 

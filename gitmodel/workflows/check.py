@@ -13,7 +13,7 @@ from gitmodel.compat.verdict import Report, owed
 from gitmodel.errors import GitmodelError
 from gitmodel.git import NotARepository, Repository
 from gitmodel.storage.remote import Progress
-from gitmodel.workflows.judge import judge
+from gitmodel.workflows.judge import judge, judge_first
 from gitmodel.workflows.workspace import Workspace
 
 
@@ -44,18 +44,19 @@ def check_changed(
     """Judges every model of the working tree that differs from its latest release, or from revision ``against``;
     one that is gone from the working tree is judged, too.
 
-    Raises NothingToCompare when there is nothing on the other side.
+    A model that is new is judged by itself. Raises NothingToCompare when there is no model at all.
     """
     place = Workspace.open(Path(repo), progress=progress)
-    bases = _bases(place.repo, against)
-    if not bases:
-        what = f"there is no model at {against}" if against else "no model has a release to compare with"
-        raise NothingToCompare(what, hint="name OLD and NEW, or run 'gitmodel release NAME' first")
-    here = registry.models(place.repo)
+    bases, here = _bases(place.repo, against), registry.models(place.repo)
+    if not bases and not here:
+        raise NothingToCompare("there is no model here", hint="run 'gitmodel save NAME FILE' first")
     reports = []
-    for name, base in sorted(bases.items()):
+    for name in sorted({*bases, *here}):
+        base = bases.get(name)
         if name not in here:
-            reports.append(_gone(base, profile))
+            reports.append(_gone(bases[name], profile))
+        elif base is None:
+            reports.append(judge_first(place, registry.working_bundle(place.repo, name), profile))
         elif changed_since(place.repo, name, base.commit):
             reports.append(judge(place, base, registry.working_bundle(place.repo, name), profile=profile))
     return reports

@@ -48,5 +48,5 @@ def _refuse_loss(place: Workspace, name: str, path: str) -> None:
         return
     staged = place.repo.staged_tree(path)
     commits = [place.repo.head(), *(release.ref.commit for release in registry.releases(place.repo, name))]
-    if staged not in {place.repo.folder(commit, path).object_id for commit in commits if commit}:
+    if not staged or staged not in {place.repo.folder(commit, path).object_id for commit in commits if commit}:
         raise WouldLose(f"{dirty[0]} has changes that are not committed", hint="commit or discard them first")

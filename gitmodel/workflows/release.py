@@ -130,7 +130,8 @@ def promote(
         text = message or f"{bundle.name} {release_here.version} to {stage}"
         body = f"{text}\n\nModel: {bundle.name}\nStage: {stage}\nVersion: {release_here.version}\n"
         place.repo.tag(str(tag), body, commit=bundle.commit)
-    pushed = transfer.push_refs(place.repo, push, [str(release_here.tag), str(tag)]) if push else ""
+    # Tags alone: a branch may hold commits that nobody meant to put live.
+    pushed = place.repo.push(push, [f"refs/tags/{name}" for name in (release_here.tag, tag)]) if push else ""
     return str(tag), str(release_here.version), pushed
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,20 +11,29 @@ from gitmodel import formats, registry
 from gitmodel.bundle import bundle as bundle_files
 from gitmodel.bundle import yamlio
 from gitmodel.bundle.bundle import HDF5_VIEW, ONNX_VIEW, Bundle
-from gitmodel.bundle.card import Card
+from gitmodel.bundle.card import Card, Gates
 from gitmodel.bundle.folder import DiskFolder
 from gitmodel.bundle.golden import GoldenCase
-from gitmodel.bundle.lock import FileEntry, Lock, TensorEntry
+from gitmodel.bundle.lock import Lock
 from gitmodel.bundle.signature import DEFAULT, Signature, Signatures
+from gitmodel.compat.replay import check_self
 from gitmodel.errors import GitmodelError
-from gitmodel.formats import goldens, naming
-from gitmodel.formats.source import TENSOR_FILE_BYTES, Source, TensorData
+from gitmodel.formats import goldens
+from gitmodel.formats.source import Source
 from gitmodel.storage import pointer
-from gitmodel.storage.cache import Added, Cache
 from gitmodel.storage.files import replace_file, storing
 from gitmodel.storage.workspace import Layout, WouldLose, plan, refuse_links
 from gitmodel.versions import check_name
+from gitmodel.workflows.store import store_weights
 from gitmodel.workflows.workspace import Workspace
+
+_DVC_YAML = "dvc.yaml"
+#: The texts written here; a file that says anything else is the user's.
+_OUR_DVC_YAML = (
+    b"params:\n- params.yaml\n",
+    b"metrics:\n- metrics.yaml\n",
+    b"params:\n- params.yaml\nmetrics:\n- metrics.yaml\n",
+)
 
 
 class UnclearFiles(GitmodelError):
@@ -36,7 +44,8 @@ class UnclearFiles(GitmodelError):
 
 @dataclass(frozen=True)
 class Saved:
-    """``changed`` is False when everything was there already; sizes in bytes; ``commit`` is '' when none was made."""
+    """``changed`` is False when everything was there already; sizes in bytes; ``commit`` is '' when none was made;
+    ``stale_goldens`` how many cases recorded earlier the new weights do not keep."""
 
     name: str
     changed: bool
@@ -47,16 +56,7 @@ class Saved:
     golden_cases: int
     signature: Signature | None
     commit: str = ""
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where a tensor's bytes went: its file, the offset in it, and whether the file is new."""
-
-    entry: FileEntry
-    offset: int | None
-    sha256: str
-    fresh: bool
+    stale_goldens: int = 0
 
 
 def save(
@@ -98,8 +98,8 @@ def save(
         refuse_links(folder / bundle_files.WEIGHTS)
         with place.cache.undone_on_error():
             texts |= _described(folder, name, source, description)
-            lock, added = _store(source, place.cache, parent)
-            cases = _check_runs(place, lock, source, golden, str(files[0]))
+            lock, added = store_weights(source, place.cache, parent)
+            cases, stale = _check_runs(place, folder, lock, source, golden, str(files[0]))
             layout = plan(lock, place.cache, folder / bundle_files.WEIGHTS)
         given = {path: text for path, text in texts.items() if text is not None} | _dvc_yaml(folder, texts)
         changed = _write(folder, lock, layout, given, cases)
@@ -114,6 +114,7 @@ def save(
         golden_cases=len(cases) if cases is not None else _recorded(folder),
         signature=source.signature,
         commit=commit,
+        stale_goldens=stale,
     )
 
 
@@ -144,93 +145,26 @@ def _read(files: list[Path], weights: Path | None) -> Source:
     return binding.bind(graph, weights_source, str(path)) if checkpoints else binding.complete(graph, str(path))
 
 
-def _store(source: Source, cache: Cache, parent: Lock | None) -> tuple[Lock, list[FileEntry]]:
-    """Writes tensor files and views into the cache; returns the lock and the files that were not known before."""
-    from gitmodel.formats import hdf5
-
-    large = [t for t in source.tensors if len(t.data) >= TENSOR_FILE_BYTES and t.dtype != "string"]
-    paths = naming.tensor_files(t.name for t in large)
-    known = {(t.name, t.dtype, t.shape): t for t in parent.tensors} if parent else {}
-    # HDF5 is not for several threads, so headers are made first; hashing and writing release the interpreter's lock.
-    headers = {t.name: hdf5.tensor_file(t.dtype, t.shape) for t in large if t.stored is None}
-
-    def store(tensor: TensorData) -> _Place:
-        before = known.get((tensor.name, tensor.dtype, tensor.shape))
-        entry = parent.file(before.file) if parent and before else None
-        if tensor.stored is not None:
-            added = cache.add(tensor.stored)
-            digest = _body_digest(tensor)
-            return _Place(
-                added.entry(paths[tensor.name]),
-                hdf5.stored_offset(tensor.stored),
-                digest,
-                entry is None or entry.md5 != added.md5,
-            )
-        header = headers[tensor.name]
-        if before and entry and cache.holds(entry, tensor.data, header.offset):
-            return _Place(
-                FileEntry(paths[tensor.name], entry.size, entry.sha256, entry.md5),
-                header.offset,
-                before.sha256,
-                fresh=False,
-            )
-        added = cache.add(tensor.data, header.header)
-        return _Place(added.entry(paths[tensor.name]), header.offset, added.body_sha256, fresh=True)
-
-    with ThreadPoolExecutor(max_workers=2, thread_name_prefix="save") as pool:
-        places = dict(zip((t.name for t in large), pool.map(store, large), strict=True))
-    views = _views(source, cache, places)
-    tensors = []
-    for tensor in source.tensors:
-        if tensor.name in places:
-            digest, file = places[tensor.name].sha256, paths[tensor.name]
-        else:
-            digest, file = _body_digest(tensor), HDF5_VIEW
-        tensors.append(TensorEntry(tensor.name, tensor.dtype, tensor.shape, digest, file))
-    files = [place.entry for place in places.values()] + [view.entry(path) for path, view in views.items()]
-    old = {entry.md5 for entry in parent.files} if parent else set()
-    return Lock.of(tensors, files), [entry for entry in files if entry.md5 not in old]
-
-
-def _views(source: Source, cache: Cache, places: Mapping[str, _Place]) -> dict[str, Added]:
-    from gitmodel.formats import hdf5
-
-    links = {name: place.entry.path for name, place in places.items()}
-    views = {HDF5_VIEW: cache.add(hdf5.write_view(source, links))}
-    if source.graph is not None:
-        from gitmodel.formats import onnx
-
-        sizes = {t.name: len(t.data) for t in source.tensors}
-        placements = {}
-        for name, place in places.items():
-            if place.offset is not None:
-                bound = source.bound_names.get(name, name)
-                placements[bound] = onnx.Placement(place.entry.path, place.offset, sizes[name])
-        by_initializer = {source.bound_names.get(t.name, t.name): t for t in source.tensors}
-        views[ONNX_VIEW] = cache.add(onnx.write_view(source.graph, placements, by_initializer))
-    return views
-
-
-def _body_digest(tensor: TensorData) -> str:
-    import hashlib
-
-    return hashlib.sha256(tensor.data).hexdigest()
-
-
 def _check_runs(
-    place: Workspace, lock: Lock, source: Source, golden: Path | str | None, where: str
-) -> list[GoldenCase] | None:
-    """Opens what was stored in ONNX Runtime, so that nothing is saved that cannot be served; records golden cases."""
+    place: Workspace, folder: Path, lock: Lock, source: Source, golden: Path | str | None, where: str
+) -> tuple[list[GoldenCase] | None, int]:
+    """Opens what was stored in ONNX Runtime, so that nothing is saved that cannot be served. Records golden cases, or
+    counts those recorded earlier that no longer hold."""
     if source.graph is None or source.signature is None:
         if golden:
             raise goldens.InvalidGolden("golden cases need a graph to run", hint="save an ONNX graph with the weights")
-        return None
+        return None, 0
     from gitmodel import runtime
 
     wanted = [entry for entry in lock.files if entry.path != HDF5_VIEW]
-    with place.supply.staged(wanted, place.repo.state_dir / "staged") as folder:
-        session = runtime.open_session(folder / ONNX_VIEW, prepack=False, label=where)
-        return goldens.from_npz(Path(golden), source.signature, session.run) if golden else None
+    with place.supply.staged(wanted, place.repo.state_dir / "staged") as staged:
+        session = runtime.open_session(staged / ONNX_VIEW, prepack=False, label=where)
+        if golden:
+            return goldens.from_npz(Path(golden), source.signature, session.run), 0
+        recorded = goldens.read(DiskFolder(folder), bundle_files.GOLDEN, source.signature, where)
+        card = folder / bundle_files.CARD
+        gates = Card.from_yaml(card.read_bytes(), str(card)).gates if card.is_file() else Gates()
+        return None, len(check_self(session, recorded, source.signature, gates).failures)
 
 
 def _described(folder: Path, name: str, source: Source, description: str) -> dict[str, bytes]:
@@ -263,7 +197,10 @@ def _dvc_yaml(folder: Path, texts: Mapping[str, bytes | None]) -> dict[str, byte
     """Tells DVC of the params and metrics, so that plain ``dvc params diff`` and ``dvc metrics diff`` show them."""
     files = {"params": bundle_files.PARAMS, "metrics": bundle_files.METRICS}
     listed = {key: [name] for key, name in files.items() if texts.get(name) is not None or (folder / name).is_file()}
-    return {"dvc.yaml": "".join(f"{key}:\n- {names[0]}\n" for key, names in listed.items()).encode()} if listed else {}
+    wanted = "".join(f"{key}:\n- {names[0]}\n" for key, names in listed.items()).encode()
+    existing = folder / _DVC_YAML
+    ours = not existing.exists() or existing.read_bytes() in _OUR_DVC_YAML
+    return {_DVC_YAML: wanted} if listed and ours else {}
 
 
 def _assets(assets: Iterable[Path | str], labels: Path | str | None) -> dict[str, Path]:
@@ -324,5 +261,8 @@ def _parent_lock(folder: Path) -> Lock | None:
 
 
 def _commit(place: Workspace, name: str, message: str) -> str:
+    """Commits the whole bundle: a pattern in the user's .gitignore must not leave half of it behind."""
     path = registry.model_path(name)
+    files = DiskFolder(place.repo.root / path).files()
+    place.repo.stage(path, [f"{path}/{file}" for file in files if not file.startswith(f"{bundle_files.WEIGHTS}/")])
     return place.repo.commit([path], message) if place.repo.dirty(path) else ""

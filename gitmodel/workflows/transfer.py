@@ -30,7 +30,8 @@ def push(
     place = Workspace.open(Path(repo), remote=remote, progress=progress)
     bundles = _bundles(place.repo, references) if references else [*_current(place.repo), *_released(place.repo)]
     place.remote  # noqa: B018  # a missing remote is said before anything else
-    return Moved(len(bundles), sum(push_bundle(place, bundle) for bundle in _distinct(bundles)), place.remote.name)
+    distinct = _distinct(bundles)
+    return Moved(len(distinct), sum(push_bundle(place, bundle) for bundle in distinct), place.remote.name)
 
 
 def pull(
