@@ -6,12 +6,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
     from gitmodel.errors import GitmodelError as GitmodelError
     from gitmodel.workflows.check import check_compat as check_compat
     from gitmodel.workflows.load import load as load
     from gitmodel.workflows.save import save as save
-
-__version__ = "0.1.0"
 
 _EXPORTS = {
     "GitmodelError": "gitmodel.errors",
@@ -23,6 +22,8 @@ __all__ = ["GitmodelError", "__version__", "check_compat", "load", "save"]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("gitmodel")
     if name in _EXPORTS:
         return getattr(import_module(_EXPORTS[name]), name)
     raise AttributeError(f"module 'gitmodel' has no attribute {name!r}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -120,6 +121,8 @@ class Repository:
 
     def __init__(self, repo: git.Repo) -> None:
         self._repo = repo
+        # Git's helper processes end with this object, wherever it is dropped, not when the collector comes by.
+        self._closer = weakref.finalize(self, repo.close)
 
     @classmethod
     def open(cls, path: Path) -> Repository:
@@ -135,7 +138,7 @@ class Repository:
 
     def close(self) -> None:
         """Ends the helper processes Git keeps open for reading objects."""
-        self._repo.close()
+        self._closer()
 
     @property
     def bare(self) -> bool:

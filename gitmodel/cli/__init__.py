@@ -24,9 +24,9 @@ app = typer.Typer(
 
 def _version(value: bool) -> None:
     if value:
-        from gitmodel import __version__
+        from importlib import metadata
 
-        console.say(f"gitmodel {__version__}")
+        console.say(f"gitmodel {metadata.version('gitmodel')}")
         raise typer.Exit
 
 

@@ -16,7 +16,6 @@ from typing import Any
 import msgspec
 import orjson
 
-from gitmodel import __version__
 from gitmodel.errors import GitmodelError
 from gitmodel.serving import oip
 from gitmodel.serving.dataplane import Dataplane, DataplaneError
@@ -49,10 +48,17 @@ class App:
     """``max_body`` in bytes."""
 
     def __init__(
-        self, dataplane: Dataplane, manager: Manager, source: Source, *, max_body: int = 64 << 20, threads: int = 2
+        self,
+        dataplane: Dataplane,
+        manager: Manager,
+        source: Source,
+        *,
+        version: str,
+        max_body: int = 64 << 20,
+        threads: int = 2,
     ) -> None:
         self._dataplane, self._manager, self._source = dataplane, manager, source
-        self._max_body = max_body
+        self._version, self._max_body = version, max_body
         self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="infer")
         self._management = ThreadPoolExecutor(max_workers=8, thread_name_prefix="management")
 
@@ -104,7 +110,7 @@ class App:
             ready = self._manager.ready()
             return 200 if ready else 400, [], orjson.dumps({"ready": ready})
         extensions = ["model_repository", "binary_tensor_data"]
-        return 200, [], orjson.dumps({"name": "gitmodel", "version": __version__, "extensions": extensions})
+        return 200, [], orjson.dumps({"name": "gitmodel", "version": self._version, "extensions": extensions})
 
     def _model_ready(self, model: str, version: str) -> tuple[int, Headers, bytes]:
         try:

@@ -9,6 +9,7 @@ import socket
 import stat
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import uvicorn
@@ -67,7 +68,7 @@ def serve(
     policy = VersionPolicy(settings.follow)
     source = Source(settings.repo, manager.aspire, models=settings.models, policy=policy, poll=settings.poll)
     dataplane = Dataplane(lambda: manager.table, manager.statuses)
-    app = App(dataplane, manager, source, max_body=settings.max_body)
+    app = App(dataplane, manager, source, version=version("gitmodel"), max_body=settings.max_body)
     with contextlib.ExitStack() as stack:
         public = stack.enter_context(_listen(settings.host, settings.port))
         host, port = public.getsockname()[:2]
