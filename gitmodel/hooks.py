@@ -21,7 +21,8 @@ SERVER = ("post-receive",)
 _MARK = "# gitmodel hook:"
 _SUFFIX = ".user"
 _PREFIX = "refs/tags/"
-DEFAULT_WAIT = 30.0
+#: Seconds a hook waits for the servers unless git config ``gitmodel.wait`` says otherwise.
+PUSH_WAIT, LOCAL_WAIT = 30.0, 5.0
 
 
 class WrongRepository(GitmodelError):
@@ -82,7 +83,7 @@ def after_tag(repo: Repository, lines: Iterable[str]) -> list[str]:
     """``reference-transaction``: tells the servers of this repository and those git config ``gitmodel.server`` names."""
     admins = [found.admin for found in endpoint.running(repo.state_dir)]
     admins += [named for named in repo.config_all("gitmodel.server") if named not in admins]
-    return _tell_all(admins, _touched(lines), _wait(repo))
+    return _tell_all(admins, _touched(lines), _wait(repo, LOCAL_WAIT))
 
 
 def after_receive(repo: Repository, lines: Iterable[str]) -> list[str]:
@@ -93,7 +94,7 @@ def after_receive(repo: Repository, lines: Iterable[str]) -> list[str]:
     admins = [found.admin for found in endpoint.running(repo.state_dir)]
     if not admins:
         return ["no server is running here; the next one will serve what was pushed"]
-    return _tell_all(admins, models, _wait(repo))
+    return _tell_all(admins, models, _wait(repo, PUSH_WAIT))
 
 
 def _tell_all(admins: Iterable[str], models: Mapping[str, list[ReleaseTag | StageTag]], wait: float) -> list[str]:
@@ -166,11 +167,11 @@ def _outcome(model: str, row: dict[str, Any], serving: str | None) -> str:
     return f"{name} {row['state']}"
 
 
-def _wait(repo: Repository) -> float:
+def _wait(repo: Repository, usual: float) -> float:
     try:
-        return min(max(float(repo.config("gitmodel.wait") or DEFAULT_WAIT), 0.0), 600.0)
+        return min(max(float(repo.config("gitmodel.wait") or usual), 0.0), 600.0)
     except ValueError:
-        return DEFAULT_WAIT
+        return usual
 
 
 def _is_ours(path: Path) -> bool:
