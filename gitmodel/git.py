@@ -262,10 +262,20 @@ class Repository:
     def tag(self, name: str, message: str, *, commit: str, sign: bool = False) -> None:
         """An annotated tag; creating one that exists fails, whoever was first. Raises GitFailed."""
         self.run("tag", "--sign" if sign else "--annotate", "--cleanup=verbatim", "-m", message, "--", name, commit)
+        # Git makes an unsigned tag, and says it succeeded, when the key cannot be read.
+        if sign and "-----BEGIN " not in self.run("cat-file", "tag", f"refs/tags/{name}"):
+            self.run("update-ref", "-d", f"refs/tags/{name}", self.run("rev-parse", f"refs/tags/{name}"))
+            raise GitFailed(f"{name} could not be signed", hint="check user.signingkey and gpg.format; no tag was made")
 
     def checkout_paths(self, commit: str, path: str) -> None:
         """Makes the working tree's and the index's ``path`` that of ``commit``, files it lacks removed."""
         self.run("restore", f"--source={commit}", "--staged", "--worktree", "--", path)
+
+    def check_remote(self, name: str) -> None:
+        """Raises GitFailed when ``name`` is neither a remote of this repository nor a place by itself."""
+        if "/" in name or ":" in name or name in self.run("remote").splitlines():
+            return
+        raise GitFailed(f"there is no Git remote '{name}'", hint="'git remote' lists them, 'git remote add' makes one")
 
     def push(self, remote: str, refs: Sequence[str]) -> str:
         """``git push``; returns what Git and the other side's hooks said. Raises GitFailed."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gitmodel import endpoint, resources
+from gitmodel import endpoint, registry, resources
 from gitmodel.errors import GitmodelError
 from gitmodel.git import Repository
 from gitmodel.storage.files import replace_file
@@ -91,10 +91,20 @@ def after_receive(repo: Repository, lines: Iterable[str]) -> list[str]:
     models = _touched(lines)
     if not models:
         return []
+    stray = [tag for tags in models.values() for tag in tags if not _holds(repo, tag)]
+    said = [f"the commit of {tag} has no models/{tag.model}: nothing to serve" for tag in stray]
+    models = {model: kept for model, tags in models.items() if (kept := [tag for tag in tags if tag not in stray])}
     admins = [found.admin for found in endpoint.running(repo.state_dir)]
     if not admins:
-        return ["no server is running here; the next one will serve what was pushed"]
-    return _tell_all(admins, models, _wait(repo, PUSH_WAIT))
+        return [*said, "no server is running here; the next one will serve what was pushed"]
+    return said + _tell_all(admins, models, _wait(repo, PUSH_WAIT))
+
+
+def _holds(repo: Repository, tag: ReleaseTag | StageTag) -> bool:
+    try:
+        return registry.holds(repo, repo.commit_of(f"refs/tags/{tag}"), tag.model)
+    except GitmodelError:
+        return True  # a spelling of ours that is not the ref's: the server will say what it makes of it
 
 
 def _tell_all(admins: Iterable[str], models: Mapping[str, list[ReleaseTag | StageTag]], wait: float) -> list[str]:

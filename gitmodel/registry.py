@@ -71,9 +71,13 @@ def models(repo: Repository, commit: str = "") -> list[str]:
 def releases(repo: Repository, name: str) -> list[Release]:
     """All versions, oldest first by SemVer order; withdrawn ones, and tags on commits without the model, are left out."""
     found, withdrawn = _tagged(repo, name)
-    card = f"{model_path(name)}/{bundle_files.CARD}"
     kept = [found[version] for version in sorted(found) if version not in withdrawn]
-    return [release for release in kept if repo.folder(release.ref.commit).has(card)]
+    return [release for release in kept if holds(repo, release.ref.commit, name)]
+
+
+def holds(repo: Repository, commit: str, name: str) -> bool:
+    """Whether a commit has the model."""
+    return repo.folder(commit).has(f"{model_path(name)}/{bundle_files.CARD}")
 
 
 def taken(repo: Repository, name: str) -> set[Version]:
@@ -198,9 +202,19 @@ def _find_release(repo: Repository, name: str, text: str) -> Release | None:
     # Seven digits and more may be an abbreviated commit id as well.
     version_like = partial and ("." in text or len(text) < _SHORT_ID)
     if version_like or re.fullmatch(r"v?\d+\.\d+\.\d+.*", text):
+        _refuse_stray(repo, name, text)
         names = ", ".join(str(release.version) for release in known[-5:]) or "none yet"
         raise UnknownVersion(f"{name} has no version '{text}'", hint=f"versions: {names}")
     return None
+
+
+def _refuse_stray(repo: Repository, name: str, text: str) -> None:
+    """Says so when there is a tag of that version, on a commit without the model."""
+    for version, release in _tagged(repo, name)[0].items():
+        if str(version).removeprefix("v") == text.removeprefix("v") and not holds(repo, release.ref.commit, name):
+            raise UnknownVersion(
+                f"the commit of {release.ref.name} has no {model_path(name)}", hint="the tag stands on the wrong commit"
+            )
 
 
 def _from_path(path: Path) -> Bundle:
@@ -214,7 +228,7 @@ def _from_path(path: Path) -> Bundle:
     source = formats.read(path)
     signatures = Signatures({DEFAULT: source.signature} if source.signature else {})
     files: Mapping[str, bytes] = {
-        bundle_files.CARD: Card(path.stem, format=source.format).to_yaml().encode(),
+        bundle_files.CARD: Card(path.stem, format=source.format, framework=source.framework).to_yaml().encode(),
         bundle_files.SIGNATURE: signatures.to_yaml().encode(),
     }
     return Bundle(path.stem, str(path), MemoryFolder(files), file=path)

@@ -8,22 +8,23 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import total_ordering
 
 from gitmodel.errors import GitmodelError
 
 _NAME = r"[a-zA-Z0-9](?:[a-zA-Z0-9_-]*[a-zA-Z0-9])?"
+# Python refuses to convert numbers of thousands of digits; nobody needs a hundred.
+_NUMBER = r"(?:0|[1-9][0-9]{0,98})"
+_PRE = rf"(?:{_NUMBER}|[0-9]*[a-zA-Z-][0-9a-zA-Z-]*)"
 _SEMVER = (
-    r"(?P<major>0|[1-9]\d*)\.(?P<minor>0|[1-9]\d*)\.(?P<patch>0|[1-9]\d*)"
-    r"(?:-(?P<pre>(?:0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)(?:\.(?:0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*))*))?"
+    rf"(?P<major>{_NUMBER})\.(?P<minor>{_NUMBER})\.(?P<patch>{_NUMBER})"
+    rf"(?:-(?P<pre>{_PRE}(?:\.{_PRE})*))?"
     r"(?:\+(?P<build>[0-9a-zA-Z-]+(?:\.[0-9a-zA-Z-]+)*))?"
 )
 _NAME_RE = re.compile(_NAME)
 _SEMVER_RE = re.compile(f"v?{_SEMVER}")
+# GTO's ``name@deprecated`` says nothing here, and its ``folder=name@v1.0.0`` names a model of another folder.
 _TAG_RE = re.compile(
-    rf"(?:(?P<folder>[a-zA-Z0-9_./-]+)=)?(?P<name>{_NAME})"
-    rf"(?:@(?P<version>v{_SEMVER})|\#(?P<stage>{_NAME})|@(?P<note>deprecated|created))"
-    r"(?P<cancel>!)?(?:\#(?P<counter>\d+))?"
+    rf"(?P<name>{_NAME})(?:@v{_SEMVER}|\#(?P<stage>{_NAME}))(?P<cancel>!)?(?:\#(?P<counter>[0-9]{{1,99}}))?"
 )
 MAX_NAME = 100
 
@@ -60,7 +61,6 @@ class Bump(IntEnum):
             raise InvalidVersion(f"'{text}' is no bump", hint="use major, minor or patch") from None
 
 
-@total_ordering
 @dataclass(frozen=True)
 class Version:
     """A semantic version. Order is SemVer's, section 11: numbers as numbers, a pre-release before its release."""
@@ -76,7 +76,7 @@ class Version:
         """Accepts ``1.2.3`` and ``v1.2.3``. Raises InvalidVersion."""
         match = _SEMVER_RE.fullmatch(text)
         if not match:
-            raise InvalidVersion(f"'{text}' is no semantic version", hint="write it like v1.2.0")
+            raise InvalidVersion(f"'{text[:60]}' is no semantic version", hint="write it like v1.2.0")
         return cls._from_match(match)
 
     @classmethod
@@ -117,8 +117,18 @@ class Version:
         keys = tuple((0, int(i), "") if i.isdigit() else (1, 0, i) for i in identifiers)
         return (self.major, self.minor, self.patch, 0 if self.pre else 1, keys)
 
+    # Each by the order alone, which leaves the build out; equality, which does not, has no part in them.
     def __lt__(self, other: Version) -> bool:
         return self._order() < other._order()
+
+    def __le__(self, other: Version) -> bool:
+        return self._order() <= other._order()
+
+    def __gt__(self, other: Version) -> bool:
+        return self._order() > other._order()
+
+    def __ge__(self, other: Version) -> bool:
+        return self._order() >= other._order()
 
     def __str__(self) -> str:
         pre = f"-{self.pre}" if self.pre else ""
@@ -154,7 +164,7 @@ class StageTag:
 def parse_tag(name: str) -> ReleaseTag | StageTag | None:
     """The meaning of a tag's name, or None when it is none of ours: a strange tag never breaks a listing."""
     match = _TAG_RE.fullmatch(name)
-    if not match or match["note"]:
+    if not match:
         return None
     if match["stage"]:
         return StageTag(match["name"], match["stage"], int(match["counter"] or 0), bool(match["cancel"]))

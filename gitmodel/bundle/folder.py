@@ -27,14 +27,15 @@ class DiskFolder:
 
     def read(self, path: str) -> bytes | None:
         target = self.root / path
-        if target.is_symlink() or not target.is_file():
-            return None
-        return target.read_bytes()
+        return target.read_bytes() if target.is_file() and not self._is_linked(target) else None
 
     def files(self, prefix: str = "") -> list[str]:
-        start = self.root / prefix
-        found = (p for p in start.rglob("*") if p.is_file() and not p.is_symlink())
+        found = (p for p in (self.root / prefix).rglob("*") if p.is_file() and not self._is_linked(p))
         return sorted(p.relative_to(self.root).as_posix() for p in found)
+
+    def _is_linked(self, target: Path) -> bool:
+        between = [parent for parent in target.parents if self.root in parent.parents]
+        return any(path.is_symlink() for path in (target, *between))
 
 
 class MemoryFolder:

@@ -16,8 +16,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import PurePosixPath
 
+from gitmodel.bundle.signature import DTYPES
 from gitmodel.errors import GitmodelError
 
 HEADER = "# gitmodel weights.lock v1"
@@ -25,7 +25,8 @@ MAX_BYTES = 64 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _UNSAFE = re.compile(r"[\s\\\x00-\x20\x7f-\x9f]")
-_ESCAPED = re.compile(r"\\u([0-9a-f]{4})")
+_ESCAPED = re.compile(r"\\u((?!d[89a-f])[0-9a-f]{4})")  # half a surrogate pair is no text
+_NUMBER = re.compile(r"[0-9]{1,19}")
 
 
 class InvalidLock(GitmodelError):
@@ -112,22 +113,28 @@ class Lock:
                     raise ValueError(f"unknown kind '{kind[:20]}'")
             except (ValueError, TypeError) as error:
                 raise InvalidLock(f"{where} line {number}: {error}", hint="restore it from Git or save again") from None
-        if len({entry.path for entry in files}) != len(files):
-            raise InvalidLock(f"{where} names a file twice", hint="restore it from Git or save again")
+        if len({entry.path for entry in files}) != len(files) or len({entry.name for entry in tensors}) != len(tensors):
+            raise InvalidLock(f"{where} names a file twice, or a tensor", hint="restore it from Git or save again")
         return cls.of(tensors, files)
 
 
 def _tensor(name: str, dtype: str, shape: str, sha256: str, file: str) -> TensorEntry:
-    dims = () if shape == "scalar" else tuple(int(dim) for dim in shape.split("x"))
-    if min(dims, default=0) < 0 or not _SHA256.fullmatch(sha256):
-        raise ValueError("bad shape or digest")
+    dims = () if shape == "scalar" else tuple(_number(dim) for dim in shape.split("x"))
+    if dtype not in DTYPES or not _SHA256.fullmatch(sha256):
+        raise ValueError("bad dtype or digest")
     return TensorEntry(_unescape(name), dtype, dims, sha256, inside(_unescape(file)))
 
 
 def _file(path: str, size: str, sha256: str, md5: str) -> FileEntry:
-    if not _SHA256.fullmatch(sha256) or not _MD5.fullmatch(md5) or int(size) < 0:
-        raise ValueError("bad size or digest")
-    return FileEntry(inside(_unescape(path)), int(size), sha256, md5)
+    if not _SHA256.fullmatch(sha256) or not _MD5.fullmatch(md5):
+        raise ValueError("bad digest")
+    return FileEntry(inside(_unescape(path)), _number(size), sha256, md5)
+
+
+def _number(text: str) -> int:
+    if not _NUMBER.fullmatch(text):
+        raise ValueError(f"'{text[:20]}' is no size")
+    return int(text)
 
 
 def _escape(text: str) -> str:
@@ -140,8 +147,7 @@ def _unescape(text: str) -> str:
 
 
 def inside(path: str) -> str:
-    """Returns ``path`` if it stays below the folder it is relative to. Raises ValueError."""
-    parts = PurePosixPath(path).parts
-    if not parts or path.startswith("/") or "\\" in path or "\0" in path or any(part in ("..", ".") for part in parts):
-        raise ValueError(f"path '{path[:80]}' leaves its folder")
+    """Returns ``path`` if it stays below the folder it is relative to, in its one spelling. Raises ValueError."""
+    if "\\" in path or "\0" in path or any(part in ("", ".", "..") for part in path.split("/")):
+        raise ValueError(f"path '{path[:80]}' leaves its folder or has a simpler spelling")
     return path

@@ -62,7 +62,7 @@ class TensorSpec:
         name, dtype, shape = value.get("name"), value.get("dtype"), value.get("shape")
         if not isinstance(name, str) or not name:
             raise yamlio.InvalidYaml(f"{where} has no name", hint="give it the name the model uses")
-        if dtype not in DTYPES:
+        if not isinstance(dtype, str) or dtype not in DTYPES:
             raise yamlio.InvalidYaml(
                 f"{where} '{name}' has dtype {dtype!r}", hint="use a dtype such as float32 or int64"
             )
@@ -73,10 +73,15 @@ class TensorSpec:
             )
         return cls(name, dtype, _shape(shape, f"{where} '{name}'"), kind, key, optional)
 
-    def __str__(self) -> str:
+    @property
+    def type(self) -> str:
+        """The type as a person writes it: ``float32[batch, 64]``."""
         dims = "?" if self.shape is None else ", ".join("?" if d is None else str(d) for d in self.shape)
         kind = "" if self.kind == "tensor" else f"{self.kind} of "
-        return f"{self.name}: {kind}{self.dtype}[{dims}]"
+        return f"{kind}{self.dtype}[{dims}]"
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.type}"
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from typing import Any
@@ -12,6 +13,7 @@ from gitmodel.errors import GitmodelError
 
 MAX_BYTES = 4 << 20
 MAX_DEPTH = 50
+MAX_DIGITS = 1000
 _BASE_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _BASE_DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _FLOAT_12 = re.compile(
@@ -19,6 +21,8 @@ _FLOAT_12 = re.compile(
 )
 _INT_12 = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _BOOL_12 = re.compile(r"true|True|TRUE|false|False|FALSE")
+#: What begins like a number some reader takes for one (DVC's ``0_9``, ``+_``): written in quotes, and never read so.
+_LIKE_A_NUMBER = re.compile(r"[-+]?[.0-9_][0-9a-fA-FxXoO_.eE+-]*")
 
 
 class InvalidYaml(GitmodelError):
@@ -56,6 +60,9 @@ for _tag, _pattern, _first in (
     _full = re.compile(rf"^(?:{_pattern.pattern})$")
     _Loader.add_implicit_resolver(_tag, _full, list(_first))
     _Dumper.add_implicit_resolver(_tag, _full, list(_first))
+_Dumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(rf"^(?:{_LIKE_A_NUMBER.pattern})$"), list("-+0123456789._")
+)
 
 
 def _construct_mapping(loader: Any, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -74,6 +81,8 @@ def _construct_mapping(loader: Any, node: yaml.MappingNode) -> dict[Any, Any]:
 
 def _construct_int(loader: Any, node: yaml.ScalarNode) -> int:
     text = loader.construct_scalar(node)
+    if len(text) > MAX_DIGITS:
+        raise _refused(f"a number of more than {MAX_DIGITS} digits", node)
     for prefix, base in (("0o", 8), ("0x", 16)):
         if text.startswith(prefix):
             return int(text[2:], base)
@@ -112,6 +121,8 @@ def _check_events(data: bytes | str) -> None:
     for event in yaml.parse(data, Loader=_Loader):
         if isinstance(event, yaml.AliasEvent):
             raise _refused("aliases are not allowed", event)
+        if getattr(event, "tag", None) is not None:
+            raise _refused("tags are not allowed", event)
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:
@@ -147,9 +158,10 @@ def check_keys(value: dict[str, Any], allowed: frozenset[str] | set[str], where:
 
 def finite(value: Any, where: str) -> float:
     """A number that is neither NaN nor infinite. Raises InvalidYaml."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise InvalidYaml(f"{where} must be a finite number, not {value!r}", hint="mend the file")
-    return float(value)
+    with contextlib.suppress(OverflowError):
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            return float(value)
+    raise InvalidYaml(f"{where} must be a finite number, not {value!r:.60}", hint="mend the file")
 
 
 def _one_line(error: Exception) -> str:

@@ -35,7 +35,7 @@ class Console:
         """A message for the person, on stderr; silent with -q."""
         self.clear()
         if not self.quiet:
-            print(text, file=sys.stderr)
+            sys.stderr.write(f"{text}\n")  # in one piece: several threads tell
 
     def fail(self, text: str) -> None:
         self.clear()

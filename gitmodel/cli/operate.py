@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from gitmodel.hooks import HookStatus
     from gitmodel.serving.servable import VersionStatus
 
+#: What ``git rev-parse --local-env-vars`` names, and the quarantine of a push.
+_LOCAL_VARIABLES = (
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_COMMON_DIR", "GIT_CONFIG", "GIT_CONFIG_COUNT", "GIT_CONFIG_PARAMETERS", "GIT_DIR",
+    "GIT_GRAFT_FILE", "GIT_IMPLICIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_INTERNAL_SUPER_PREFIX", "GIT_NO_REPLACE_OBJECTS",
+    "GIT_OBJECT_DIRECTORY", "GIT_PREFIX", "GIT_QUARANTINE_PATH", "GIT_REPLACE_REF_BASE", "GIT_SHALLOW_FILE", "GIT_WORK_TREE",
+)  # fmt: skip
+
 hooks_app = typer.Typer(help="Install, remove and look at the Git hooks.", no_args_is_help=True, rich_markup_mode=None)
 
 
@@ -177,10 +184,8 @@ def hook(name: Annotated[str, typer.Argument(help="post-tag or post-receive.")])
 
     # Git names the repository in the environment, and other Git commands would inherit it.
     where = Path(os.environ.get("GIT_DIR") or ".").resolve()
-    for variable in [
-        key for key in os.environ if key.startswith("GIT_") and key not in ("GIT_TRACE", "GIT_SSH_COMMAND")
-    ]:
-        del os.environ[variable]
+    for variable in _LOCAL_VARIABLES:
+        os.environ.pop(variable, None)
     run = {"post-tag": hooks.after_tag, "post-receive": hooks.after_receive}.get(name)
     if run is None:
         raise typer.BadParameter(f"no hook '{name}'")

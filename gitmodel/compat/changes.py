@@ -103,7 +103,7 @@ def _alike(a: TensorSpec, b: TensorSpec) -> bool:
 def _tensor(side: str, at: str, old: TensorSpec, new: TensorSpec) -> Iterator[Change]:
     name = {"name": old.name}
     if (old.kind, old.key) != (new.kind, new.key):
-        yield Change("value-kind-changed", at, str(old), str(new), name)
+        yield Change("value-kind-changed", at, old.type, new.type, name)
         return
     if old.optional != new.optional:
         kind = "input-became-optional" if new.optional else "input-became-required"
@@ -127,13 +127,13 @@ def _dims(side: str, at: str, old: TensorSpec, new: TensorSpec) -> Iterator[Chan
     if old.shape is None and new.shape is None:
         return
     if new.shape is None:
-        yield Change(f"{side}-rank-relaxed" if side == "input" else "output-rank-changed", at, str(old), str(new), name)
+        yield Change(f"{side}-rank-relaxed" if side == "input" else "output-rank-changed", at, old.type, new.type, name)
         return
     if old.shape is None and side == "output":
-        yield Change("output-rank-fixed", at, str(old), str(new), name)
+        yield Change("output-rank-fixed", at, old.type, new.type, name)
         return
     if old.shape is None or len(old.shape) != len(new.shape):
-        yield Change(f"{side}-rank-changed", at, str(old), str(new), name)
+        yield Change(f"{side}-rank-changed", at, old.type, new.type, name)
         return
     for axis, (a, b) in enumerate(zip(old.shape, new.shape, strict=True)):
         kind = _dim_kind(a, b)
@@ -241,7 +241,8 @@ def compare_tensors(old: Iterable[TensorEntry], new: Iterable[TensorEntry]) -> l
             changes.append(Change("tensor-shape-changed", at, list(a.shape), list(b.shape), args))
         elif a.dtype != b.dtype:
             changes.append(Change("tensor-dtype-changed", at, a.dtype, b.dtype, args))
-    moved = sum(1 for name in before.keys() & after.keys() if before[name].sha256 != after[name].sha256)
+    both = ((before[name], after[name]) for name in before.keys() & after.keys())
+    moved = sum(a.sha256 != b.sha256 for a, b in both if (a.dtype, a.shape) == (b.dtype, b.shape))
     if moved:
         changes.append(Change("tensor-values-changed", "tensors", None, None, {"count": moved, "total": len(before)}))
     return changes

@@ -84,7 +84,7 @@ def _numbers(
     equal = bool(np.array_equal(a, b, equal_nan=True)) if a.dtype.kind in "fc" else bool(np.array_equal(a, b))
     close = np.isclose(y, x, rtol=tolerance[0], atol=tolerance[1], equal_nan=True)
     finite = np.isfinite(x) & np.isfinite(y)
-    gaps = np.abs(x - y, where=finite, out=np.zeros(x.shape))
+    gaps = np.abs(np.subtract(x, y, where=finite, out=np.zeros(x.shape, wide)))
     nan = bool(np.any(np.isnan(y) & ~np.isnan(x)))
     inf = bool(np.any(np.isinf(y) & ~np.isinf(x)))
     size = math.inf if nan or inf else float(np.max(gaps, initial=0.0))
@@ -139,13 +139,15 @@ def _family(values: np.ndarray) -> str:
 
 
 def _pieces(value: Any) -> dict[str, np.ndarray]:
-    """The arrays a value is made of, by place: a tensor is one; a list of maps (ONNX's ZipMap) one column per key."""
+    """The arrays a value is made of, by place: a tensor is one; a list of maps (ONNX's ZipMap) rows and keys."""
     import numpy as np
 
     if isinstance(value, dict):
         return {f"[{key!r}]{place}": piece for key, held in value.items() for place, piece in _pieces(held).items()}
     if isinstance(value, list):
         if value and all(isinstance(row, dict) and row.keys() == value[0].keys() for row in value):
-            return {f"[{key!r}]": np.array([row[key] for row in value]) for key in value[0]}
+            keys = list(value[0])
+            rows = np.array([[row[key] for key in keys] for row in value])
+            return {"rows": rows, "keys": np.array([str(key) for key in keys])}
         return {f"[{i}]{place}": piece for i, held in enumerate(value) for place, piece in _pieces(held).items()}
     return {"": np.asarray(value)}

@@ -1,4 +1,4 @@
-"""HDF5: reads checkpoints with their tensors mapped, writes tensor files and the HDF5 view. The one importer of h5py.
+"""HDF5: reads checkpoints with their tensors mapped, writes tensor files and the HDF5 view.
 
 Files are written with a pinned library version and no times, so that equal tensors give equal bytes.
 """
@@ -6,23 +6,22 @@ Files are written with a pinned library version and no times, so that equal tens
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from gitmodel.bundle.signature import DTYPES
 from gitmodel.formats.dtypes import is_native, nbytes, storage
+from gitmodel.formats.hdf5_walk import naming_damage, open_file, walk
 from gitmodel.formats.source import TENSOR_FILE_BYTES, InvalidModel, Source, TensorData, map_file
 
 DATASET = "data"
 #: Marks a dataset whose values are of a type HDF5 lacks, kept as integers of the same width.
 DTYPE_ATTRIBUTE, SHAPE_ATTRIBUTE = "dtype", "shape"
-_GZIP, _SHUFFLE, _FLETCHER32 = 1, 2, 3
-_ALLOWED_FILTERS = {_GZIP, _SHUFFLE, _FLETCHER32}
 _NUMERIC_KINDS = "biufc"
-MAX_DATASETS = 100_000
-MAX_LOGICAL_BYTES = 1 << 40
 
 
 @dataclass(frozen=True)
@@ -36,15 +35,11 @@ class TensorFile:
 def read(path: Path) -> Source:
     """Reads a checkpoint. Raises InvalidModel for a file that is none, or holds what an untrusted one must not."""
     data = map_file(path)
-    file = _open(path)
-    tensors = []
-    for name, dataset in _datasets(file, str(path)):
-        if dataset.dtype.kind not in _NUMERIC_KINDS:
-            continue  # strings and the like travel inside the view
-        tensors.append(_tensor(name, dataset, data))
-    framework = (
-        "keras" if "keras_version" in file.attrs or "layer_names" in file.get("model_weights", file).attrs else ""
-    )
+    with naming_damage(str(path)):
+        file = open_file(path)
+        tensors = [_tensor(name, item, data) for name, item in walk(file) if _is_numeric(item)]
+        inner = file.get("model_weights", file)
+        framework = "keras" if "keras_version" in file.attrs or "layer_names" in inner.attrs else ""
     return Source("hdf5", framework, tuple(tensors), groups=file)
 
 
@@ -78,7 +73,7 @@ def tensor_file(dtype: str, shape: tuple[int, ...]) -> TensorFile:
 
 
 def stored_offset(image: bytes) -> int | None:
-    """Where the bytes of ``/data`` begin in a tensor file, or None when they are chunked."""
+    """Where the bytes of ``/data`` begin in a tensor file, or None when they cannot be mapped from it."""
     import io
 
     import h5py
@@ -89,175 +84,142 @@ def stored_offset(image: bytes) -> int | None:
 
 def write_view(source: Source, files: Mapping[str, str]) -> bytes:
     """The HDF5 view: groups, attributes and small tensors, and an external link for each tensor in ``files``
-    (tensor name to path relative to ``weights/``). Equal input gives equal bytes."""
+    (tensor name to path relative to ``weights/``). Equal input gives equal bytes. Raises InvalidModel."""
     import h5py
 
-    fapl = _file_access()
-    fapl.set_fapl_core(backing_store=False)
-    fid = h5py.h5f.create(b"view.h5", h5py.h5f.ACC_TRUNC, fcpl=_file_creation(), fapl=fapl)
-    view = h5py.File(fid)
-    if source.groups is not None:
-        _copy_groups(source.groups, view, files)
-    named = dataset_names([t.name for t in source.tensors])
-    for tensor in sorted(source.tensors, key=lambda t: t.name):
-        target = named[tensor.name]
-        if target in view or (source.groups is not None and tensor.name in source.groups):
-            continue
-        parent = _require_group(view, target.rpartition("/")[0])
-        if tensor.name in files:
-            parent[target.rpartition("/")[2]] = h5py.ExternalLink(files[tensor.name], f"/{DATASET}")
-        else:
-            _write_small(parent, target.rpartition("/")[2], tensor)
-    view.flush()
-    image: bytes = fid.get_file_image()
-    view.close()
-    return image
+    kept: dict[str, Any] = {}
+    with _memory_file() as view:
+        if source.groups is not None:
+            with naming_damage(source.groups.filename):
+                kept = dict(walk(source.groups))
+                _copy_groups(source.groups, kept, view, files)
+        own = {tensor.name: tensor for tensor in source.tensors if not _is_numeric(kept.get(tensor.name))}
+        groups = {name for name, item in kept.items() if isinstance(item, h5py.Group)}
+        named = dataset_names(own, kept.keys() - groups, groups)
+        for name in sorted(own):
+            group, _, last = named[name].rpartition("/")
+            parent = _require_group(view, group)
+            if name in files:
+                parent[last] = h5py.ExternalLink(files[name], f"/{DATASET}")
+            else:
+                _write_small(parent, last, own[name])
+        return _image_of(view)
 
 
-def dataset_names(names: Sequence[str]) -> dict[str, str]:
-    """The path of each tensor in the HDF5 view: its own name, unless that is no path or is another's group."""
-    taken = set(names)
-    groups = {"/".join(parts[:i]) for name in names if (parts := name.split("/")) for i in range(1, len(parts))}
-    out = {}
-    for name in names:
-        parts = name.split("/")
-        plain = name.isprintable() and all(part not in ("", ".", "..") for part in parts) and name not in groups
-        plain = plain and not any("/".join(parts[:i]) in taken for i in range(1, len(parts)))
-        out[name] = name if plain else name.replace("%", "%25").replace("/", "%2F").replace("\0", "%00") or "%"
+def dataset_names(
+    names: Iterable[str], datasets: Set[str] = frozenset(), groups: Set[str] = frozenset()
+) -> dict[str, str]:
+    """The path of each tensor in a view that has ``datasets`` and ``groups`` already: its own name, or that escaped
+    where it is no path or a place is taken."""
+    ordered = sorted(names)
+    used, leaves = {*datasets, *groups}, {*datasets, *ordered}
+    out = {name: name for name in ordered if _is_path(name) and name not in used and leaves.isdisjoint(_parents(name))}
+    used.update(out, *map(_parents, out))
+    for name in ordered:
+        if name not in out:
+            escaped = name.replace("%", "%25").replace("/", "%2F").replace("\0", "%00")
+            while escaped in ("", ".", *used):
+                escaped += "%"
+            out[name] = escaped
+            used.add(escaped)
     return out
 
 
-def _open(path: Path) -> Any:
+def _is_path(name: str) -> bool:
+    return "\0" not in name and all(part not in ("", ".", "..") for part in name.split("/"))
+
+
+def _parents(name: str) -> list[str]:
+    parts = name.split("/")
+    return ["/".join(parts[:count]) for count in range(1, len(parts))]
+
+
+def _is_numeric(item: Any) -> bool:
+    """Whether this is a dataset of numbers; strings and the like travel inside the view, as they are."""
     import h5py
 
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        raise InvalidModel(
-            f"{path} is not a whole HDF5 file ({_reason(error)})", hint="save or copy it again"
-        ) from None
-
-
-def _reason(error: OSError) -> str:
-    text = str(error)
-    return text[text.find("(") + 1 :].rstrip(")") if "(" in text else text
-
-
-def _datasets(file: Any, where: str) -> Iterator[tuple[str, Any]]:
-    """Every dataset by path, reached over hard links alone. Raises InvalidModel for anything that points elsewhere."""
-    import h5py
-
-    seen = total = 0
-    todo = [("", file)]
-    visited = set()
-    while todo:
-        prefix, group = todo.pop()
-        key = h5py.h5o.get_info(group.id).addr
-        if key in visited:
-            continue
-        visited.add(key)
-        for name in sorted(group):
-            link = group.get(name, getlink=True)
-            if not isinstance(link, h5py.HardLink):
-                raise InvalidModel(f"{where}: '{prefix}{name}' links elsewhere", hint="save it with the data inside")
-            item = group[name]
-            if isinstance(item, h5py.Group):
-                todo.append((f"{prefix}{name}/", item))
-                continue
-            if not isinstance(item, h5py.Dataset):
-                continue
-            _check_dataset(item, f"{where}: '{prefix}{name}'")
-            seen, total = seen + 1, total + item.size * item.dtype.itemsize
-            if seen > MAX_DATASETS or total > MAX_LOGICAL_BYTES:
-                raise InvalidModel(f"{where} claims {total} bytes in {seen} datasets", hint="this is no model file")
-            yield f"{prefix}{name}", item
-
-
-def _check_dataset(dataset: Any, where: str) -> None:
-    plist = dataset.id.get_create_plist()
-    if dataset.is_virtual or plist.get_external_count():
-        raise InvalidModel(f"{where} keeps its data in another file", hint="save it with the data inside")
-    filters = {plist.get_filter(i)[0] for i in range(plist.get_nfilters())}
-    if filters - _ALLOWED_FILTERS:
-        raise InvalidModel(f"{where} uses an unknown filter", hint="save it with gzip or none")
-    if (
-        dataset.shape is not None
-        and dataset.id.get_storage_size() * 2000 + (1 << 20) < dataset.size * dataset.dtype.itemsize
-    ):
-        raise InvalidModel(
-            f"{where} claims {dataset.size * dataset.dtype.itemsize} bytes but stores almost none",
-            hint="this is no model file",
-        )
+    return isinstance(item, h5py.Dataset) and item.shape is not None and item.dtype.kind in _NUMERIC_KINDS
 
 
 def _tensor(name: str, dataset: Any, data: memoryview) -> TensorData:
-    import numpy as np
-
-    dtype, shape = dataset.dtype.name, tuple(dataset.shape or ())
-    stored = dataset.attrs.get(DTYPE_ATTRIBUTE)
-    if isinstance(stored, str) and not is_native(stored):
-        dtype, shape = stored, tuple(int(n) for n in dataset.attrs[SHAPE_ATTRIBUTE])
+    where = f"{dataset.file.filename}: '{name}'"
+    dtype, shape = _declared(dataset, where)
     size, offset = nbytes(dtype, shape), _offset(dataset)
-    little = dataset.dtype.byteorder != ">"
-    plain = offset is not None and little
-    if plain and offset is not None and offset + size <= len(data):
-        body = data[offset : offset + size]
-    else:
-        values = np.asarray(dataset[()])
-        body = memoryview(np.ascontiguousarray(values.astype(values.dtype.newbyteorder("<"))).tobytes())
-    kept_as_is = size >= TENSOR_FILE_BYTES and (not plain or (len(dataset.attrs) > 0 and is_native(dtype)))
+    body = _values(dataset) if offset is None else data[offset : offset + size]
+    own = () if is_native(dtype) else (DTYPE_ATTRIBUTE, SHAPE_ATTRIBUTE)
+    kept_as_is = size >= TENSOR_FILE_BYTES and (offset is None or set(dataset.attrs).difference(own))
     return TensorData(name, dtype, shape, body, _image(dataset) if kept_as_is else None)
 
 
+def _values(dataset: Any) -> memoryview:
+    import numpy as np
+
+    return memoryview(np.asarray(dataset[()], dataset.dtype.newbyteorder("<")).tobytes())
+
+
+def _declared(dataset: Any, where: str) -> tuple[str, tuple[int, ...]]:
+    """The tensor's dtype and shape: the dataset's own, or those its attributes name. Raises InvalidModel."""
+    dtype, shape = dataset.dtype.name, tuple(dataset.shape)
+    marked = dataset.attrs.get(DTYPE_ATTRIBUTE)
+    if isinstance(marked, str) and not is_native(marked):
+        dtype, shape = marked, tuple(map(int, dataset.attrs.get(SHAPE_ATTRIBUTE, shape)))
+        if min(shape, default=0) < 0 or storage(dtype, shape) != (dataset.dtype.newbyteorder("<"), dataset.shape):
+            raise InvalidModel(
+                f"{where} is marked {dtype}{list(shape)} but holds {dataset.dtype}{list(dataset.shape)}",
+                hint="save it again",
+            )
+    if dtype not in DTYPES:
+        raise InvalidModel(f"{where} has the type {dtype}", hint="save it as one of float16, float32 or float64")
+    return dtype, shape
+
+
 def _offset(dataset: Any) -> int | None:
+    """Where the dataset's bytes begin in its file, or None when they are no tensor's: chunked, or laid out otherwise
+    than numpy's little-endian type."""
+    import h5py
+
+    plain = h5py.h5t.py_create(dataset.dtype.newbyteorder("<"), logical=True).equal(dataset.id.get_type())
     offset = dataset.id.get_offset()
-    return None if offset is None else int(offset)
+    return int(offset) if plain and offset is not None else None
 
 
 def _image(dataset: Any) -> bytes:
     """A tensor file holding a copy of the dataset as it is: attributes, chunks, compression."""
     import h5py
 
-    fapl = _file_access()
-    fapl.set_fapl_core(backing_store=False)
-    fid = h5py.h5f.create(b"tensor.h5", h5py.h5f.ACC_TRUNC, fcpl=_file_creation(), fapl=fapl)
-    h5py.h5o.copy(dataset.id, b".", fid, DATASET.encode())
-    fid.flush()
-    image: bytes = fid.get_file_image()
-    fid.close()
-    return image
+    with _memory_file() as file:
+        h5py.h5o.copy(dataset.id, b".", file.id, DATASET.encode())
+        return _image_of(file)
 
 
-def _copy_groups(source: Any, view: Any, files: Mapping[str, str]) -> None:
+def _copy_groups(source: Any, kept: Mapping[str, Any], view: Any, files: Mapping[str, str]) -> None:
     """Groups, their attributes, small datasets and links to large ones, in name order."""
     import h5py
 
     _copy_attributes(source, view)
-    for name, item in sorted(_walk_groups(source)):
+    for name, item in sorted(kept.items()):
         if isinstance(item, h5py.Group):
             _copy_attributes(item, _require_group(view, name))
             continue
-        parent = _require_group(view, name.rpartition("/")[0])
+        group, _, last = name.rpartition("/")
+        parent = _require_group(view, group)
         if name in files:
-            parent[name.rpartition("/")[2]] = h5py.ExternalLink(files[name], f"/{DATASET}")
+            parent[last] = h5py.ExternalLink(files[name], f"/{DATASET}")
         else:
-            h5py.h5o.copy(item.id, b".", parent.id, name.rpartition("/")[2].encode())
-
-
-def _walk_groups(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    import h5py
-
-    for name in group:
-        item = group[name]
-        yield prefix + name, item
-        if isinstance(item, h5py.Group):
-            yield from _walk_groups(item, f"{prefix}{name}/")
+            h5py.h5o.copy(item.id, b".", parent.id, last.encode())
 
 
 def _copy_attributes(source: Any, target: Any) -> None:
+    import h5py
+    import numpy as np
+
     for name in sorted(source.attrs):
-        attribute = source.attrs.get_id(name)
-        target.attrs.create(name, source.attrs[name], dtype=attribute.dtype)
+        old = source.attrs.get_id(name)
+        new = h5py.h5a.create(target.id, name.encode(), old.get_type(), old.get_space())
+        if old.get_space().get_simple_extent_type() != h5py.h5s.NULL:
+            values, in_memory = np.empty(old.shape, old.dtype), h5py.h5t.py_create(old.dtype)
+            old.read(values, mtype=in_memory)
+            new.write(values, mtype=in_memory)
 
 
 def _require_group(view: Any, name: str) -> Any:
@@ -278,10 +240,9 @@ def _write_small(group: Any, name: str, tensor: TensorData) -> None:
     import numpy as np
 
     if tensor.dtype == "string":
-        values = (
-            np.array(bytes(tensor.data).split(b"\0"), dtype=object) if len(tensor.data) else np.array([], dtype=object)
-        )
-        group.create_dataset(name, data=values.reshape(tensor.shape), dtype=h5py.string_dtype(), track_times=False)
+        texts = bytes(tensor.data).split(b"\0") if math.prod(tensor.shape) else []
+        values = np.array(texts, dtype=object).reshape(tensor.shape)
+        group.create_dataset(name, data=values, dtype=h5py.string_dtype(), track_times=False)
         return
     numpy_dtype, shape = storage(tensor.dtype, tensor.shape)
     values = np.frombuffer(tensor.data, dtype=numpy_dtype).reshape(shape)
@@ -295,6 +256,26 @@ def _mark(dataset: Any, dtype: str, shape: tuple[int, ...]) -> None:
 
     dataset.attrs[DTYPE_ATTRIBUTE] = dtype
     dataset.attrs[SHAPE_ATTRIBUTE] = np.array(shape, dtype="<i8")
+
+
+@contextlib.contextmanager
+def _memory_file() -> Iterator[Any]:
+    import uuid
+
+    import h5py
+
+    fapl = _file_access()
+    fapl.set_fapl_core(backing_store=False)
+    # HDF5 tells open files apart by name, even those that are on no disk.
+    name = uuid.uuid4().hex.encode()
+    with h5py.File(h5py.h5f.create(name, h5py.h5f.ACC_TRUNC, fcpl=_file_creation(), fapl=fapl)) as file:
+        yield file
+
+
+def _image_of(file: Any) -> bytes:
+    file.flush()
+    image: bytes = file.id.get_file_image()
+    return image
 
 
 def _file_access() -> Any:

@@ -20,6 +20,7 @@ _ENTERED: dict[int, dict[int, int]] = {
 _RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION = 9, 13, 14
 #: The key under which a cut tensor's place in the returned list stands in its external_data.
 CUT_KEY = "gitmodel-cut"
+_KEY = CUT_KEY.encode()
 MAX_DEPTH = 60
 _VARINT, _BYTES = 0, 2
 _FIXED_SIZES = {1: 8, 5: 4}
@@ -62,6 +63,8 @@ def _walk(
                 inner = _walk(data[position:end], entered[field], threshold, cuts, depth + 1)
                 if inner is not None:
                     replacement = [_tag(field), _encode(sum(map(len, inner))), *inner]
+            elif kind == TENSOR and field == _EXTERNAL_DATA and _KEY in bytes(data[position:end]):
+                raise ValueError(f"a tensor of its own is marked {CUT_KEY}")
             elif kind == TENSOR and field == _RAW_DATA and length >= threshold:
                 replacement = [_marker(len(cuts))]
                 cuts.append(data[position:end])
@@ -76,6 +79,8 @@ def _walk(
     if not changed:
         return None
     chunks.append(data[kept:])
+    if kind == TENSOR:
+        chunks.append(_LOCATED)  # at the end: of a field that stands twice the last counts
     return chunks
 
 
@@ -121,5 +126,7 @@ def _delimited(field: int, body: bytes) -> bytes:
 
 
 def _marker(index: int) -> bytes:
-    entry = _delimited(1, CUT_KEY.encode()) + _delimited(2, str(index).encode())
-    return _delimited(_EXTERNAL_DATA, entry) + _tag(_DATA_LOCATION, _VARINT) + b"\x01"
+    return _delimited(_EXTERNAL_DATA, _delimited(1, _KEY) + _delimited(2, str(index).encode()))
+
+
+_LOCATED = _tag(_DATA_LOCATION, _VARINT) + b"\x01"

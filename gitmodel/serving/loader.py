@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import time
@@ -22,10 +21,11 @@ from gitmodel.git import Repository
 from gitmodel.serving.policy import AspiredVersion
 from gitmodel.serving.servable import Servable
 from gitmodel.storage import setup
-from gitmodel.storage.cache import Cache
+from gitmodel.storage.cache import Cache, sha256_of
 from gitmodel.storage.files import storing
 from gitmodel.storage.remote import NoRemote, Remote, config_for_url, config_from_text, load_config
 from gitmodel.storage.supply import Supply
+from gitmodel.storage.workspace import MissingWeights
 
 
 class GoldenFailed(GitmodelError):
@@ -97,19 +97,41 @@ class Loader:
     def _materialize(self, bundle: Bundle) -> Path:
         """The version's files under their own names, as hard links into the store; sha256 checked first."""
         entries = bundle.graph_files()
-        self._supply.ensure(entries, bundle.label)
+        self._ensure(entries, bundle.label)
         self._refuse_unlisted(bundle, entries)
         folder = self._store.root / "versions" / bundle.lock.digest
-        if not folder.is_dir():
+        if not self._is_linked(folder, entries):
             with storing(str(folder)):
                 folder.parent.mkdir(parents=True, exist_ok=True)
                 building = Path(tempfile.mkdtemp(prefix="building-", dir=folder.parent))
                 try:
                     self._supply.link(entries, building)
-                    os.rename(building, folder)  # noqa: PTH104  # Path.rename replaces an empty folder, this must not
+                    if folder.exists():
+                        folder.rename(building.with_name(f"{building.name}-old"))
+                    building.rename(folder)
                 finally:
                     shutil.rmtree(building, ignore_errors=True)
+                    shutil.rmtree(building.with_name(f"{building.name}-old"), ignore_errors=True)
         return folder / ONNX_VIEW
+
+    def _ensure(self, entries: list[FileEntry], label: str) -> None:
+        """The store is the server's own: what is damaged in it is thrown away and fetched once more."""
+        try:
+            self._supply.ensure(entries, label)
+        except MissingWeights:
+            for entry in entries:
+                path = self._store.path(entry.md5)
+                if path.exists() and sha256_of(path) != entry.sha256:
+                    path.unlink()
+            self._supply.ensure(entries, label)
+
+    def _is_linked(self, folder: Path, entries: list[FileEntry]) -> bool:
+        """Whether every file there is the very object that was just verified, or a copy with the same digest."""
+        for entry in entries:
+            path, stored = folder / entry.path, self._store.path(entry.md5)
+            if not path.is_file() or not (path.samefile(stored) or sha256_of(path) == entry.sha256):
+                return False
+        return True
 
     def _refuse_unlisted(self, bundle: Bundle, entries: list[FileEntry]) -> None:
         view = next(entry for entry in entries if entry.path == ONNX_VIEW)

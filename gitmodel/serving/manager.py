@@ -78,13 +78,20 @@ class Manager:
                 self._required = {name for name, held in wanted.items() if held}
             self._wanted = dict(wanted)
             self._published += 1
-            number = self._published
-            unknown = [version for version in versions if version.key not in self._statuses]
-        for version in unknown:
-            self._note(version, State.START)
-        with self._changed:
+            self._await_turn(versions)
             self._changed.notify_all()
-        return number
+            return self._published
+
+    def _await_turn(self, versions: list[AspiredVersion]) -> None:
+        """Versions nobody has begun with are in START; those superseded before their turn are forgotten."""
+        keys = {version.key for version in versions}
+        for key in [k for k, status in self._statuses.items() if status.state is State.START and k not in keys]:
+            del self._statuses[key]
+        for version in versions:
+            if version.key not in self._statuses:
+                self._statuses[version.key] = VersionStatus(
+                    version.model, version.version, version.commit, State.START, number=version.number
+                )
 
     def wait(self, number: int, timeout: float) -> bool:
         """Waits until publication ``number`` is dealt with, well or badly; False when ``timeout`` seconds were not enough."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -46,15 +47,27 @@ def config_for_url(url: str, scratch: Path) -> Any:
 
 def config_from_text(text: str, scratch: Path) -> Any:
     """The configuration a commit holds, for a bare repository, which has no folder it could be relative to."""
-    for line in text.splitlines():
-        key, _, value = (part.strip() for part in line.partition("="))
-        if key == "url" and "://" not in value and not value.startswith("/"):
-            raise NoRemote(
-                f"the DVC remote's URL '{value}' is relative, which means nothing here",
-                hint="name it absolutely: serve --remote URL",
-            )
     replace_file(scratch / "config", text.encode())
-    return load_config(scratch)
+    config = load_config(scratch)
+    name = config["core"].get("remote", "")
+    said = _url_in(text, name)
+    if said and "://" not in said and not said.startswith("/"):
+        raise NoRemote(
+            f"the DVC remote's URL '{said}' is relative, which means nothing here",
+            hint="name it absolutely: serve --remote URL",
+        )
+    return config
+
+
+def _url_in(text: str, name: str) -> str:
+    """The URL of a remote as it is written; what DVC gives back is made absolute already."""
+    parser = configparser.ConfigParser(interpolation=None, strict=False)
+    try:
+        parser.read_string(text)
+    except configparser.Error:
+        return ""
+    sections = (parser[s] for s in parser.sections() if s.strip("'\"").replace('"', "").split() == ["remote", name])
+    return next((section.get("url", "") for section in sections), "")
 
 
 class Remote:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from gitmodel.bundle.bundle import GOLDEN, Bundle
+from gitmodel.bundle.card import Gates
 from gitmodel.bundle.golden import GoldenCase
 from gitmodel.bundle.lock import TensorEntry
 from gitmodel.bundle.signature import Signature
@@ -18,7 +19,7 @@ from gitmodel.compat.rules import DEFAULT_PROFILE
 from gitmodel.compat.verdict import Report, owed, worst_first
 from gitmodel.errors import GitmodelError
 from gitmodel.versions import Bump, ReleaseTag, Version, parse_tag
-from gitmodel.workflows.workspace import NeedsWorkingTree, Workspace
+from gitmodel.workflows.workspace import Workspace, opened
 
 if TYPE_CHECKING:
     from gitmodel.runtime import Session
@@ -71,9 +72,7 @@ def judge_first(place: Workspace, new: Bundle, profile: str = DEFAULT_PROFILE) -
     found = _Findings()
     with contextlib.suppress(_Stop):
         if new.signature is not None:
-            found.cases = _judge_alone(place, new, new.signature, found)
-            if not found.cases:
-                found.changes.append(Change("goldens-missing", "golden", None, None, {"label": new.label, "cases": 0}))
+            _judge_first(place, new, new.signature, found)
     findings = [rules.judge(change) for change in found.changes]
     return Report(
         new.name, "nothing", new.label, profile, worst_first(findings), len(rules.names()), found.cases,
@@ -110,8 +109,8 @@ def _replay(
         return
     recorded = _recorded(old, old.signature)
     drawn = generate.possible(old.signature) and not recorded
-    cases = list(generate.cases(old.signature)) if drawn else recorded
-    if not cases:
+    cases = _Cases(old.signature) if drawn else recorded
+    if not drawn and not recorded:
         found.unjudged = f"{old.label} has no golden cases and none can be generated for its signature"
         return
     _add_witness(before, after, cases, found)
@@ -138,7 +137,17 @@ def _replay(
     found.changes += behaviour.changes(shown, gates, bridge.incomparable(old.signature, found.changes))
 
 
-def _add_witness(before: Session, after: Session, cases: Sequence[GoldenCase], found: _Findings) -> None:
+@dataclass(frozen=True)
+class _Cases:
+    """Drawn cases, made anew each time they are gone through: together they may be larger than memory."""
+
+    signature: Signature
+
+    def __iter__(self) -> Iterator[GoldenCase]:
+        return generate.cases(self.signature)
+
+
+def _add_witness(before: Session, after: Session, cases: Iterable[GoldenCase], found: _Findings) -> None:
     """Lets the break happen: a call that OLD answers, made on NEW just as OLD's client makes it."""
     breaking = [i for i, change in enumerate(found.changes) if bridge.can_be_seen(change)]
     if not breaking:
@@ -179,26 +188,19 @@ def _open(place: Workspace | None, bundle: Bundle, found: _Findings, *, side: st
 
     with contextlib.ExitStack() as stack:
         try:
-            if bundle.file is not None:
-                path = bundle.file
-            elif place is None:
-                raise NeedsWorkingTree(f"{bundle.label} has its weights in a repository", hint="run inside it")
-            else:
-                path = stack.enter_context(place.staged(bundle))
+            path = stack.enter_context(opened(place, bundle))
             signature = (
-                onnx.signature_of(onnx.parse(path.read_bytes(), bundle.label), bundle.label)
-                if bundle.file is None
-                else None
+                bundle.signature
+                if bundle.file
+                else onnx.signature_of(onnx.parse(path.read_bytes(), bundle.label), bundle.label)
             )
-            session = runtime.open_session(path)
+            session = runtime.open_session(path, label=bundle.label)
         except GitmodelError as error:
             found.unjudged = str(error)
             if isinstance(error, runtime.LoadFailed):
-                found.changes.append(
-                    Change("model-load-failed", "model", None, None, {"label": bundle.label, "error": error.message})
-                )
+                found.changes.append(Change("model-load-failed", "model", None, None, {"error": error.message}))
             raise _Stop from error
-        if signature is not None and signature != bundle.signature:
+        if signature != bundle.signature:
             old, new = (s.to_dict() if s else None for s in (signature, bundle.signature))
             args = {"label": bundle.label, "side": side}
             found.changes.append(Change("signature-stale", "signature", old, new, args))
@@ -220,7 +222,14 @@ def _compare_checkpoints(place: Workspace | None, old: Bundle, new: Bundle, foun
     if not found.changes:
         found.changes.append(Change("weights-unchanged", "weights"))
     if new.signature is not None:
-        found.cases = _judge_alone(place, new, new.signature, found)
+        _judge_first(place, new, new.signature, found)
+
+
+def _judge_first(place: Workspace | None, new: Bundle, signature: Signature, found: _Findings) -> None:
+    """There is nothing to run it against but what it recorded of itself."""
+    found.cases = _judge_alone(place, new, signature, found)
+    if not found.cases:
+        found.changes.append(Change("goldens-missing", "golden", None, None, {"label": new.label, "cases": 0}))
 
 
 def _tensors(bundle: Bundle) -> tuple[TensorEntry, ...]:
@@ -252,10 +261,21 @@ def _same_promises(old: Bundle, new: Bundle) -> bool:
 def _policy_changes(old: Bundle, new: Bundle) -> Iterator[Change]:
     """The measures themselves: OLD's were used, so that a change cannot move its own goalposts."""
     if old.card.gates != new.card.gates:
-        yield Change("gates-changed", "model.yaml", old.card.gates.to_dict(), new.card.gates.to_dict())
+        args = {"what": ", ".join(_moved_gates(old.card.gates, new.card.gates))}
+        yield Change("gates-changed", "model.yaml", old.card.gates.to_dict(), new.card.gates.to_dict(), args)
     before, after = ({path: bundle.folder.read(path) for path in bundle.golden_paths()} for bundle in (old, new))
     if before and before != after:
         yield Change("goldens-changed", "golden", None, None, {"label": old.label})
+
+
+def _moved_gates(old: Gates, new: Gates) -> Iterator[str]:
+    for name in ("agreement", "distance"):
+        before, after = getattr(old, name), getattr(new, name)
+        if before != after:
+            yield f"{name} {before} to {after}"
+    for output in sorted({*old.tolerance, *new.tolerance}):
+        if old.tolerance.get(output) != new.tolerance.get(output):
+            yield f"tolerance of {output}"
 
 
 def _declared(old: Bundle, new: Bundle, declared: Bump | None) -> tuple[Version | None, Bump | None]:

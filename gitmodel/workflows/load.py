@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +11,7 @@ from gitmodel import registry
 from gitmodel.bundle.bundle import Bundle
 from gitmodel.bundle.signature import Signature
 from gitmodel.git import NotARepository, Repository
-from gitmodel.workflows.workspace import Workspace
+from gitmodel.workflows.workspace import Workspace, opened
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,11 +42,9 @@ class LoadedModel:
         """Raises MissingWeights, NotServable, LoadFailed."""
         from gitmodel import runtime
 
-        with contextlib.ExitStack() as stack:
-            if self.bundle.file is not None or self._place is None:
-                return runtime.open_session(self.bundle.file or Path(self.bundle.label))
-            # The files stay mapped after their folder is gone; the objects themselves are in the cache.
-            return runtime.open_session(stack.enter_context(self._place.staged(self.bundle)))
+        # The files stay mapped when their folder is gone; the objects themselves are in the cache.
+        with opened(self._place, self.bundle) as path:
+            return runtime.open_session(path, label=self.bundle.label)
 
     def predict(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs by name. Raises RunFailed with the runtime's words when an input does not fit the signature."""

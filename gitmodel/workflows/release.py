@@ -11,7 +11,7 @@ from gitmodel.bundle.bundle import Bundle
 from gitmodel.compat.verdict import Report
 from gitmodel.errors import ExitCode, GitmodelError
 from gitmodel.storage.remote import Progress
-from gitmodel.versions import Bump, ReleaseTag, StageTag, Version, check_name
+from gitmodel.versions import Bump, InvalidVersion, ReleaseTag, StageTag, Version, check_name
 from gitmodel.workflows import judge, transfer
 from gitmodel.workflows.workspace import Workspace
 
@@ -82,6 +82,8 @@ def release(
     """
     check_name(name)
     place = Workspace.open(Path(repo), progress=progress)
+    if push:
+        place.repo.check_remote(push)
     with place.repo.lock():
         new, base = _bundle(place, name), registry.latest(place.repo, name)
         if base and place.repo.folder(base.ref.commit, registry.model_path(name)).object_id == new_id(place, name):
@@ -96,7 +98,7 @@ def release(
         if push:
             transfer.push_bundle(place, new)
         place.repo.tag(str(tag), _message(tag, message, new, report, base), commit=new.commit, sign=sign)
-    pushed = transfer.push_refs(place.repo, push, [str(tag)]) if push else ""
+    pushed = transfer.push_refs(place.repo, push, str(tag)) if push else ""
     return Released(str(tag), new.commit, report, pushed)
 
 
@@ -113,6 +115,8 @@ def promote(
     """
     check_name(stage, "stage")
     place = Workspace.open(Path(repo))
+    if push:
+        place.repo.check_remote(push)
     with place.repo.lock():
         bundle = registry.resolve(place.repo, reference)
         release_here = next(
@@ -131,7 +135,7 @@ def promote(
         body = f"{text}\n\nModel: {bundle.name}\nStage: {stage}\nVersion: {release_here.version}\n"
         place.repo.tag(str(tag), body, commit=bundle.commit)
     # Tags alone: a branch may hold commits that nobody meant to put live.
-    pushed = place.repo.push(push, [f"refs/tags/{name}" for name in (release_here.tag, tag)]) if push else ""
+    pushed = transfer.push_tags(place.repo, push, str(release_here.tag), str(tag)) if push else ""
     return str(tag), str(release_here.version), pushed
 
 
@@ -147,7 +151,12 @@ def _bundle(place: Workspace, name: str) -> Bundle:
 
 
 def _parse(step: str) -> Bump | Version:
-    return Version.parse(step) if step[:1].isdigit() or step[:1] == "v" else Bump.parse(step)
+    if step[:1].isdigit() or step[:1] == "v":
+        return Version.parse(step)
+    bump = Bump.parse(step)
+    if bump is Bump.NONE:
+        raise InvalidVersion("a release is a step", hint="use patch, minor, major, auto or a version")
+    return bump
 
 
 def _check_free(place: Workspace, name: str, wanted: Bump | Version | None, base: registry.Release | None) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gitmodel import registry
 from gitmodel.bundle.bundle import WEIGHTS, Bundle
-from gitmodel.git import Repository
+from gitmodel.git import GitFailed, Repository
 from gitmodel.storage.remote import Progress
 from gitmodel.storage.workspace import missing_weights, plan
 from gitmodel.workflows.workspace import Workspace
@@ -65,11 +65,26 @@ def push_bundle(place: Workspace, bundle: Bundle) -> int:
     return place.remote.push(place.cache, [directory], place.progress)
 
 
-def push_refs(repo: Repository, remote: str, tags: Iterable[str]) -> str:
-    """Sends the current branch, then the tags: a tag never arrives before its commit. Returns Git's words."""
+def push_refs(repo: Repository, remote: str, tag: str) -> str:
+    """Sends the current branch and the tag; the tag never arrives before its commit. Returns Git's words."""
     branch = repo.branch()
-    heads = [f"refs/heads/{branch}"] if branch else []
-    return repo.push(remote, [*heads, *(f"refs/tags/{tag}" for tag in tags)])
+    return _push(repo, remote, [f"refs/heads/{branch}"] if branch else [], [tag])
+
+
+def push_tags(repo: Repository, remote: str, *tags: str) -> str:
+    """Sends tags alone: a branch may hold commits that nobody meant to send. Returns Git's words."""
+    return _push(repo, remote, [], tags)
+
+
+def _push(repo: Repository, remote: str, refs: Sequence[str], tags: Sequence[str]) -> str:
+    try:
+        return repo.push(remote, [*refs, *(f"refs/tags/{tag}" for tag in tags)])
+    except GitFailed as error:
+        names = " ".join(f"'{tag}'" for tag in tags)
+        raise GitFailed(
+            f"{names} is made here but not pushed ({error.message})",
+            hint=f"mend that and run: git push {remote} HEAD {names}",
+        ) from error
 
 
 def _bundles(repo: Repository, references: Sequence[str]) -> list[Bundle]:

@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from gitmodel.bundle.bundle import ONNX_VIEW, Bundle
+from gitmodel.bundle.bundle import ONNX_VIEW, WEIGHTS, Bundle
+from gitmodel.bundle.folder import DiskFolder
 from gitmodel.errors import GitmodelError
 from gitmodel.git import Repository
 from gitmodel.storage import setup
-from gitmodel.storage.cache import Cache
+from gitmodel.storage.cache import Cache, sha256_of
 from gitmodel.storage.remote import Progress, Remote, load_config
 from gitmodel.storage.supply import Supply
+from gitmodel.storage.workspace import MissingWeights
 
 
 class NeedsWorkingTree(GitmodelError):
@@ -66,3 +68,27 @@ class Workspace:
         self.supply.ensure(entries, bundle.label, self.progress)
         with self.supply.staged(entries, self.repo.state_dir / "staged") as folder:
             yield folder / ONNX_VIEW
+
+
+@contextlib.contextmanager
+def opened(place: Workspace | None, bundle: Bundle) -> Iterator[Path]:
+    """The model file of any bundle, verified, for as long as a session needs it: a bare file, a bundle's folder
+    somewhere on disk, or one of the repository's. Raises NotServable, MissingWeights, NeedsWorkingTree and kin."""
+    if bundle.file is not None:
+        yield bundle.file
+    elif isinstance(bundle.folder, DiskFolder) and (place is None or not _is_inside(bundle.folder.root, place.repo)):
+        weights = bundle.folder.root / WEIGHTS
+        for entry in bundle.graph_files():
+            path = weights / entry.path
+            if not path.is_file() or sha256_of(path) != entry.sha256:
+                raise MissingWeights(f"{path} is missing or is not what weights.lock says", hint="run 'dvc pull' there")
+        yield weights / ONNX_VIEW
+    elif place is None:
+        raise NeedsWorkingTree(f"{bundle.label} has its weights in a repository", hint="run inside it")
+    else:
+        with place.staged(bundle) as path:
+            yield path
+
+
+def _is_inside(folder: Path, repo: Repository) -> bool:
+    return folder.resolve().is_relative_to(repo.root)

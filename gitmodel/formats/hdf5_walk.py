@@ -1,0 +1,85 @@
+"""Walks an HDF5 file that nobody vouches for: what it must not hold is refused here, and damage gets its name."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from gitmodel.formats.source import InvalidModel
+
+_GZIP, _SHUFFLE, _FLETCHER32 = 1, 2, 3
+_ALLOWED_FILTERS = {_GZIP, _SHUFFLE, _FLETCHER32}
+#: More than gzip reaches: what claims more than this many times the bytes it stores is a trap for memory.
+_MAX_RATIO = 2000
+MAX_DATASETS = 100_000
+MAX_LOGICAL_BYTES = 1 << 40
+
+
+@contextlib.contextmanager
+def naming_damage(where: str) -> Iterator[None]:
+    """Whatever h5py raises on a damaged or unknown structure, as InvalidModel."""
+    try:
+        yield
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        raise InvalidModel(f"{where} is no whole HDF5 file ({_reason(error)})", hint="save or copy it again") from None
+
+
+def open_file(path: Path) -> Any:
+    """The file, for reading. Raises what h5py raises."""
+    import h5py
+
+    return h5py.File(path, "r")
+
+
+def walk(file: Any) -> Iterator[tuple[str, Any]]:
+    """Every group, dataset and named type by path, reached over hard links alone.
+
+    Raises InvalidModel for what points elsewhere, and for a group with two paths: it could lie within itself.
+    """
+    import h5py
+
+    where = file.filename
+    seen = total = 0
+    todo = [("", file)]
+    visited = {h5py.h5o.get_info(file.id).addr}
+    while todo:
+        prefix, group = todo.pop()
+        for name in sorted(group):
+            path = prefix + name
+            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                raise InvalidModel(f"{where}: '{path}' links elsewhere", hint="save it with the data inside")
+            item = group[name]
+            if isinstance(item, h5py.Group):
+                address = h5py.h5o.get_info(item.id).addr
+                if address in visited:
+                    raise InvalidModel(f"{where}: the group '{path}' has another path as well", hint="save it once")
+                visited.add(address)
+                todo.append((f"{path}/", item))
+            elif isinstance(item, h5py.Dataset) and item.shape is not None:
+                _check_dataset(item, f"{where}: '{path}'")
+                seen, total = seen + 1, total + item.nbytes
+                if seen > MAX_DATASETS or total > MAX_LOGICAL_BYTES:
+                    raise InvalidModel(f"{where} claims {total} bytes in {seen} datasets", hint="this is no model file")
+            yield path, item
+
+
+def _check_dataset(dataset: Any, where: str) -> None:
+    plist = dataset.id.get_create_plist()
+    if dataset.is_virtual or plist.get_external_count():
+        raise InvalidModel(f"{where} keeps its data in another file", hint="save it with the data inside")
+    filters = {plist.get_filter(i)[0] for i in range(plist.get_nfilters())}
+    if filters - _ALLOWED_FILTERS:
+        raise InvalidModel(f"{where} uses an unknown filter", hint="save it with gzip or none")
+    stored, whole = dataset.id.get_storage_size(), dataset.file.id.get_filesize()
+    if (dataset.id.get_offset() or 0) + stored > whole:
+        raise InvalidModel(f"{where} reaches beyond the end of the file", hint="save or copy it again")
+    if stored * _MAX_RATIO + (1 << 20) < dataset.nbytes:
+        raise InvalidModel(f"{where} claims {dataset.nbytes} bytes but stores {stored}", hint="this is no model file")
+
+
+def _reason(error: Exception) -> str:
+    """HDF5's own words, which h5py sets in parentheses."""
+    text = str(error)
+    return text[text.find("(") + 1 :].rstrip(")") if "(" in text else text
