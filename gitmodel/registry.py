@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -225,10 +226,11 @@ def _from_path(path: Path) -> Bundle:
     from gitmodel.bundle.card import Card
     from gitmodel.bundle.signature import DEFAULT, Signatures
 
-    source = formats.read(path)
-    signatures = Signatures({DEFAULT: source.signature} if source.signature else {})
+    with contextlib.closing(formats.read(path)) as source:
+        signatures = Signatures({DEFAULT: source.signature} if source.signature else {})
+        card = Card(path.stem, format=source.format, framework=source.framework)
     files: Mapping[str, bytes] = {
-        bundle_files.CARD: Card(path.stem, format=source.format, framework=source.framework).to_yaml().encode(),
+        bundle_files.CARD: card.to_yaml().encode(),
         bundle_files.SIGNATURE: signatures.to_yaml().encode(),
     }
     return Bundle(path.stem, str(path), MemoryFolder(files), file=path)

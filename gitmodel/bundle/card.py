@@ -18,7 +18,7 @@ DEFAULT_TOLERANCES: dict[str, tuple[float, float]] = {
     "bfloat16": (1.6e-2, 1e-2),
 }
 DEFAULT_AGREEMENT = 0.9
-DEFAULT_DISTANCE = 0.1
+DEFAULT_DISTANCE = 0.3
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Gates:
 
     ``tolerance`` maps an output's name (or ``"*"``) to (rtol, atol). ``agreement`` is the share of rows, 0 to 1,
     whose decision (top-1 class, or exact value of a discrete output) must stay for a drift to count as minor;
-    ``distance`` how far its values may move on average, as a share of OLD's range.
+    ``distance`` how far its values may move on average, as a share of OLD's own.
     """
 
     tolerance: Mapping[str, tuple[float, float]] = field(default_factory=dict)

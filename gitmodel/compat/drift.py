@@ -19,8 +19,8 @@ class OutputDrift:
 
     ``max_abs`` is the largest absolute difference, found in case ``worst`` (infinite where the values cannot be held
     side by side at all). ``agreement`` is the share, 0 to 1, of decisions that stay: the top-1 of the last axis, each
-    value of a discrete output, for other numbers each element within tolerance. ``distance`` is the mean absolute
-    difference as a share of OLD's own range of values.
+    value of a discrete output, for other numbers each element within tolerance. ``distance`` is how far the
+    values moved as a share of OLD's own: the sum of differences over the sum of magnitudes, averaged over cases.
     """
 
     name: str
@@ -32,10 +32,8 @@ class OutputDrift:
     decisions: int = 0
     nan: bool = False
     inf: bool = False
-    differences: float = 0.0
-    elements: int = 0
-    low: float = math.inf
-    high: float = -math.inf
+    moved: float = 0.0
+    cases: int = 0
 
     @property
     def agreement(self) -> float:
@@ -43,11 +41,7 @@ class OutputDrift:
 
     @property
     def distance(self) -> float:
-        if not self.differences:
-            return 0.0
-        spread = self.high - self.low
-        mean = self.differences / max(self.elements, 1)
-        return mean / spread if spread > 0 else math.inf
+        return self.moved / self.cases if self.cases else 0.0
 
 
 def extend(drift: OutputDrift, case: str, old: Any, new: Any, gates: Gates, spec: TensorSpec) -> OutputDrift:
@@ -92,16 +86,14 @@ def _numbers(
         agreed, decisions = int(np.sum(a.argmax(-1) == b.argmax(-1))), a[..., 0].size
     else:
         agreed, decisions = int(np.sum(close)), close.size
-    known = np.abs(x)[finite] if a.dtype.kind == "c" else x[finite]
+    total, gap = float(np.sum(np.abs(x[finite]))), float(np.sum(gaps))
     merged = _merge(drift, case, equal, bool(np.all(close)), size, agreed, decisions)
     return replace(
         merged,
         nan=drift.nan or nan,
         inf=drift.inf or inf,
-        differences=drift.differences + float(np.sum(gaps)),
-        elements=drift.elements + int(np.sum(finite)),
-        low=min(drift.low, float(np.min(known, initial=math.inf))),
-        high=max(drift.high, float(np.max(known, initial=-math.inf))),
+        moved=drift.moved + (gap / total if total else math.inf if gap else 0.0),
+        cases=drift.cases + 1,
     )
 
 
@@ -139,15 +131,15 @@ def _family(values: np.ndarray) -> str:
 
 
 def _pieces(value: Any) -> dict[str, np.ndarray]:
-    """The arrays a value is made of, by place: a tensor is one; a list of maps (ONNX's ZipMap) rows and keys."""
+    """The arrays a value is made of, by place: a tensor is one; a list of maps (ONNX's ZipMap) rows, in the order of their keys."""
     import numpy as np
 
     if isinstance(value, dict):
         return {f"[{key!r}]{place}": piece for key, held in value.items() for place, piece in _pieces(held).items()}
     if isinstance(value, list):
         if value and all(isinstance(row, dict) and row.keys() == value[0].keys() for row in value):
-            keys = list(value[0])
-            rows = np.array([[row[key] for key in keys] for row in value])
-            return {"rows": rows, "keys": np.array([str(key) for key in keys])}
+            # The keys are part of the place: with other keys the rows are not the same thing at all.
+            keys = sorted(value[0], key=str)
+            return {f"rows of {keys!r}": np.array([[row[key] for key in keys] for row in value])}
         return {f"[{i}]{place}": piece for i, held in enumerate(value) for place, piece in _pieces(held).items()}
     return {"": np.asarray(value)}

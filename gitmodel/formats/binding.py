@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from gitmodel.formats import onnx as onnx_format
 from gitmodel.formats.dtypes import ONNX_DTYPES, ONNX_NUMBERS
+from gitmodel.formats.onnx_walk import tensors
 from gitmodel.formats.source import TENSOR_FILE_BYTES, InvalidModel, Source, TensorData
 
 
@@ -17,23 +19,20 @@ def bind(graph: Source, weights: Source, where: str) -> Source:
     that fit no place stay in the HDF5 view alone (optimizer state, for one).
     """
     model = graph.graph
-    offered = _by_alias(weights)
-    places = dict(onnx_format.tensors(model))
-    for value in [v for v in model.graph.input if v.name not in places and _alias(v.name) in offered]:
-        tensor = offered[_alias(value.name)]
+    places = dict(tensors(model))
+    filled = _matched([*places, *(value.name for value in model.graph.input if value.name not in places)], weights)
+    for value in [v for v in model.graph.input if v.name in filled and v.name not in places]:
+        tensor = filled[value.name]
         model.graph.input.remove(value)
         proto = model.graph.initializer.add()
         proto.name, proto.data_type = value.name, ONNX_NUMBERS[tensor.dtype]
         proto.dims.extend(tensor.shape)
         places[value.name] = proto
     own = {tensor.name: tensor for tensor in graph.tensors}
-    renamed: dict[str, str] = {}
     for name, proto in places.items():
-        found = offered.get(_alias(name))
-        if found is not None:
-            _place(proto, name, found, where)
+        if name in filled:
+            _place(proto, name, filled[name], where)
             own.pop(name, None)
-            renamed[found.name] = name
         elif name not in own:
             raise InvalidModel(
                 f"{where}: no weights for '{name}'", hint="name the tensor in the weights file as the graph names it"
@@ -45,14 +44,14 @@ def bind(graph: Source, weights: Source, where: str) -> Source:
         onnx_format.signature_of(model, where),
         graph=model,
         groups=weights.groups,
-        bound_names=renamed,
+        bound_names={tensor.name: name for name, tensor in filled.items()},
     )
 
 
 def complete(graph: Source, where: str) -> Source:
     """The source itself, if every initializer has its data. Raises InvalidModel."""
     own = {tensor.name for tensor in graph.tensors}
-    for name, proto in onnx_format.tensors(graph.graph):
+    for name, proto in tensors(graph.graph):
         if name not in own:
             place = next((e.value for e in proto.external_data if e.key == "location"), "")
             said = f"its data should be in {place}, which is missing" if place else "it has no data"
@@ -64,6 +63,17 @@ def complete(graph: Source, where: str) -> Source:
 
 def _alias(name: str) -> str:
     return name.replace("/", ".")
+
+
+def _matched(places: Sequence[str], weights: Source) -> dict[str, TensorData]:
+    """The tensor for each place there is one for; one that is called exactly so comes first, and each fills one."""
+    offered = _by_alias(weights)
+    exact = {tensor.name for tensor in weights.tensors}
+    filled = {}
+    for place in sorted(places, key=lambda name: name not in exact):
+        if (tensor := offered.pop(_alias(place), None)) is not None:
+            filled[place] = tensor
+    return filled
 
 
 def _by_alias(weights: Source) -> dict[str, TensorData]:
@@ -86,3 +96,5 @@ def _place(proto: Any, name: str, tensor: TensorData, where: str) -> None:
         )
     if len(tensor.data) < TENSOR_FILE_BYTES:
         onnx_format.embed(proto, bytes(tensor.data))
+    else:
+        onnx_format.detach(proto)

@@ -13,13 +13,14 @@ from gitmodel.bundle.golden import GoldenCase
 from gitmodel.bundle.signature import Signature, TensorSpec
 from gitmodel.errors import GitmodelError
 from gitmodel.formats import onnx as onnx_format
+from gitmodel.formats.dtypes import is_native
 from gitmodel.formats.source import map_file
 
 if TYPE_CHECKING:
     import numpy as np
 
 _PATH = re.compile(
-    r"(?P<case>(?P<group>[^/]+)/test_data_set_(?P<number>\d+))/(?P<side>input|output)_(?P<index>\d+)\.pb"
+    r"(?P<case>(?P<group>[^/]+)/test_data_set_(?P<number>[0-9]{1,9}))/(?P<side>input|output)_(?P<index>[0-9]{1,9})\.pb"
 )
 _MEMBER = re.compile(r"[\w.-]+\.npy")
 MAX_CASES = 256
@@ -33,7 +34,7 @@ class InvalidGolden(GitmodelError):
 
 
 def read(folder: Folder, prefix: str, signature: Signature, where: str) -> list[GoldenCase]:
-    """All cases below ``prefix``, by name. Tensors bind by their own name, else by index. Raises InvalidGolden."""
+    """All cases below ``prefix``, by name. Tensors bind by their own name, else by index. Raises InvalidModel."""
     found: dict[str, dict[str, list[tuple[int, str]]]] = {}
     order: dict[str, tuple[str, int]] = {}
     for path in folder.files(prefix):
@@ -115,17 +116,25 @@ def _rows(path: Path, arrays: Mapping[str, np.ndarray], signature: Signature) ->
 
 
 def _fit(path: Path, spec: TensorSpec, values: np.ndarray) -> np.ndarray:
-    """The array in the type the model declares; refused when the types are of another kind (text for numbers)."""
+    """The array in the type the model declares; refused when that would change more than its precision."""
     import numpy as np
 
-    wanted = np.dtype(object if spec.dtype == "string" else spec.dtype)
-    if spec.dtype == "string":
-        return values.astype(object)
-    if not np.can_cast(values.dtype, wanted, casting="same_kind"):
+    text = spec.dtype == "string"
+    castable = not text and is_native(spec.dtype) and np.can_cast(values.dtype, spec.dtype, "same_kind")
+    if not (values.dtype.kind in "US" if text else castable):
         raise InvalidGolden(
             f"{path}: '{spec.name}' is {values.dtype}, the model has {spec.dtype}", hint="cast it before saving"
         )
-    return np.ascontiguousarray(values.astype(wanted))
+    if text:
+        return values.astype(object)
+    with np.errstate(over="ignore"):
+        fitted = np.asarray(values, spec.dtype, order="C")
+    kept = np.isfinite(fitted) == np.isfinite(values) if fitted.dtype.kind in "fc" else fitted == values
+    if not np.all(kept):
+        raise InvalidGolden(
+            f"{path}: '{spec.name}' has values that {spec.dtype} cannot hold", hint="give what the model accepts"
+        )
+    return fitted
 
 
 def _load_npz(path: Path) -> dict[str, np.ndarray]:
@@ -140,9 +149,14 @@ def _load_npz(path: Path) -> dict[str, np.ndarray]:
             if (total := sum(m.file_size for m in members)) > MAX_NPZ_BYTES:
                 raise InvalidGolden(f"{path} unpacks to {total} bytes", hint=f"at most {MAX_NPZ_BYTES} are read")
         with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError, MemoryError) as error:
+            arrays = {name: archive[name] for name in archive.files}
+        if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+            raise ValueError("a member is no array")
+    except InvalidGolden:
+        raise
+    except Exception as error:  # zipfile, zlib and numpy's header parser share no base but Exception
         raise InvalidGolden(f"{path} is no npz of plain arrays ({error})", hint="write it with numpy.savez") from None
+    return arrays
 
 
 def _bind(

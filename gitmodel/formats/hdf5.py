@@ -35,11 +35,12 @@ class TensorFile:
 def read(path: Path) -> Source:
     """Reads a checkpoint. Raises InvalidModel for a file that is none, or holds what an untrusted one must not."""
     data = map_file(path)
-    with naming_damage(str(path)):
-        file = open_file(path)
+    with naming_damage(str(path)), contextlib.ExitStack() as refused:
+        file = refused.enter_context(open_file(path))
         tensors = [_tensor(name, item, data) for name, item in walk(file) if _is_numeric(item)]
         inner = file.get("model_weights", file)
         framework = "keras" if "keras_version" in file.attrs or "layer_names" in inner.attrs else ""
+        refused.pop_all()  # the view is written from it
     return Source("hdf5", framework, tuple(tensors), groups=file)
 
 
@@ -56,7 +57,7 @@ def tensor_file(dtype: str, shape: tuple[int, ...]) -> TensorFile:
         fid = h5py.h5f.create(file.name.encode(), h5py.h5f.ACC_TRUNC, fcpl=_file_creation(), fapl=_file_access())
         dcpl = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         dcpl.set_layout(h5py.h5d.CONTIGUOUS)
-        dcpl.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+        dcpl.set_alloc_time(h5py.h5d.ALLOC_TIME_LATE)
         dcpl.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
         dcpl.set_obj_track_times(False)
         space = h5py.h5s.create_simple(stored_shape)
@@ -65,6 +66,8 @@ def tensor_file(dtype: str, shape: tuple[int, ...]) -> TensorFile:
         )
         if not is_native(dtype):
             _mark(h5py.Dataset(dataset), dtype, shape)
+        # The first write takes the space, behind all else: the text of a mark stands outside the dataset's header.
+        h5py.Dataset(dataset)[(0,) * len(stored_shape)] = 0
         offset = dataset.get_offset()
         dataset.close()
         fid.close()
@@ -215,7 +218,8 @@ def _copy_attributes(source: Any, target: Any) -> None:
 
     for name in sorted(source.attrs):
         old = source.attrs.get_id(name)
-        new = h5py.h5a.create(target.id, name.encode(), old.get_type(), old.get_space())
+        kind = h5py.h5t.py_create(old.dtype, logical=True)
+        new = h5py.h5a.create(target.id, name.encode(), kind, old.get_space())
         if old.get_space().get_simple_extent_type() != h5py.h5s.NULL:
             values, in_memory = np.empty(old.shape, old.dtype), h5py.h5t.py_create(old.dtype)
             old.read(values, mtype=in_memory)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +12,13 @@ from gitmodel.bundle.lock import inside
 from gitmodel.bundle.signature import Dim, Signature, TensorSpec
 from gitmodel.formats import wire
 from gitmodel.formats.dtypes import ONNX_DTYPES, nbytes
+from gitmodel.formats.onnx_walk import EXTERNAL, check, tensors, unique
 from gitmodel.formats.source import TENSOR_FILE_BYTES, InvalidModel, Source, TensorData, map_file
 
 if TYPE_CHECKING:
     import numpy as np
 
-_EXTERNAL = 1  # TensorProto.DataLocation.EXTERNAL
-_TENSOR, _GRAPH = 4, 5  # AttributeProto.AttributeType
+_IR_WITH_OPSETS = 3
 _TYPED = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data")
 
 
@@ -38,19 +39,17 @@ def read(path: Path) -> Source:
     found = []
     mapped: dict[str, memoryview] = {}
     for name, tensor in tensors(model):
-        dtype, shape = _type_of(tensor, f"{path}: tensor '{name}'"), tuple(tensor.dims)
-        if tensor.data_location == _EXTERNAL:
-            body = _external(tensor, name, path, cuts, mapped)
-            if body is None:  # weightless: bound by name later, or refused there
-                continue
-        else:
-            body = _inline(tensor, dtype)
+        here = f"{path}: tensor '{name}'"
+        dtype, shape = _type_of(tensor, here), tuple(tensor.dims)
+        outside = tensor.data_location == EXTERNAL
+        body = _external(tensor, here, path, cuts, mapped) if outside else _inline(tensor, dtype, here)
+        if body is None:  # weightless: bound by name later, or refused there
+            continue
         if dtype != "string" and len(body) != nbytes(dtype, shape):
             raise InvalidModel(
-                f"{path}: tensor '{name}' has {len(body)} bytes, its shape needs {nbytes(dtype, shape)}",
-                hint="export the model again",
+                f"{here} has {len(body)} bytes, its shape needs {nbytes(dtype, shape)}", hint="export the model again"
             )
-        if len(body) < TENSOR_FILE_BYTES and tensor.data_location == _EXTERNAL:
+        if outside and len(body) < TENSOR_FILE_BYTES:
             embed(tensor, bytes(body))
         found.append(TensorData(name, dtype, shape, body))
     found += _learned_lists(model.graph, {tensor.name for tensor in found})
@@ -69,45 +68,10 @@ def parse(data: bytes, where: str) -> Any:
         raise InvalidModel(f"{where} is not an ONNX model", hint="export it again") from None
     if not model.ir_version or not model.graph.output:
         raise InvalidModel(f"{where} is not an ONNX model (no graph with outputs in it)", hint="export it again")
+    if model.ir_version >= _IR_WITH_OPSETS and not model.opset_import:
+        raise InvalidModel(f"{where} is not a whole ONNX model (it names no opset)", hint="export or copy it again")
+    check(model, where)
     return model
-
-
-def tensors(model: Any) -> Iterator[tuple[str, Any]]:
-    """(name, TensorProto) of every initializer and tensor attribute, nested graphs included.
-
-    What stands inside a node is named after it: ``If_3.then_branch/weight``, ``Constant_0.value``.
-    """
-    seen: set[str] = set()
-    for name, tensor in _graph_tensors(model.graph, ""):
-        yield _unique(name, seen), tensor
-
-
-def _unique(name: str, seen: set[str]) -> str:
-    """Nodes may share a name; their tensors must not, or one would take the other's place."""
-    number, unique = 1, name
-    while unique in seen:
-        number += 1
-        unique = f"{name}#{number}"
-    seen.add(unique)
-    return unique
-
-
-def _graph_tensors(graph: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    for tensor in graph.initializer:
-        yield prefix + tensor.name, tensor
-    for holder, attribute in _attributes(graph, prefix):
-        held = [attribute.t] if attribute.type == _TENSOR else list(attribute.tensors)
-        for number, tensor in enumerate(held):
-            yield holder if len(held) == 1 else f"{holder}.{number}", tensor
-        nested = [attribute.g] if attribute.type == _GRAPH else list(attribute.graphs)
-        for inner in nested:
-            yield from _graph_tensors(inner, f"{holder}/")
-
-
-def _attributes(graph: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    for number, node in enumerate(graph.node):
-        for attribute in node.attribute:
-            yield f"{prefix}{node.name or f'{node.op_type}_{number}'}.{attribute.name}", attribute
 
 
 def _learned_lists(graph: Any, seen: set[str]) -> Iterator[TensorData]:
@@ -122,7 +86,7 @@ def _learned_lists(graph: Any, seen: set[str]) -> Iterator[TensorData]:
             if attribute.floats:
                 name = f"{node.name or f'{node.op_type}_{number}'}.{attribute.name}"
                 values = np.array(attribute.floats, dtype="<f4")
-                yield TensorData(_unique(name, seen), "float32", values.shape, memoryview(values.tobytes()))
+                yield TensorData(unique(name, seen), "float32", values.shape, memoryview(values.tobytes()))
 
 
 def framework_of(model: Any) -> str:
@@ -158,11 +122,10 @@ def write_view(model: Any, placements: Mapping[str, Placement], data: Mapping[st
     """
     for name, tensor in tensors(model):
         if (placement := placements.get(name)) is None:
-            if tensor.data_location == _EXTERNAL:  # large, but compressed in its file and so not to be mapped
+            if tensor.data_location == EXTERNAL:  # large, but compressed in its file and so not to be mapped
                 embed(tensor, bytes(data[name].data))
             continue
-        _clear_data(tensor)
-        tensor.data_location = _EXTERNAL
+        detach(tensor)
         for key, value in (
             ("location", placement.location),
             ("offset", placement.offset),
@@ -209,18 +172,42 @@ def _type_of(tensor: Any, where: str) -> str:
     return dtype
 
 
-def _inline(tensor: Any, dtype: str) -> memoryview:
-    """The little-endian bytes of a tensor that stands in the file, typed fields turned into raw ones."""
+def _inline(tensor: Any, dtype: str, here: str) -> memoryview | None:
+    """The little-endian bytes of a tensor that stands in the file, typed fields turned into raw ones; texts joined
+    by NUL. None when there are none although the shape needs some."""
     from onnx import numpy_helper
 
     if dtype == "string":
-        return memoryview(b"\0".join(tensor.string_data))
+        return _texts(tensor, here)
     if not tensor.HasField("raw_data"):
-        packed = numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name)
+        if math.prod(tensor.dims) and not any(len(getattr(tensor, typed)) for typed in _TYPED):
+            return None
+        try:
+            packed = numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name)
+        except (ValueError, TypeError, KeyError, OverflowError) as error:
+            raise InvalidModel(f"{here} has bad data ({_first_line(error)})", hint="export the model again") from None
         tensor.raw_data = packed.raw_data
         for typed in _TYPED:
             tensor.ClearField(typed)
     return memoryview(tensor.raw_data)
+
+
+def _texts(tensor: Any, here: str) -> memoryview | None:
+    count = math.prod(tensor.dims)
+    if count and not tensor.string_data:
+        return None
+    if len(tensor.string_data) != count:
+        raise InvalidModel(
+            f"{here} has {len(tensor.string_data)} texts, its shape needs {count}", hint="export the model again"
+        )
+    # A text's own NUL stands as in Java's modified UTF-8: HDF5 ends a text at the first one.
+    return memoryview(b"\0".join(text.replace(b"\0", b"\xc0\x80") for text in tensor.string_data))
+
+
+def detach(tensor: Any) -> None:
+    """Takes the tensor's data out of the message; ``write_view`` says where they are."""
+    _clear_data(tensor)
+    tensor.data_location = EXTERNAL
 
 
 def embed(tensor: Any, body: bytes) -> None:
@@ -235,26 +222,30 @@ def _clear_data(tensor: Any) -> None:
 
 
 def _external(
-    tensor: Any, name: str, path: Path, cuts: list[memoryview], mapped: dict[str, memoryview]
+    tensor: Any, here: str, path: Path, cuts: list[memoryview], mapped: dict[str, memoryview]
 ) -> memoryview | None:
     """The bytes an initializer points at; None when it names no place or a file that is not there (weightless)."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
-    location = entries.get("location")
-    here = f"{path}: tensor '{name}'"
+    if ONNX_DTYPES.get(tensor.data_type) == "string":
+        raise InvalidModel(f"{here} has its texts as raw bytes", hint="export the model again")
+    if wire.CUT_KEY in entries:
+        return cuts[int(entries[wire.CUT_KEY])]
+    if "location" not in entries:
+        return None
     try:
-        if not location:
-            return cuts[int(entries[wire.CUT_KEY])] if wire.CUT_KEY in entries else None
-        target = path.parent / inside(location)
+        location = inside(entries["location"].removeprefix("./"))
         offset = int(entries.get("offset", 0))
         length = int(entries.get("length", 0)) or nbytes(_type_of(tensor, here), tuple(tensor.dims))
-    except (ValueError, IndexError) as error:
-        raise InvalidModel(
-            f"{here} has bad external data ({error})", hint="keep external data beside the model"
-        ) from None
-    if location not in mapped:
+        target = path.parent / location
         if not target.exists() and not target.is_symlink():
             return None
-        if target.resolve().parent != path.parent.resolve() / Path(location).parent or target.is_symlink():
+    except (ValueError, OSError) as error:
+        raise InvalidModel(
+            f"{here} has bad external data ({getattr(error, 'strerror', None) or error})",
+            hint="keep external data beside the model",
+        ) from None
+    if location not in mapped:
+        if target.is_symlink() or target.resolve().parent != path.parent.resolve() / Path(location).parent:
             raise InvalidModel(f"{here} points through a symbolic link", hint="copy the data beside the model")
         mapped[location] = map_file(target)
     data = mapped[location]
@@ -275,10 +266,12 @@ def decode_tensor(data: bytes, where: str) -> tuple[str, np.ndarray]:
     proto = onnx.TensorProto()
     try:
         proto.ParseFromString(data)
-        if proto.data_location == _EXTERNAL:
+        if proto.data_location == EXTERNAL:
             raise ValueError("it points outside itself")
+        if proto.data_type not in ONNX_DTYPES or min(proto.dims, default=0) < 0:
+            raise ValueError("it has an unknown type or a negative dimension")
         return str(proto.name), numpy_helper.to_array(proto)
-    except (DecodeError, ValueError, TypeError) as error:
+    except (DecodeError, ValueError, TypeError, KeyError, OverflowError) as error:
         raise InvalidModel(f"{where} is no tensor ({_first_line(error)})", hint="record the case again") from None
 
 
@@ -294,7 +287,7 @@ def external_locations(data: bytes, where: str) -> set[str]:
     """The files a serialized model points at. Raises InvalidModel."""
     found = set()
     for _, tensor in tensors(parse(data, where)):
-        if tensor.data_location == _EXTERNAL:
+        if tensor.data_location == EXTERNAL:
             found |= {entry.value for entry in tensor.external_data if entry.key == "location"}
     return found
 

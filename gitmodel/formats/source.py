@@ -58,6 +58,11 @@ class Source:
     #: Tensor name to initializer name, where an ONNX graph calls it otherwise.
     bound_names: Mapping[str, str] = field(default_factory=dict)
 
+    def close(self) -> None:
+        """Lets go of the user's file; what is mapped of it stays readable."""
+        if self.groups is not None:
+            self.groups.close()
+
 
 class Format(Protocol):
     """One module per format; see the table in this package."""

@@ -63,11 +63,8 @@ def _walk(
                 inner = _walk(data[position:end], entered[field], threshold, cuts, depth + 1)
                 if inner is not None:
                     replacement = [_tag(field), _encode(sum(map(len, inner))), *inner]
-            elif kind == TENSOR and field == _EXTERNAL_DATA and _KEY in bytes(data[position:end]):
-                raise ValueError(f"a tensor of its own is marked {CUT_KEY}")
-            elif kind == TENSOR and field == _RAW_DATA and length >= threshold:
-                replacement = [_marker(len(cuts))]
-                cuts.append(data[position:end])
+            elif kind == TENSOR:
+                replacement = _cut_field(field, data[position:end], threshold, cuts)
             if replacement is not None:
                 chunks += [data[kept:start], *replacement]
                 kept, changed = end, True
@@ -82,6 +79,16 @@ def _walk(
     if kind == TENSOR:
         chunks.append(_LOCATED)  # at the end: of a field that stands twice the last counts
     return chunks
+
+
+def _cut_field(field: int, body: memoryview, threshold: int, cuts: list[memoryview]) -> list[bytes | memoryview] | None:
+    """The mark in the place of a tensor's field that is large raw data; None for every other."""
+    if field == _EXTERNAL_DATA and _KEY in bytes(body):
+        raise ValueError(f"a tensor is marked {CUT_KEY} already")
+    if field != _RAW_DATA or len(body) < threshold:
+        return None
+    cuts.append(body)
+    return [_marker(len(cuts) - 1)]
 
 
 def _skip(data: memoryview, position: int, size: int, wire: int) -> int:

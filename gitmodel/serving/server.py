@@ -70,6 +70,10 @@ def serve(
     dataplane = Dataplane(lambda: manager.table, manager.statuses)
     app = App(dataplane, manager, source, version=version("gitmodel"), max_body=settings.max_body)
     with contextlib.ExitStack() as stack:
+        # A signal must end this block, not the process, so that nothing is left behind; uvicorn, too, raises it again
+        # once it has drained.
+        stack.enter_context(contextlib.suppress(KeyboardInterrupt))
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         public = stack.enter_context(_listen(settings.host, settings.port))
         host, port = public.getsockname()[:2]
         with_brackets = f"[{host}]" if ":" in host else host
@@ -88,10 +92,7 @@ def serve(
             app, loop="uvloop", http="httptools", lifespan="off", log_level="warning", access_log=False,
             server_header=False, timeout_keep_alive=75, timeout_graceful_shutdown=10,
         )  # fmt: skip
-        # uvicorn drains, then raises the signal again: it must end this block, not the process, so that nothing is left.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        with contextlib.suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[public, admin])
+        uvicorn.Server(config).run(sockets=[public, admin])
 
 
 def _listen(host: str, port: int) -> socket.socket:

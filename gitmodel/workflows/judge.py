@@ -80,6 +80,14 @@ def judge_first(place: Workspace, new: Bundle, profile: str = DEFAULT_PROFILE) -
     )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class _Opened:
+    """A model that runs. ``signature`` is the model's own, whatever signature.yaml says."""
+
+    session: Session
+    signature: Signature
+
+
 class _Stop(Exception):
     """Ends a comparison early; why is in the findings."""
 
@@ -97,31 +105,28 @@ def _compare(place: Workspace | None, old: Bundle, new: Bundle, found: _Findings
             found.cases = _judge_alone(place, new, new.signature, found)
         return
     with _open(place, old, found, side="old") as before, _open(place, new, found) as after:
-        own = _own_goldens(after, new, new.signature, found)
-        _replay(before, after, old, new, comparison, found)
+        own = _own_goldens(after.session, new, new.signature, found)
+        _replay(before, after, old, comparison, found)
         found.cases = found.cases or own
 
 
-def _replay(
-    before: Session, after: Session, old: Bundle, new: Bundle, comparison: Comparison, found: _Findings
-) -> None:
-    if old.signature is None or new.signature is None:
-        return
-    recorded = _recorded(old, old.signature)
-    drawn = generate.possible(old.signature) and not recorded
-    cases = _Cases(old.signature) if drawn else recorded
+def _replay(before: _Opened, after: _Opened, old: Bundle, comparison: Comparison, found: _Findings) -> None:
+    signature = before.signature
+    recorded = _recorded(old, signature)
+    drawn = generate.possible(signature) and not recorded
+    cases = _Cases(signature) if drawn else recorded
     if not drawn and not recorded:
         found.unjudged = f"{old.label} has no golden cases and none can be generated for its signature"
         return
-    _add_witness(before, after, cases, found)
+    _add_witness(before.session, after.session, cases, found)
     if bridge.stops(comparison.changes):
         return
     gates = old.card.gates
     shown = golden_replay.replay(
-        before,
-        after,
+        before.session,
+        after.session,
         cases,
-        old.signature,
+        signature,
         gates,
         bridge=bridge.over(comparison),
         enough=generate.COUNT if drawn else None,
@@ -134,7 +139,7 @@ def _replay(
         found.changes.append(Change("goldens-missing", "golden", None, None, args))
     if not shown.cases:
         found.unjudged = f"{old.label} refuses every case, so there is nothing to compare"
-    found.changes += behaviour.changes(shown, gates, bridge.incomparable(old.signature, found.changes))
+    found.changes += behaviour.changes(shown, gates, bridge.incomparable(signature, found.changes))
 
 
 @dataclass(frozen=True)
@@ -168,8 +173,8 @@ def _add_witness(before: Session, after: Session, cases: Iterable[GoldenCase], f
 
 def _judge_alone(place: Workspace | None, bundle: Bundle, signature: Signature, found: _Findings) -> int:
     """Opens one bundle and runs its own golden cases; returns how many there are."""
-    with _open(place, bundle, found) as session:
-        return _own_goldens(session, bundle, signature, found)
+    with _open(place, bundle, found) as opened_:
+        return _own_goldens(opened_.session, bundle, signature, found)
 
 
 def _own_goldens(session: Session, bundle: Bundle, signature: Signature, found: _Findings) -> int:
@@ -181,19 +186,15 @@ def _own_goldens(session: Session, bundle: Bundle, signature: Signature, found: 
 
 
 @contextlib.contextmanager
-def _open(place: Workspace | None, bundle: Bundle, found: _Findings, *, side: str = "new") -> Iterator[Session]:
-    """A session on the bundle's weights; when there is none to be had, says so and stops."""
+def _open(place: Workspace | None, bundle: Bundle, found: _Findings, *, side: str = "new") -> Iterator[_Opened]:
+    """A session on the bundle's weights, and the signature the model itself has; when there is none to be had, says so and stops."""
     from gitmodel import runtime
     from gitmodel.formats import onnx
 
     with contextlib.ExitStack() as stack:
         try:
             path = stack.enter_context(opened(place, bundle))
-            signature = (
-                bundle.signature
-                if bundle.file
-                else onnx.signature_of(onnx.parse(path.read_bytes(), bundle.label), bundle.label)
-            )
+            signature = onnx.signature_of(onnx.parse(path.read_bytes(), bundle.label), bundle.label)
             session = runtime.open_session(path, label=bundle.label)
         except GitmodelError as error:
             found.unjudged = str(error)
@@ -204,7 +205,7 @@ def _open(place: Workspace | None, bundle: Bundle, found: _Findings, *, side: st
             old, new = (s.to_dict() if s else None for s in (signature, bundle.signature))
             args = {"label": bundle.label, "side": side}
             found.changes.append(Change("signature-stale", "signature", old, new, args))
-        yield session
+        yield _Opened(session, signature)
 
 
 def _recorded(bundle: Bundle, signature: Signature) -> list[GoldenCase]:
@@ -239,8 +240,10 @@ def _tensors(bundle: Bundle) -> tuple[TensorEntry, ...]:
 
     from gitmodel import formats
 
-    source = formats.read(bundle.file)
-    return tuple(TensorEntry(t.name, t.dtype, t.shape, hashlib.sha256(t.data).hexdigest(), "") for t in source.tensors)
+    with contextlib.closing(formats.read(bundle.file)) as source:
+        return tuple(
+            TensorEntry(t.name, t.dtype, t.shape, hashlib.sha256(t.data).hexdigest(), "") for t in source.tensors
+        )
 
 
 def _same_weights(old: Bundle, new: Bundle) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,11 +93,13 @@ def save(
             place.repo.check_can_commit()
         folder = place.repo.root / registry.model_path(name)
         _refuse_own_files([*files, *([weights] if weights else [])], folder / bundle_files.WEIGHTS)
-        source = _read([Path(f) for f in files], Path(weights) if weights else None)
         parent = _parent_lock(folder)
-        # Until the bundle is written nothing refers to the new objects: a refusal takes them away again.
         refuse_links(folder / bundle_files.WEIGHTS)
-        with place.cache.undone_on_error():
+        # Until the bundle is written nothing refers to the new objects: a refusal takes them away again.
+        with (
+            _read([Path(f) for f in files], Path(weights) if weights else None) as source,
+            place.cache.undone_on_error(),
+        ):
             texts |= _described(folder, name, source, description)
             lock, added = store_weights(source, place.cache, parent)
             cases, stale = _check_runs(place, folder, lock, source, golden, str(files[0]))
@@ -126,23 +129,26 @@ def _refuse_own_files(files: Iterable[Path | str], weights: Path) -> None:
             )
 
 
-def _read(files: list[Path], weights: Path | None) -> Source:
+@contextlib.contextmanager
+def _read(files: list[Path], weights: Path | None) -> Iterator[Source]:
+    """The one model that these files make; the user's files are let go of at the end."""
     given = [*files, *([weights] if weights else [])]
-    sources = [(path, formats.read(path)) for path in given]
-    graphs = [(path, source) for path, source in sources if source.graph is not None]
-    checkpoints = [(path, source) for path, source in sources if source.graph is None]
-    if len(graphs) > 1 or len(checkpoints) > 1 or not sources:
-        raise UnclearFiles(
-            f"{len(graphs)} graphs and {len(checkpoints)} weight files do not make one model",
-            hint="give one .onnx, one .h5, or one of each",
-        )
-    if not graphs:
-        return checkpoints[0][1]
+    with contextlib.ExitStack() as stack:
+        sources = [(path, stack.enter_context(contextlib.closing(formats.read(path)))) for path in given]
+        graphs = [(path, source) for path, source in sources if source.graph is not None]
+        checkpoints = [source for _, source in sources if source.graph is None]
+        if len(graphs) > 1 or len(checkpoints) > 1 or not sources:
+            raise UnclearFiles(
+                f"{len(graphs)} graphs and {len(checkpoints)} weight files do not make one model",
+                hint="give one .onnx, one .h5, or one of each",
+            )
+        yield _join(*graphs[0], checkpoints) if graphs else checkpoints[0]
+
+
+def _join(path: Path, graph: Source, checkpoints: list[Source]) -> Source:
     from gitmodel.formats import binding
 
-    path, graph = graphs[0]
-    weights_source = checkpoints[0][1] if checkpoints else Source("onnx", "", ())
-    return binding.bind(graph, weights_source, str(path)) if checkpoints else binding.complete(graph, str(path))
+    return binding.bind(graph, checkpoints[0], str(path)) if checkpoints else binding.complete(graph, str(path))
 
 
 def _check_runs(
