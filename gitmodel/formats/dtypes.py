@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 #: onnx.TensorProto.DataType by number (onnx.proto, field values are frozen) to our names.
@@ -41,6 +42,12 @@ def storage(dtype: str, shape: tuple[int, ...]) -> tuple[Any, tuple[int, ...]]:
     if dtype in _PACKED_BITS:
         return np.dtype("uint8"), (nbytes(dtype, shape),)
     return np.dtype(STORED_AS.get(dtype, dtype)).newbyteorder("<"), shape
+
+
+@lru_cache(maxsize=64)
+def dtype_name(dtype: Any) -> str:
+    """A numpy dtype as signatures name it. numpy works its name out anew each time, which a request would feel."""
+    return "string" if dtype.kind in "OU" else str(dtype.name)
 
 
 def is_native(dtype: str) -> bool:

@@ -286,7 +286,8 @@ def _file_access() -> Any:
     import h5py
 
     fapl = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
-    fapl.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
+    # The lower bound is what is written; the upper one lets a copy of what a newer library wrote stay as it is.
+    fapl.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_LATEST)
     return fapl
 
 

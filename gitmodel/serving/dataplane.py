@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from gitmodel.bundle.signature import Signature, TensorSpec
 from gitmodel.errors import GitmodelError
+from gitmodel.formats.dtypes import dtype_name
 from gitmodel.runtime import RunFailed
 from gitmodel.serving.servable import Servable, Serving, State, VersionStatus
 
@@ -84,14 +85,16 @@ def check(signature: Signature, inputs: Mapping[str, np.ndarray], outputs: Seque
     for name in inputs:
         if signature.input(name) is None:
             raise DataplaneError("invalid_argument", f"the model has no input '{name}'; it wants {_inputs(signature)}")
+    if outputs is None:
+        return
     known = [spec.name for spec in signature.outputs]
-    for name in outputs or ():
+    for name in outputs:
         if name not in known:
             raise DataplaneError("invalid_argument", f"the model has no output '{name}'; it gives {', '.join(known)}")
 
 
 def _check_tensor(spec: TensorSpec, value: np.ndarray) -> None:
-    dtype = "string" if value.dtype.kind == "O" else value.dtype.name
+    dtype = dtype_name(value.dtype)
     if spec.kind == "tensor" and dtype != spec.dtype:
         raise DataplaneError("invalid_argument", f"input '{spec.name}' is {dtype}, the model wants {spec.dtype}")
     if spec.shape is None:

@@ -14,6 +14,7 @@ import msgspec
 import orjson
 
 from gitmodel.bundle.signature import TensorSpec
+from gitmodel.formats.dtypes import dtype_name
 from gitmodel.serving.dataplane import DataplaneError
 from gitmodel.serving.servable import Servable
 
@@ -251,7 +252,7 @@ def _describe(name: str, value: Any, binary: bool) -> tuple[dict[str, Any], byte
 
     if not isinstance(value, np.ndarray):
         raise DataplaneError("unimplemented", f"output '{name}' is no tensor; this protocol carries tensors only")
-    dtype = "string" if value.dtype.kind in "OU" else value.dtype.name
+    dtype = dtype_name(value.dtype)
     entry: dict[str, Any] = {"name": name, "datatype": NAMES.get(dtype, dtype.upper()), "shape": list(value.shape)}
     if not binary and dtype == "float16":
         raise _bad(f"output '{name}' is FP16, which goes as binary data only: ask for binary_data")

@@ -29,6 +29,8 @@ _MODEL = re.compile(r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+)
 _LOAD = re.compile(r"/v2/repository/models/(?P<model>[^/]+)/(?P<verb>load|unload)")
 #: A call that takes longer than this, in seconds, leaves the event loop for a thread.
 INLINE_SECONDS = 0.001
+#: So does one whose body is larger than this, in bytes: decoding it would keep everybody else waiting.
+INLINE_BYTES = 64 << 10
 MAX_WAIT = 600.0
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -91,7 +93,7 @@ class App:
                 return self._model_ready(model, version)
             servable = self._dataplane.find(model, version)
             versions = list(self._dataplane.models()[model].by_version)
-            return 200, servable.headers(), orjson.dumps(oip.metadata(servable, versions))
+            return 200, [*servable.headers], orjson.dumps(oip.metadata(servable, versions))
         if path == "/v2/gitmodel/status":
             _expect(method, "GET", "HEAD")
             statuses = [asdict(status) for status in self._manager.statuses()]
@@ -119,7 +121,7 @@ class App:
             if error.code != "unavailable":
                 raise
             return 400, [], orjson.dumps({"name": model, "ready": False, "error": error.message})
-        return 200, servable.headers(), orjson.dumps({"name": model, "ready": True})
+        return 200, [*servable.headers], orjson.dumps({"name": model, "ready": True})
 
     async def _infer(
         self, model: str, version: str, scope: dict[str, Any], receive: Receive
@@ -130,17 +132,17 @@ class App:
         servable.in_flight += 1
         try:
             length = _header_length(scope["headers"], len(body))
-            if servable.run_seconds > INLINE_SECONDS:
+            if servable.run_seconds > INLINE_SECONDS or len(body) > INLINE_BYTES:
                 loop = asyncio.get_running_loop()
                 answer, split = await loop.run_in_executor(self._pool, self._answer, servable, body, length)
             else:
                 answer, split = self._answer(servable, body, length)
             servable.served += 1
         except DataplaneError as error:
-            raise HttpError(_STATUS[error.code], error.message, servable.headers()) from error
+            raise HttpError(_STATUS[error.code], error.message, [*servable.headers]) from error
         finally:
             servable.in_flight -= 1
-        headers = servable.headers()
+        headers = [*servable.headers]
         if split is not None:
             headers += [(b"content-type", b"application/octet-stream"), (oip.LENGTH_HEADER, str(split).encode())]
         return 200, headers, answer

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from gitmodel.bundle.signature import Signature
@@ -61,13 +62,14 @@ class Servable:
     in_flight: int = 0
     served: int = 0
 
-    def headers(self) -> list[tuple[bytes, bytes]]:
+    @cached_property
+    def headers(self) -> tuple[tuple[bytes, bytes], ...]:
         """What every answer says of who gave it."""
-        return [
+        return (
             (b"gitmodel-version", self.version.encode()),
             (b"gitmodel-commit", self.commit.encode()),
             (b"gitmodel-weights", f"sha256:{self.digest}".encode()),
-        ]
+        )
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ def serve(
         stack.callback(source.stop)
         config = uvicorn.Config(
             app, loop="uvloop", http="httptools", lifespan="off", log_level="warning", access_log=False,
-            server_header=False, timeout_keep_alive=75, timeout_graceful_shutdown=10,
+            server_header=False, proxy_headers=False, timeout_keep_alive=75, timeout_graceful_shutdown=10,
         )  # fmt: skip
         uvicorn.Server(config).run(sockets=[public, admin])
 

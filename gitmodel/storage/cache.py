@@ -12,6 +12,7 @@ import json
 import mmap
 import os
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from gitmodel.storage.files import fsync_folder, storing
 
 _MODE = 0o444
 _BLOCK = 1 << 20
+_TICK_NS = 50_000_000
+_digests: dict[tuple[int, int, int, int], str] = {}
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ class Cache:
                     if not target.exists():
                         self._written.append(target)
                     Path(temporary).replace(target)
+                    _digests[_state(os.fstat(descriptor))] = added.sha256
                     fsync_folder(target.parent)
                 else:
                     Path(temporary).unlink()
@@ -124,15 +128,26 @@ class Cache:
         try:
             if target.stat().st_size != added.size:
                 return False
-            with target.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest() == added.sha256
+            return sha256_of(target) == added.sha256
         except OSError:
             return False
 
 
 def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """The digest of a file, hashed once per process and state of the file (device, inode, size, time of change)."""
+    info = path.stat()
+    key = _state(info)
+    if key not in _digests:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if time.time_ns() - info.st_mtime_ns < _TICK_NS:
+            return digest  # so fresh that another write would not show in its time
+        _digests[key] = digest
+    return _digests[key]
+
+
+def _state(info: os.stat_result) -> tuple[int, int, int, int]:
+    return (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns)
 
 
 def _write(descriptor: int, header: memoryview, body: memoryview) -> Added:

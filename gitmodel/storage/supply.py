@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from gitmodel.bundle.lock import FileEntry
@@ -21,8 +22,6 @@ class Supply:
 
     def __init__(self, store: Cache, caches: Sequence[Cache], open_remote: Callable[[], Remote] | None) -> None:
         self.store, self._caches, self._open_remote = store, caches, open_remote
-        # What this process has hashed, by object: (inode, size, mtime). An object changed since is hashed again.
-        self._verified: dict[str, tuple[int, int, int]] = {}
 
     def ensure(self, entries: Sequence[FileEntry], what: str, progress: Progress | None = None) -> None:
         """Makes the store hold every entry, sha256 checked. Raises MissingWeights, NoRemote or RemoteFailed."""
@@ -36,26 +35,19 @@ class Supply:
             self._open_remote().pull(self.store, missing, progress)
         self.verify(entries)
 
-    def verify(self, entries: Sequence[FileEntry]) -> None:
-        """Hashes the stored files, once per process and change of a file. Raises MissingWeights for wrong bytes."""
-        for entry in entries:
-            self._verify(entry)
-
     def _from_cache(self, entry: FileEntry) -> None:
         for cache in self._caches:
             if cache.has(entry) and sha256_of(cache.path(entry.md5)) == entry.sha256:
                 copy_file(cache.path(entry.md5), self.store.path(entry.md5), 0o444)
                 return
 
-    def _verify(self, entry: FileEntry) -> None:
-        path = self.store.path(entry.md5)
-        info = path.stat()
-        seen = (info.st_ino, info.st_size, info.st_mtime_ns)
-        if self._verified.get(entry.sha256) == seen:
-            return
-        if sha256_of(path) != entry.sha256:
-            raise corrupt(entry, self.store)
-        self._verified[entry.sha256] = seen
+    def verify(self, entries: Sequence[FileEntry]) -> None:
+        """Raises MissingWeights for stored files with other bytes than their entries say."""
+        with ThreadPoolExecutor(max_workers=2, thread_name_prefix="verify") as pool:
+            digests = pool.map(lambda entry: sha256_of(self.store.path(entry.md5)), entries)
+            for entry, digest in zip(entries, digests, strict=True):
+                if digest != entry.sha256:
+                    raise corrupt(entry, self.store)
 
     @contextlib.contextmanager
     def staged(self, entries: Sequence[FileEntry], parent: Path) -> Iterator[Path]:
