@@ -8,6 +8,7 @@ import http.client
 import json
 import os
 import socket
+import stat
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -43,7 +44,8 @@ def socket_path(state_dir: Path) -> Path:
         return path
     private = Path(tempfile.gettempdir()) / f"gitmodel-{os.getuid()}"
     private.mkdir(mode=0o700, exist_ok=True)
-    if private.stat().st_uid != os.getuid() or private.stat().st_mode & 0o077:
+    found = private.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise NoServer(f"{private} is not private", hint="remove it, or name a socket with --admin")
     return private / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}.sock"
 
@@ -72,7 +74,7 @@ def running(state_dir: Path) -> list[Endpoint]:
                     left.unlink()
         except PermissionError:
             found.append(endpoint)
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError, OverflowError):
             continue
         else:
             found.append(endpoint)

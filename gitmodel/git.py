@@ -128,7 +128,7 @@ class Repository:
     def open(cls, path: Path) -> Repository:
         """The repository that ``path`` is in. Raises NotARepository."""
         try:
-            return cls(git.Repo(path, search_parent_directories=True))
+            return cls(git.Repo(path, search_parent_directories=True, expand_vars=False))
         except git.NoSuchPathError:
             raise NotARepository(f"there is no folder {path}", hint="name an existing Git repository") from None
         except git.InvalidGitRepositoryError:
@@ -230,10 +230,11 @@ class Repository:
         )
         return [entry[3:] for entry in listing.split("\0") if len(entry) > 3]
 
-    def staged_tree(self, path: str) -> str:
-        """The id of the tree that the index holds at ``path``; '' when the working tree differs from the index there."""
+    def staged_tree(self, path: str, *but: str) -> str:
+        """The id of the tree that the index holds at ``path``; '' when the working tree differs from the index there,
+        what the pathspecs ``but`` exclude left aside."""
         unstaged = self.run(
-            "status", "--porcelain", "-z", "--untracked-files=all", "--", path, strip_newline_in_stdout=False
+            "status", "--porcelain", "-z", "--untracked-files=all", "--", path, *but, strip_newline_in_stdout=False
         )
         if any(entry[1:2] != " " for entry in unstaged.split("\0") if len(entry) > 3):
             return ""
@@ -301,7 +302,7 @@ class Repository:
 
 def init(path: Path) -> Repository:
     """``git init``; safe to repeat."""
-    return Repository(git.Repo.init(path))
+    return Repository(git.Repo.init(path, expand_vars=False))
 
 
 def _failed(command: str, stderr: str) -> GitFailed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import stat
 import sys
 import time
@@ -57,6 +58,7 @@ def install(repo_path: Path, *, server: bool = False) -> list[HookStatus]:
                 raise WrongRepository(f"{kept} is in the way", hint="merge it with your hook and remove it")
             path.rename(kept)
         replace_file(path, _text(name), mode=0o755)
+        path.chmod(0o755)  # one that is there already may have lost its x
     return status(repo_path)
 
 
@@ -94,6 +96,8 @@ def after_receive(repo: Repository, lines: Iterable[str]) -> list[str]:
     stray = [tag for tags in models.values() for tag in tags if not _holds(repo, tag)]
     said = [f"the commit of {tag} has no models/{tag.model}: nothing to serve" for tag in stray]
     models = {model: kept for model, tags in models.items() if (kept := [tag for tag in tags if tag not in stray])}
+    if not models:
+        return said
     admins = [found.admin for found in endpoint.running(repo.state_dir)]
     if not admins:
         return [*said, "no server is running here; the next one will serve what was pushed"]
@@ -139,6 +143,8 @@ def _tell(admin: str, model: str, wait: float, tags: list[ReleaseTag | StageTag]
     body = {"parameters": {"wait": wait}}
     # The server answers when its own wait is over; a moment more and it is taken for hanging.
     answer = endpoint.request(admin, "POST", f"/v2/repository/models/{model}/load", body, timeout=wait + 1)
+    if not isinstance(answer, dict) or not {"versions", "serving", "aspired", "settled"} <= set(answer):
+        raise endpoint.NoServer(f"what listens at {admin} is no gitmodel server")
     return list(_outcomes(model, tags, answer))
 
 
@@ -152,7 +158,8 @@ def _outcomes(model: str, tags: list[ReleaseTag | StageTag], answer: dict[str, A
     told = False
     for version in wanted:
         row = known.get(version)
-        if row is not None:
+        # A version that was served and ended long ago is no news: Git repeats old tags when it packs them.
+        if row is not None and (version in answer["aspired"] or row["reason"]):
             told = True
             yield _outcome(model, row, serving)
     if not answer["settled"]:
@@ -179,9 +186,10 @@ def _outcome(model: str, row: dict[str, Any], serving: str | None) -> str:
 
 def _wait(repo: Repository, usual: float) -> float:
     try:
-        return min(max(float(repo.config("gitmodel.wait") or usual), 0.0), 600.0)
+        wait = float(repo.config("gitmodel.wait") or usual)
     except ValueError:
         return usual
+    return min(max(wait, 0.0), 600.0) if math.isfinite(wait) else usual
 
 
 def _is_ours(path: Path) -> bool:

@@ -190,7 +190,7 @@ def hook(name: Annotated[str, typer.Argument(help="post-tag or post-receive.")])
     if run is None:
         raise typer.BadParameter(f"no hook '{name}'")
     try:
-        lines = run(Repository.open(where), sys.stdin.read().splitlines())
+        lines = run(Repository.open(where), sys.stdin.buffer.read().decode(errors="replace").splitlines())
     except GitmodelError as error:
         lines = [str(error)]
     for line in lines:

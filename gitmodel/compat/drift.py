@@ -20,7 +20,7 @@ class OutputDrift:
     ``max_abs`` is the largest absolute difference, found in case ``worst`` (infinite where the values cannot be held
     side by side at all). ``agreement`` is the share, 0 to 1, of decisions that stay: the top-1 of the last axis, each
     value of a discrete output, for other numbers each element within tolerance. ``distance`` is how far the
-    values moved as a share of OLD's own: the sum of differences over the sum of magnitudes, averaged over cases.
+    values moved as a share of OLD's own: the sum of differences over the sum of magnitudes, at most 1, averaged over cases.
     """
 
     name: str
@@ -92,7 +92,7 @@ def _numbers(
         merged,
         nan=drift.nan or nan,
         inf=drift.inf or inf,
-        moved=drift.moved + (gap / total if total else math.inf if gap else 0.0),
+        moved=drift.moved + (min(gap / total, 1.0) if total else float(gap > 0)),
         cases=drift.cases + 1,
     )
 

@@ -43,10 +43,11 @@ def checkout(reference: str, *, repo: Path | str = ".", progress: Progress | Non
 
 def _refuse_loss(place: Workspace, name: str, path: str) -> None:
     """What is staged may go when it is a committed version: that is what an earlier checkout left."""
-    dirty = place.repo.dirty(path)
+    weights = f":(exclude){path}/{WEIGHTS}"  # looked at file by file, by ``plan``
+    dirty = place.repo.dirty(path, weights)
     if not dirty:
         return
-    staged = place.repo.staged_tree(path)
+    staged = place.repo.staged_tree(path, weights)
     commits = [place.repo.head(), *(release.ref.commit for release in registry.releases(place.repo, name))]
     if not staged or staged not in {place.repo.folder(commit, path).object_id for commit in commits if commit}:
         raise WouldLose(f"{dirty[0]} has changes that are not committed", hint="commit or discard them first")

@@ -229,6 +229,8 @@ def _write(
     """Puts the bundle into the working tree, weights first and the lock last; returns whether anything differed."""
     with storing(str(folder)):
         folder.mkdir(parents=True, exist_ok=True)
+    for left_over in folder.glob(".*.tmp"):  # of a save that was killed; the lock is held, so nobody writes them
+        left_over.unlink()
     changed = layout.apply() > 0
     for path, data in texts.items():
         changed |= replace_file(folder / path, data)
