@@ -53,7 +53,7 @@ def stops(found: Iterable[Change]) -> bool:
 
 def incomparable(old: Signature, found: Sequence[Change]) -> set[str]:
     """Outputs whose values cannot be held side by side: another shape, type or class list says so already."""
-    if any(change.kind.startswith("label-") for change in found):
+    if any(change.kind.startswith("label") for change in found):
         return {spec.name for spec in old.outputs}
     gone = (c for c in found if c.kind in _INCOMPARABLE and not _is_widened(c))
     return {str(change.args["name"]) for change in gone if change.at.startswith("outputs.")}

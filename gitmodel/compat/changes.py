@@ -199,9 +199,11 @@ def _places(
 
 
 def compare_labels(old: Sequence[str], new: Sequence[str]) -> list[Change]:
-    """What happened to the class list, by index; when one side has none, nothing is said."""
-    if not old or not new or list(old) == list(new):
+    """What happened to the class list, by index; labels where there were none change nothing for anybody."""
+    if not old or list(old) == list(new):
         return []
+    if not new:
+        return [Change("labels-removed", "labels", len(old), 0)]
     if list(new[: len(old)]) == list(old):
         return [Change("label-appended", "labels", None, new[i], {"index": i}) for i in range(len(old), len(new))]
     gone, come = Counter(old) - Counter(new), Counter(new) - Counter(old)
@@ -226,6 +228,19 @@ def _counted(labels: Sequence[str], surplus: Counter[str]) -> list[tuple[int, st
             left[labels[index]] -= 1
             found.append((index, labels[index]))
     return found[::-1]
+
+
+def compare_defaults(
+    old: Signature, new: Signature, before: Iterable[TensorEntry], after: Iterable[TensorEntry]
+) -> list[Change]:
+    """Inputs that may be left out on both sides and then stand for other values; the tensors are OLD's and NEW's."""
+    olds, news = {t.name: t.sha256 for t in before}, {t.name: t.sha256 for t in after}
+    kept = [s.name for s in old.inputs if s.optional and (other := new.input(s.name)) and other.optional]
+    return [
+        Change("input-default-changed", f"inputs.{name}", olds[name][:12], news[name][:12], {"name": name})
+        for name in kept
+        if name in olds and name in news and olds[name] != news[name]
+    ]
 
 
 def compare_tensors(old: Iterable[TensorEntry], new: Iterable[TensorEntry]) -> list[Change]:
