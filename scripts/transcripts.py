@@ -80,9 +80,9 @@ class Shown:
     @property
     def agrees(self) -> bool:
         pattern = "".join(
-            r"(?:[^\n]*\n)*?" if line == "..." else re.escape(_form(line)) + r"\n" for line in self.expected
+            r"(?:[^\n]*\n)*?" if line == "..." else re.escape(form(line)) + r"\n" for line in self.expected
         )
-        return re.fullmatch(pattern, "".join(f"{_form(line)}\n" for line in self.actual)) is not None
+        return re.fullmatch(pattern, "".join(f"{form(line)}\n" for line in self.actual)) is not None
 
     def text(self) -> str:
         first, *more = self.command.split("\n")
@@ -114,7 +114,8 @@ def commands(body: str) -> list[Shown]:
     return shown
 
 
-def _form(line: str) -> str:
+def form(line: str) -> str:
+    """The line with what differs from run to run replaced by a word for it."""
     for pattern, word in _FORMS:
         line = re.sub(pattern, word, line)
     return line.strip()
@@ -143,17 +144,25 @@ class Shell:
             "LC_ALL": "C.UTF-8",
         }
         self.folder = home
-        self._servers: list[subprocess.Popen[str]] = []
+        self._servers: list[tuple[subprocess.Popen[str], threading.Thread]] = []
         self._bash = self._start("exec bash --noprofile --norc", stdin=subprocess.PIPE)
 
     def __enter__(self) -> Shell:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in (*self._servers, self._bash):
+        for process, reader in (*self._servers, (self._bash, None)):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGTERM)
-            process.communicate()
+            try:
+                process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+            if reader is not None:
+                reader.join()
+            for pipe in filter(None, (process.stdin, process.stdout)):
+                pipe.close()
 
     def _start(self, command: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -189,7 +198,6 @@ class Shell:
     def start(self, command: str, until: str) -> list[str]:
         """Starts a server and returns its lines up to the one with ``until`` in it; it is ended with the page."""
         server = self._start(f"exec {self._own(command)}")
-        self._servers.append(server)
         found: queue.Queue[str | None] = queue.Queue()
 
         def read() -> None:
@@ -198,12 +206,18 @@ class Shell:
                 found.put(line.rstrip("\n"))
             found.put(None)
 
-        threading.Thread(target=read, daemon=True).start()
+        # The pipe must go on being read, or a full one would stop the server.
+        reader = threading.Thread(target=read, daemon=True)
+        reader.start()
+        self._servers.append((server, reader))
         lines: list[str] = []
         while True:
-            line = found.get(timeout=TIMEOUT)
+            try:
+                line = found.get(timeout=TIMEOUT)
+            except queue.Empty:
+                line = None
             if line is None:
-                raise SystemExit(f"'{command}' ended:\n" + "\n".join(lines))
+                raise SystemExit(f"'{command}' ended, or never said {until}:\n" + "\n".join(lines))
             lines.append(self._shown(line))
             if until in line:
                 return lines
@@ -225,20 +239,19 @@ def run_page(path: Path, *, write: bool = False) -> list[str]:
     if "<!-- transcript: none -->" in text:
         return []
     differences, replaced = [], []
-    with tempfile.TemporaryDirectory(prefix="gitmodel-docs-", ignore_cleanup_errors=True) as home:
-        with Shell(Path(home).resolve()) as shell:
-            for block in blocks(text):
-                if block.title and block.language != "console":
-                    shell.write(block.title, block.body)
-                elif block.language == "hidden":
-                    shell.run(f"set -e\n{block.body}\nset +e")
-                elif block.language == "console" and block.directive != "skip":
-                    shown = commands(block.body)
-                    _run_block(shell, block, shown)
-                    wrong = [one for one in shown if not one.agrees]
-                    differences += [_difference(path, one) for one in wrong]
-                    if wrong:
-                        replaced.append((block, "".join(_kept(one) for one in shown)))
+    with tempfile.TemporaryDirectory(prefix="gitmodel-docs-") as home, Shell(Path(home).resolve()) as shell:
+        for block in blocks(text):
+            if block.title and block.language != "console":
+                shell.write(block.title, block.body)
+            elif block.language == "hidden":
+                shell.run(f"set -e\n{block.body}\nset +e")
+            elif block.language == "console" and block.directive != "skip":
+                shown = commands(block.body)
+                _run_block(shell, block, shown)
+                wrong = [one for one in shown if not one.agrees]
+                differences += [_difference(path, one) for one in wrong]
+                if wrong:
+                    replaced.append((block, "".join(_kept(one) for one in shown)))
     if write and replaced:
         for block, body in reversed(replaced):
             text = text[: block.start] + body + text[block.end :]

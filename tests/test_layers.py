@@ -32,7 +32,7 @@ LAYERS = [
 #: Each heavy library has one owner; everybody else asks that module.
 OWNERS = {
     "git": {"gitmodel.git"},
-    "h5py": {"gitmodel.formats.hdf5"},
+    "h5py": {"gitmodel.formats.hdf5", "gitmodel.formats.hdf5_walk"},
     "onnx": {"gitmodel.formats.onnx"},
     "onnxruntime": {"gitmodel.runtime"},
     "dvc": {"gitmodel.storage.remote", "gitmodel.storage.setup"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from gitmodel.bundle.signature import Dim
 from gitmodel.formats import onnx as onnx_format
 from gitmodel.formats.dtypes import ONNX_DTYPES, ONNX_NUMBERS
 from gitmodel.formats.onnx_walk import tensors
@@ -20,14 +21,16 @@ def bind(graph: Source, weights: Source, where: str) -> Source:
     """
     model = graph.graph
     places = dict(tensors(model))
-    filled = _matched([*places, *(value.name for value in model.graph.input if value.name not in places)], weights)
-    for value in [v for v in model.graph.input if v.name in filled and v.name not in places]:
-        tensor = filled[value.name]
-        model.graph.input.remove(value)
+    inputs = {value.name: value for value in model.graph.input if value.name not in places}
+    filled = _matched([*places, *inputs], weights)
+    declared = {spec.name: spec for spec in onnx_format.signature_of(model, where).inputs}
+    for name in [name for name in inputs if name in filled]:
+        _check(name, declared[name].dtype, declared[name].shape, filled[name], where)
+        model.graph.input.remove(inputs[name])
         proto = model.graph.initializer.add()
-        proto.name, proto.data_type = value.name, ONNX_NUMBERS[tensor.dtype]
-        proto.dims.extend(tensor.shape)
-        places[value.name] = proto
+        proto.name, proto.data_type = name, ONNX_NUMBERS[filled[name].dtype]
+        proto.dims.extend(filled[name].shape)
+        places[name] = proto
     own = {tensor.name: tensor for tensor in graph.tensors}
     for name, proto in places.items():
         if name in filled:
@@ -88,13 +91,19 @@ def _by_alias(weights: Source) -> dict[str, TensorData]:
 
 
 def _place(proto: Any, name: str, tensor: TensorData, where: str) -> None:
-    if proto.data_type != ONNX_NUMBERS[tensor.dtype] or tuple(proto.dims) != tensor.shape:
-        wanted = f"{ONNX_DTYPES.get(proto.data_type)}{list(proto.dims)}"
-        raise InvalidModel(
-            f"{where}: '{name}' is {wanted} in the graph and {tensor.dtype}{list(tensor.shape)} in the weights",
-            hint="save the weights that belong to this graph",
-        )
+    _check(name, ONNX_DTYPES[proto.data_type], tuple(proto.dims), tensor, where)
     if len(tensor.data) < TENSOR_FILE_BYTES:
         onnx_format.embed(proto, bytes(tensor.data))
     else:
         onnx_format.detach(proto)
+
+
+def _check(name: str, dtype: str, shape: tuple[Dim, ...] | None, tensor: TensorData, where: str) -> None:
+    """The tensor is what the graph declares; a symbol takes any size. Raises InvalidModel."""
+    wanted = tensor.shape if shape is None else shape
+    same_sizes = all(dim == size or not isinstance(dim, int) for dim, size in zip(wanted, tensor.shape, strict=False))
+    if dtype != tensor.dtype or len(wanted) != len(tensor.shape) or not same_sizes:
+        raise InvalidModel(
+            f"{where}: '{name}' is {dtype}{list(wanted)} in the graph and {tensor.dtype}{list(tensor.shape)} in the weights",
+            hint="save the weights that belong to this graph",
+        )

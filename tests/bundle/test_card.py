@@ -1,0 +1,107 @@
+"""The model card: its YAML and back, its defaults, and what it must not say."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+
+from gitmodel.bundle.card import DEFAULT_TOLERANCES, Card, Gates
+from gitmodel.bundle.yamlio import InvalidYaml
+from tests.bundle import strategies
+
+
+def read(body: str) -> Card:
+    return Card.from_yaml("schema_version: 1\n" + body, "model.yaml")
+
+
+def test_the_exact_text_of_a_small_card() -> None:
+    card = Card("fraud", "Finds fraud.", "onnx", gates=Gates({"*": (1e-3, 0.0)}, 0.95))
+    assert card.to_yaml() == (
+        "schema_version: 1\n"
+        "name: fraud\n"
+        "description: Finds fraud.\n"
+        "format: onnx\n"
+        "signature: default\n"
+        "gates:\n"
+        "  tolerance:\n"
+        "    '*':\n"
+        "      rtol: 0.001\n"
+        "      atol: 0.0\n"
+        "  agreement: 0.95\n"
+    )
+
+
+@settings(deadline=None)
+@given(strategies.cards)
+def test_a_card_is_read_as_it_was_written(card: Card) -> None:
+    text = card.to_yaml()
+    assert Card.from_yaml(text, "f") == card
+    assert Card.from_yaml(text, "f").to_yaml() == text
+
+
+def test_what_is_not_said_has_its_default() -> None:
+    assert read("name: fraud") == Card("fraud", signature="default", gates=Gates())
+
+
+def test_what_a_person_wrote_stays_when_the_source_changes() -> None:
+    card = Card("fraud", "old", "onnx", "pytorch 2", "MIT").with_source("onnx+hdf5", "")
+    assert card == Card("fraud", "old", "onnx+hdf5", "pytorch 2", "MIT")
+    assert card.with_source("onnx", "keras").framework == "keras"
+    assert card.described("new").description == "new"
+
+
+def test_a_named_tolerance_goes_before_the_star_and_the_star_before_the_default() -> None:
+    gates = Gates({"scores": (0.0, 0.0), "*": (0.5, 0.25)})
+    assert gates.tolerance_for("scores", "float32") == (0.0, 0.0)
+    assert gates.tolerance_for("other", "float64") == (0.5, 0.25)
+    assert Gates({"label": (0.0, 1.0)}).tolerance_for("label", "int64") == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("dtype", ["int64", "bool", "string"])
+def test_a_choice_is_exact_unless_its_output_is_named(dtype: str) -> None:
+    assert Gates().tolerance_for("label", dtype) == (0.0, 0.0)
+    assert Gates({"*": (0.5, 0.25)}).tolerance_for("label", dtype) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("dtype", sorted(DEFAULT_TOLERANCES))
+def test_a_float_has_the_tolerance_of_its_type(dtype: str) -> None:
+    assert Gates().tolerance_for("scores", dtype) == DEFAULT_TOLERANCES[dtype]
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("nmae: fraud", "unknown key 'nmae'"),
+        ("name: no\nlicence: 3", "licence must be text, not 3"),
+        ("name: [fraud]", "name must be text"),
+        ("description: null", "description must be text, not None"),
+        ("gates: [a]", "gates must be a mapping"),
+        ("gates: {agrement: 1}", "gates has an unknown key 'agrement'"),
+        ("gates: {agreement: .nan}", "gates.agreement must be a finite number, not nan"),
+        ("gates: {agreement: '0.9'}", "must be a finite number, not '0.9'"),
+        ("gates: {agreement: true}", "must be a finite number, not True"),
+        ("gates: {agreement: 1.01}", "agreement is 1.01"),
+        ("gates: {agreement: -0.1}", "agreement is -0.1"),
+        ("gates: {distance: .inf}", "gates.distance must be a finite number, not inf"),
+        ("gates: {distance: -0.1}", "distance is -0.1"),
+        ("gates: {tolerance: 1e-3}", "gates.tolerance must be a mapping"),
+        ("gates: {tolerance: {y: 1e-3}}", "gates.tolerance.y must be a mapping"),
+        ("gates: {tolerance: {y: {rtl: 1}}}", "gates.tolerance.y has an unknown key 'rtl'"),
+        ("gates: {tolerance: {y: {rtol: .inf}}}", "gates.tolerance.y.rtol must be a finite number, not inf"),
+        ("gates: {tolerance: {y: {atol: -1}}}", "gates.tolerance.y is negative"),
+    ],
+)
+def test_a_bad_card_is_refused_with_its_place(body: str, reason: str) -> None:
+    with pytest.raises(InvalidYaml, match=f"^model.yaml.*{reason}"):
+        read(body)
+
+
+@pytest.mark.parametrize("version", ["", "schema_version: 2", "schema_version: one"])
+def test_a_card_of_another_schema_is_refused(version: str) -> None:
+    with pytest.raises(InvalidYaml, match="schema_version"):
+        Card.from_yaml(f"{version}\nname: fraud", "model.yaml")
+
+
+def test_a_tolerance_too_large_for_a_float_is_refused() -> None:
+    with pytest.raises(InvalidYaml, match="finite"):
+        read(f"gates: {{tolerance: {{y: {{rtol: 1{'0' * 400}}}}}}}")

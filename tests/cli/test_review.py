@@ -1,0 +1,121 @@
+"""The reviewer's commands as a person types them: check-compat, release, promote."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests import support
+from tests.cli.command import Command
+from tests.workflows import state
+
+
+@pytest.fixture
+def released(
+    repo: Path,
+    save_model: Callable[..., object],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> Command:
+    """``fraud@v1.0.0``, then weights that drift a little, committed."""
+    gitmodel = Command(repo, monkeypatch, capfd)
+    for scale in (1.0, 1.01):
+        save_model(scale=scale, golden=support.cases_npz(tmp_path / "cases.npz"))
+        if scale == 1.0:
+            assert gitmodel("release", "fraud")
+    return gitmodel
+
+
+def test_a_release_prints_its_tag_alone_on_stdout(released: Command) -> None:
+    done = released("release", "fraud", "-m", "Trained on June")
+    assert (done.code, done.out) == (0, "fraud@v1.1.0\n")
+    assert "next: gitmodel push; git push REMOTE HEAD 'fraud@v1.1.0'" in done.err
+    assert "golden-drift" in done.err, "the report is for the person"
+
+
+def test_a_quiet_release_prints_nothing_else(released: Command) -> None:
+    done = released("release", "fraud", "-q")
+    assert (done.out, done.err) == ("fraud@v1.1.0\n", "")
+
+
+def test_a_refused_release_shows_the_report_and_the_bump_that_pays(released: Command, repo: Path) -> None:
+    done = released("release", "fraud", "patch")
+    assert (done.code, done.out) == (1, "")
+    assert "INCOMPATIBLE" in done.err
+    assert done.err.splitlines()[-1].startswith("error[gate-refused]: fraud@v1.0.1 is refused: ")
+    assert "gitmodel release fraud minor" in done.err.splitlines()[-1]
+    assert support.git(repo, "tag", "--list") == "fraud@v1.0.0"
+
+
+def test_a_push_shows_what_git_said(released: Command, repo: Path, tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q", "--bare", str(tmp_path / "bare.git")], check=True)
+    support.git(repo, "remote", "add", "production", str(tmp_path / "bare.git"))
+    done = released("release", "fraud", "--push", "production")
+    assert done
+    assert "fraud@v1.1.0 -> fraud@v1.1.0" in done.err
+    assert "next:" not in done.err
+    done = released("promote", "fraud@v1.1.0", "prod", "--push", "production")
+    assert done
+    assert "fraud#prod#1 -> fraud#prod#1" in done.err
+
+
+def test_a_promotion_prints_its_tag(released: Command, repo: Path) -> None:
+    done = released("promote", "fraud@1", "prod", "-m", "It is time")
+    assert (done.code, done.out, done.err) == (0, "fraud#prod#1\n", "prod is on v1.0.0\n")
+    assert support.git(repo, "tag", "-l", "--format=%(contents:subject)", "fraud#prod#1") == "It is time"
+
+
+def test_a_compatible_change_passes(released: Command) -> None:
+    done = released("check-compat")
+    assert done.code == 0
+    assert done.out.startswith("COMPATIBLE  fraud@v1.0.0 -> fraud")
+    named = released("check-compat", "fraud@v1.0.0", "fraud")
+    assert named.out == done.out
+
+
+def test_the_document_is_alone_on_stdout(released: Command, tmp_path: Path) -> None:
+    done = released("check-compat", "fraud@v1.0.0", "fraud", "--format", "json")
+    body = json.loads(done.out)
+    assert (body["schema"], body["verdict"], body["required_bump"]) == (1, "compatible", "minor")
+    assert done.err == ""
+
+
+def test_a_breaking_change_fails(released: Command, repo: Path, tmp_path: Path) -> None:
+    path = state.write(support.linear_model(input_name="features"), tmp_path / "renamed.onnx")
+    done = released("check-compat", "fraud", path)
+    if done.code == 2:  # a name and a file: both must be references
+        pytest.fail(done.err)
+    assert done.code == 1
+    assert "input-renamed" in done.out
+    files = [state.write(support.linear_model(), tmp_path / "old.onnx"), path]
+    bare = released("check-compat", *files)
+    assert bare.code == 1
+    assert released("check-compat", *files, "--profile", "positional").code == 0
+
+
+def test_nothing_changed_is_nothing_to_judge(released: Command) -> None:
+    assert released("release", "fraud")
+    done = released("check-compat")
+    assert (done.code, done.out) == (0, "no model differs from its latest release: nothing to judge\n")
+    against = released("check-compat", "--against", "HEAD")
+    assert "differs from HEAD" in against.out
+    assert released("check-compat", "--against", "HEAD~1").code == 0
+
+
+def test_a_revision_and_two_sides_do_not_go_together(released: Command) -> None:
+    done = released("check-compat", "fraud@v1.0.0", "fraud", "--against", "HEAD")
+    assert done.code == 2
+    assert "not both" in done.err
+
+
+def test_what_cannot_be_judged_is_code_three(released: Command, repo: Path, tmp_path: Path) -> None:
+    state.clone(repo, tmp_path / "clone")
+    released.folder = tmp_path / "clone"
+    done = released("check-compat", "fraud@v1.0.0", "fraud@HEAD")
+    assert done.code == 3
+    assert done.out.startswith("UNJUDGED")

@@ -1,0 +1,421 @@
+"""gitmodel.serving.manager: the order of loads and unloads. Loading itself is a function each test writes down."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from gitmodel import runtime
+from gitmodel.bundle.signature import Signature
+from gitmodel.errors import GitmodelError
+from gitmodel.serving import manager as manager_module
+from gitmodel.serving.manager import Manager
+from gitmodel.serving.policy import AspiredVersion
+from gitmodel.serving.servable import Servable, State, VersionStatus
+from tests import support
+from tests.serving.production import PATIENCE
+
+Wanted = Mapping[str, tuple[AspiredVersion, ...]]
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> runtime.Session:
+    path = tmp_path_factory.mktemp("model") / "model.onnx"
+    path.write_bytes(support.linear_model().SerializeToString())
+    return runtime.open_session(path)
+
+
+def version(text: str, model: str = "fraud", *, commit: str = "", stages: tuple[str, ...] = ()) -> AspiredVersion:
+    return AspiredVersion(model, text, commit or f"commit of {text}", int(text.strip("v").split(".")[0]), stages)
+
+
+def want(*texts: str) -> Wanted:
+    """Each is ``model v1``, or a model alone of which nothing is wanted any more."""
+    wanted = {}
+    for text in texts:
+        model, _, name = text.partition(" ")
+        wanted[model] = (version(name, model),) if name else ()
+    return wanted
+
+
+class Stage:
+    """A manager on a stage: which loads were begun, which must wait or fail, and every change of state in order."""
+
+    def __init__(self, session: runtime.Session) -> None:
+        self._session = session
+        self.loads: list[str] = []
+        self.said: list[str] = []
+        self.fails: dict[str, Exception] = {}
+        self.gates: dict[str, threading.Event] = {}
+        self.on_state: Callable[[VersionStatus], None] = lambda _: None
+        self.manager = Manager(self._load, self._told)
+        self._changed = threading.Condition()
+
+    def _load(self, aspired: AspiredVersion) -> Servable:
+        name = f"{aspired.model} {aspired.version}"
+        with self._changed:
+            self.loads.append(name)
+            self._changed.notify_all()
+        if gate := self.gates.get(name):
+            assert gate.wait(PATIENCE)
+        if error := self.fails.get(name):
+            raise error
+        return Servable(
+            aspired.model, aspired.version, aspired.number, aspired.commit, "digest", "onnxruntime_onnx", Signature((), ()),
+            self._session, 0.0, 4, 4,
+        )  # fmt: skip
+
+    def _told(self, status: VersionStatus) -> None:
+        self.on_state(status)
+        if status.state is State.START:
+            return
+        with self._changed:
+            self.said.append(f"{status.model} {status.version} {status.state}")
+            self._changed.notify_all()
+
+    def settle(self, wanted: Wanted, hint: str = "") -> None:
+        """Publishes and waits until that is dealt with."""
+        assert self.manager.wait(self.manager.aspire(wanted, hint), PATIENCE)
+
+    def heard(self, line: str) -> None:
+        """Waits for a change of state."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: line in self.said, PATIENCE), self.said
+
+    def begun(self, name: str, times: int = 1) -> None:
+        """Waits until a load was begun so often."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.loads.count(name) >= times, PATIENCE), self.loads
+
+    @contextmanager
+    def held(self, name: str) -> Iterator[None]:
+        """Loads of this version wait until the block ends."""
+        gate = self.gates[name] = threading.Event()
+        try:
+            yield
+        finally:
+            gate.set()
+
+    def serves(self, model: str = "fraud") -> list[str]:
+        """What can be asked for, the default last."""
+        serving = self.manager.table.get(model)
+        if serving is None:
+            return []
+        return sorted(serving.by_version, key=lambda name: name == serving.default.version)
+
+    def status(self, name: str, model: str = "fraud") -> VersionStatus:
+        return next(status for status in self.manager.statuses(model) if status.version == name)
+
+
+@pytest.fixture
+def stage(session: runtime.Session) -> Iterator[Stage]:
+    made = Stage(session)
+    made.manager.start()
+    yield made
+    for gate in made.gates.values():
+        gate.set()
+    made.manager.stop()
+
+
+def test_the_new_version_loads_before_the_old_one_unloads(stage: Stage) -> None:
+    stage.settle(want("fraud v1"))
+    stage.settle(want("fraud v2"))
+    assert stage.said == [
+        "fraud v1 LOADING",
+        "fraud v1 AVAILABLE",
+        "fraud v2 LOADING",
+        "fraud v2 AVAILABLE",
+        "fraud v1 UNLOADING",
+        "fraud v1 END",
+    ]
+    assert stage.serves() == ["v2"]
+
+
+def test_the_old_version_answers_while_the_new_one_loads(stage: Stage) -> None:
+    stage.settle(want("fraud v1"))
+    with stage.held("fraud v2"):
+        stage.manager.aspire(want("fraud v2"))
+        stage.begun("fraud v2")
+        assert stage.serves() == ["v1"]
+        assert stage.manager.ready()
+    stage.heard("fraud v1 END")
+    assert stage.serves() == ["v2"]
+
+
+def test_a_table_once_read_never_changes(stage: Stage) -> None:
+    stage.settle(want("fraud v1"))
+    before = stage.manager.table
+    stage.settle(want("fraud v2"))
+    assert before is not stage.manager.table
+    assert before["fraud"].default.version == "v1"
+    with pytest.raises(TypeError):
+        before["fraud"] = stage.manager.table["fraud"]  # type: ignore[index]  # that it cannot be is the point
+    with pytest.raises(TypeError):
+        before["fraud"].by_version["v1"] = before["fraud"].default  # type: ignore[index]  # likewise
+
+
+def test_a_version_is_said_to_be_available_when_it_can_be_asked(stage: Stage) -> None:
+    seen = {}
+
+    def look(status: VersionStatus) -> None:
+        seen[f"{status.version} {status.state}"] = stage.serves()
+
+    stage.on_state = look
+    stage.settle(want("fraud v1"))
+    stage.settle(want("fraud v2"))
+    assert seen["v1 LOADING"] == []
+    assert seen["v1 AVAILABLE"] == ["v1"]
+    assert seen["v2 LOADING"] == ["v1"]
+    assert seen["v2 AVAILABLE"][-1] == "v2"
+    assert seen["v1 UNLOADING"] == ["v2"]
+
+
+def test_the_same_again_loads_nothing(stage: Stage) -> None:
+    stage.settle(want("fraud v1"))
+    stage.settle(want("fraud v1"))
+    stage.settle(want("fraud v1"), "fraud")
+    assert stage.loads == ["fraud v1"]
+
+
+def test_what_loading_found_stands_in_the_status(stage: Stage) -> None:
+    stage.settle(want("fraud v1"))
+    status = stage.status("v1")
+    assert (status.state, status.golden_passed, status.golden_cases, status.digest) == (State.AVAILABLE, 4, 4, "digest")
+    assert (status.commit, status.number, status.reason) == ("commit of v1", 1, "")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (GitmodelError("4 of 4 golden cases fail", hint="mend it"), "4 of 4 golden cases fail"),
+        (MemoryError("no room"), "MemoryError: no room"),
+        (RecursionError(), "RecursionError: "),
+    ],
+)
+def test_a_load_that_fails_changes_nothing_but_says_why(stage: Stage, error: Exception, reason: str) -> None:
+    stage.settle(want("fraud v1"))
+    stage.fails["fraud v2"] = error
+    stage.settle(want("fraud v2"))
+    assert stage.serves() == ["v1"]
+    assert stage.manager.ready()
+    assert (stage.status("v1").state, stage.status("v2").state) == (State.AVAILABLE, State.END)
+    assert stage.status("v2").reason == reason
+    assert stage.manager.aspired("fraud") == ["v2"]
+
+
+def test_one_model_that_fails_keeps_no_other_from_loading(stage: Stage) -> None:
+    stage.fails["a v1"] = GitmodelError("broken")
+    stage.settle(want("a v1", "b v1"))
+    assert (stage.serves("a"), stage.serves("b")) == ([], ["v1"])
+    assert stage.manager.statuses("nothing") == []
+    assert {status.model for status in stage.manager.statuses()} == {"a", "b"}
+
+
+def test_after_a_failure_only_a_hint_or_the_refs_try_again_at_once(stage: Stage) -> None:
+    stage.fails["fraud v2"] = GitmodelError("broken")
+    stage.settle(want("fraud v2"))
+    stage.settle(want("fraud v2"))
+    stage.settle(want("fraud v2"), "spam")
+    assert stage.loads == ["fraud v2"]
+    stage.settle(want("fraud v2"), "fraud")
+    assert stage.loads == ["fraud v2"] * 2
+    stage.settle(want("fraud v1"))
+    stage.settle(want("fraud v2"))
+    assert stage.loads == ["fraud v2", "fraud v2", "fraud v1", "fraud v2"]
+    del stage.fails["fraud v2"]
+    stage.settle(want("fraud v2"), "fraud")
+    assert stage.serves() == ["v2"]
+    assert stage.status("v2").reason == ""
+
+
+def test_a_failure_is_tried_again_by_itself_and_ever_more_rarely(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manager_module, "_RETRY_FIRST", 0.01)
+    monkeypatch.setattr(manager_module, "_RETRY_MOST", 0.05)
+    waits = []
+
+    def look(status: VersionStatus) -> None:
+        if status.state is State.END:
+            waits.append(stage.manager._failures[version("v1")].wait)
+            if len(waits) == 5:
+                stage.fails.clear()
+
+    stage.on_state = look
+    stage.fails["fraud v1"] = GitmodelError("the remote is away")
+    stage.manager.aspire(want("fraud v1"))
+    stage.heard("fraud v1 AVAILABLE")
+    assert waits == [0.01, 0.02, 0.04, 0.05, 0.05]
+    assert stage.loads == ["fraud v1"] * 6
+    assert stage.serves() == ["v1"]
+    assert stage.manager.ready()
+
+
+def test_a_storm_of_publications_loads_only_the_newest(stage: Stage) -> None:
+    stage.settle(want("fraud v1"))
+    with stage.held("fraud v2"):
+        stage.manager.aspire(want("fraud v2"))
+        stage.begun("fraud v2")
+        for name in ("v3", "v4", "v5"):
+            stage.manager.aspire(want(f"fraud {name}"))
+        last = stage.manager.aspire(want("fraud v6"))
+        assert not stage.manager.wait(last, 0)
+    assert stage.manager.wait(last, PATIENCE)
+    assert stage.loads == ["fraud v1", "fraud v2", "fraud v6"]
+    assert stage.serves() == ["v6"]
+    assert {status.version for status in stage.manager.statuses()} == {"v1", "v2", "v6"}
+
+
+def test_what_is_superseded_before_its_turn_is_never_loaded(stage: Stage) -> None:
+    with stage.held("a v1"):
+        stage.manager.aspire(want("a v1", "b v1"))
+        stage.begun("a v1")
+        last = stage.manager.aspire(want("a v1", "b v2"))
+    assert stage.manager.wait(last, PATIENCE)
+    assert stage.loads == ["a v1", "b v2"]
+
+
+@pytest.mark.parametrize("gone", [want("fraud"), {}], ids=["withdrawn", "forgotten"])
+def test_a_model_nobody_wants_is_unloaded(stage: Stage, gone: Wanted) -> None:
+    stage.settle(want("fraud v1", "spam v1"))
+    stage.settle({**gone, **want("spam v1")})
+    assert stage.serves() == []
+    assert stage.serves("spam") == ["v1"]
+    assert stage.said[-2:] == ["fraud v1 UNLOADING", "fraud v1 END"]
+    assert stage.status("v1").reason == ""
+    assert stage.manager.ready()
+
+
+def test_going_back_loads_the_old_version_anew(stage: Stage) -> None:
+    for name in ("v1", "v2", "v1"):
+        stage.settle(want(f"fraud {name}"))
+    assert stage.serves() == ["v1"]
+    assert (stage.status("v1").state, stage.status("v2").state) == (State.AVAILABLE, State.END)
+
+
+def test_calls_in_flight_end_before_their_version_does(stage: Stage) -> None:
+    stage.settle(want("fraud v1"))
+    old = stage.manager.table["fraud"].default
+    old.in_flight = 1
+    number = stage.manager.aspire(want("fraud v2"))
+    stage.heard("fraud v1 UNLOADING")
+    assert stage.serves() == ["v2"]
+    assert not stage.manager.wait(number, 0.05)
+    assert stage.status("v1").state is State.UNLOADING
+    old.in_flight = 0
+    assert stage.manager.wait(number, PATIENCE)
+    assert stage.status("v1").state is State.END
+
+
+def test_a_call_that_never_ends_holds_a_version_only_so_long(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manager_module, "_DRAIN_SECONDS", 0.01)
+    stage.settle(want("fraud v1"))
+    stage.manager.table["fraud"].default.in_flight = 1
+    stage.settle(want("fraud v2"))
+    assert stage.status("v1").state is State.END
+
+
+def test_ready_waits_for_the_first_publication_and_its_versions(stage: Stage) -> None:
+    assert not stage.manager.ready()
+    with stage.held("fraud v1"):
+        number = stage.manager.aspire(want("fraud v1", "spam"))
+        stage.begun("fraud v1")
+        assert not stage.manager.ready()
+    assert stage.manager.wait(number, PATIENCE)
+    assert stage.manager.ready()
+
+
+def test_ready_needs_every_version_that_must_be_served(stage: Stage) -> None:
+    stage.fails["fraud v1"] = GitmodelError("broken")
+    stage.settle(want("fraud v1", "spam v1"))
+    assert not stage.manager.ready()
+    del stage.fails["fraud v1"]
+    stage.settle(want("fraud v1", "spam v1"), "fraud")
+    assert stage.manager.ready()
+
+
+def test_a_repository_without_versions_is_ready_with_nothing(stage: Stage) -> None:
+    stage.settle({})
+    assert stage.manager.ready()
+
+
+def test_a_model_that_joins_later_does_not_make_the_others_unready(stage: Stage) -> None:
+    stage.settle(want("fraud v1"))
+    stage.fails["spam v1"] = GitmodelError("broken")
+    with stage.held("spam v1"):
+        number = stage.manager.aspire(want("fraud v1", "spam v1"))
+        stage.begun("spam v1")
+        assert stage.manager.ready()
+    assert stage.manager.wait(number, PATIENCE)
+    assert stage.manager.ready()
+
+
+def test_a_model_whose_turn_has_not_come_is_known(stage: Stage) -> None:
+    with stage.held("a v1"):
+        stage.manager.aspire(want("a v1", "b v1"))
+        stage.begun("a v1")
+        assert [status.state for status in stage.manager.statuses("b")] == [State.START]
+
+
+def test_a_publication_that_is_outdated_unloads_nothing(stage: Stage) -> None:
+    stage.settle(want("a v1", "b v1"))
+    with stage.held("a v2"):
+        stage.manager.aspire(want("a v2", "b"))
+        stage.begun("a v2")
+        last = stage.manager.aspire(want("a v2", "b v1"))
+    assert stage.manager.wait(last, PATIENCE)
+    assert stage.loads == ["a v1", "b v1", "a v2"]
+    assert "b v1 UNLOADING" not in stage.said
+
+
+def test_a_version_whose_tag_was_forced_elsewhere_is_replaced(stage: Stage) -> None:
+    stage.settle({"fraud": (version("v1", commit="first"),)})
+    stage.settle({"fraud": (version("v1", commit="second"),)})
+    assert stage.manager.table["fraud"].default.commit == "second"
+    states = {status.commit: status.state for status in stage.manager.statuses("fraud")}
+    assert states == {"first": State.END, "second": State.AVAILABLE}
+
+
+def test_stages_are_shown_where_they_stand_now(stage: Stage) -> None:
+    stage.settle({"fraud": (version("v1", stages=("prod",)),)})
+    stage.settle({"fraud": (version("v1", stages=("green", "prod")),)})
+    assert stage.loads == ["fraud v1"]
+    assert stage.status("v1").stages == ("green", "prod")
+    stage.settle({"fraud": (version("v2", stages=("prod",)),)})
+    assert stage.status("v2").stages == ("prod",)
+    assert "prod" not in stage.status("v1").stages
+
+
+def test_a_listener_that_fails_does_not_end_the_manager(stage: Stage) -> None:
+    def broken(status: VersionStatus) -> None:
+        raise BrokenPipeError("the terminal is gone")
+
+    stage.on_state = broken
+    stage.settle(want("fraud v1"))
+    stage.settle(want("fraud v2"))
+    assert stage.serves() == ["v2"]
+
+
+def test_only_the_last_ended_versions_are_remembered(stage: Stage) -> None:
+    for number in range(1, 27):
+        stage.settle(want(f"fraud v{number}"))
+    statuses = stage.manager.statuses("fraud")
+    assert len(statuses) <= 21
+    assert statuses[-1].version in ("v25", "v26")
+    assert stage.status("v26").state is State.AVAILABLE
+
+
+def test_stop_waits_for_the_load_at_hand_and_begins_no_other(session: runtime.Session, tmp_path: Path) -> None:
+    stage = Stage(session)
+    stage.manager.start()
+    with stage.held("a v1"):
+        number = stage.manager.aspire(want("a v1", "b v1"))
+        stage.begun("a v1")
+        stopping = threading.Thread(target=stage.manager.stop)
+        stopping.start()
+        assert stage.manager.wait(number, PATIENCE)  # nobody is left waiting for a manager that ends
+    stopping.join(PATIENCE)
+    assert not stopping.is_alive()
+    assert stage.loads == ["a v1"]

@@ -1,0 +1,158 @@
+"""gitmodel.serving.source: reads real refs and publishes the whole of what should be served."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from gitmodel.git import NotARepository
+from gitmodel.serving.policy import AspiredVersion, VersionPolicy
+from gitmodel.serving.source import Source
+from tests import support
+from tests.serving.production import PATIENCE, until
+
+Wanted = Mapping[str, tuple[AspiredVersion, ...]]
+
+
+class Published:
+    """Keeps what a source publishes, and lets a test wait for it."""
+
+    def __init__(self) -> None:
+        self.all: list[tuple[dict[str, list[str]], str]] = []
+        self._changed = threading.Condition()
+
+    def __call__(self, wanted: Wanted, hint: str) -> int:
+        with self._changed:
+            names = {model: [version.version for version in versions] for model, versions in wanted.items()}
+            self.all.append((names, hint))
+            self._changed.notify_all()
+            return len(self.all)
+
+    def wait(self, count: int) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.all) >= count, PATIENCE)
+
+
+@contextmanager
+def polling(source: Source) -> Iterator[None]:
+    source.start()
+    try:
+        yield
+    finally:
+        source.stop()
+
+
+def commit(repo: Path, *tags: str) -> None:
+    """A commit with the models fraud and spam, and annotated tags on it."""
+    for model in ("fraud", "spam"):
+        card = repo / "models" / model / "model.yaml"
+        card.parent.mkdir(parents=True, exist_ok=True)
+        card.write_text(f"{model} {' '.join(tags)}")
+    support.git(repo, "add", "models")
+    support.git(repo, "commit", "-qm", " ".join(["tags:", *tags]))
+    for tag in tags:
+        support.git(repo, "tag", "-a", "-m", tag, tag)
+
+
+def test_a_look_publishes_every_model_of_the_refs_whole(git_repo: Path) -> None:
+    published = Published()
+    source = Source(git_repo, published)
+    assert source.look() == 1
+    commit(git_repo, "fraud@v1.0.0", "spam@v0.1.0", "unrelated", "spam#canary#1")
+    assert source.look("fraud") == 2
+    commit(git_repo, "fraud@v1.1.0")
+    assert source.look() == 3
+    assert published.all == [
+        ({}, ""),
+        ({"fraud": ["v1.0.0"], "spam": ["v0.1.0"]}, "fraud"),
+        ({"fraud": ["v1.1.0"], "spam": ["v0.1.0"]}, ""),
+    ]
+
+
+def test_only_the_models_asked_for_are_published(git_repo: Path) -> None:
+    published = Published()
+    commit(git_repo, "fraud@v1.0.0", "spam@v0.1.0")
+    Source(git_repo, published, models=["spam"]).look()
+    assert published.all == [({"spam": ["v0.1.0"]}, "")]
+
+
+def test_the_policy_decides(git_repo: Path) -> None:
+    published = Published()
+    commit(git_repo, "fraud@v1.0.0", "fraud#canary#1")
+    commit(git_repo, "fraud@v1.1.0")
+    Source(git_repo, published, policy=VersionPolicy("canary")).look()
+    assert published.all == [({"fraud": ["v1.0.0"]}, "")]
+
+
+def test_tags_that_mean_nothing_are_passed_over(git_repo: Path) -> None:
+    published = Published()
+    commit(git_repo, "fraud@v1.0.0", "fraud@v1", "fraud@v1.0.0;id", "fraud@latest", "@v1.0.0", "fraud@v01.0.0")
+    Source(git_repo, published).look()
+    assert published.all == [({"fraud": ["v1.0.0"]}, "")]
+
+
+def test_a_lightweight_tag_is_a_version_too(git_repo: Path) -> None:
+    published = Published()
+    commit(git_repo)
+    support.git(git_repo, "tag", "fraud@v1.0.0")
+    Source(git_repo, published).look()
+    assert published.all == [({"fraud": ["v1.0.0"]}, "")]
+
+
+def test_a_tag_on_a_commit_without_the_model_is_passed_over(git_repo: Path) -> None:
+    published = Published()
+    commit(git_repo, "fraud@v1.0.0", "elsewhere@v1.0.0")
+    support.git(git_repo, "rm", "-rq", "models/fraud")
+    support.git(git_repo, "commit", "-qm", "gone")
+    support.git(git_repo, "tag", "-a", "-m", "too late", "fraud@v1.1.0")
+    Source(git_repo, published).look()
+    assert published.all == [({"elsewhere": [], "fraud": ["v1.0.0"]}, "")]
+
+
+def test_a_version_that_is_gone_is_published_as_gone(git_repo: Path) -> None:
+    published = Published()
+    commit(git_repo, "fraud@v1.0.0", "spam@v1.0.0")
+    source = Source(git_repo, published)
+    source.look()
+    support.git(git_repo, "tag", "-d", "fraud@v1.0.0")
+    commit(git_repo, "spam@v1.0.0!")
+    source.look()
+    assert published.all[1] == ({"spam": []}, "")
+
+
+def test_without_a_hint_the_refs_are_read_every_so_often(git_repo: Path) -> None:
+    published = Published()
+    commit(git_repo, "fraud@v1.0.0")
+    with polling(Source(git_repo, published, poll=0.01)):
+        published.wait(2)
+        commit(git_repo, "fraud@v1.1.0")
+        published.wait(len(published.all) + 2)
+    assert published.all[0] == ({"fraud": ["v1.0.0"]}, "")
+    assert published.all[-1] == ({"fraud": ["v1.1.0"]}, "")
+
+
+def test_a_repository_that_is_away_for_a_while_is_an_error_and_no_end(git_repo: Path) -> None:
+    published = Published()
+    commit(git_repo, "fraud@v1.0.0")
+    source = Source(git_repo, published, poll=0.01)
+    away = git_repo.with_name("away")
+    git_repo.rename(away)
+    with pytest.raises(NotARepository):
+        source.look()
+    with polling(source):
+        until(lambda: source.error)
+        assert "no folder" in source.error
+        away.rename(git_repo)
+        published.wait(2)
+    assert source.error == ""
+
+
+def test_stop_ends_a_long_pause_at_once(git_repo: Path) -> None:
+    source = Source(git_repo, Published(), poll=3600.0)
+    with polling(source):
+        pass
+    assert not source._thread.is_alive()

@@ -1,0 +1,137 @@
+"""``gitmodel.load``: a version in the hand, run from verified bytes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import onnxruntime
+import pytest
+
+import gitmodel
+from gitmodel.bundle.bundle import NotServable
+from gitmodel.errors import GitmodelError
+from gitmodel.registry import UnknownModel, UnknownVersion
+from gitmodel.runtime import RunFailed
+from gitmodel.storage.workspace import MissingWeights
+from gitmodel.workflows import transfer
+from gitmodel.workflows.release import promote, release
+from gitmodel.workflows.save import save
+from tests import support
+from tests.workflows import state
+from tests.workflows.conftest import Change
+
+X = np.linspace(-1, 1, 12, dtype="float32").reshape(3, 4)
+
+
+@pytest.fixture
+def versions(repo: Path, change: Change, tmp_path: Path) -> Path:
+    """v1.0.0 (prod) of scale 1 and v1.1.0 of scale 1.01; the working tree has scale 2."""
+    labels = tmp_path / "labels.txt"
+    labels.write_text("a\nb\nc\n")
+    change(1.0, params={"depth": 3}, labels=labels)
+    release("fraud", repo=repo)
+    change(1.01)
+    release("fraud", repo=repo)
+    promote("fraud@v1.0.0", "prod", repo=repo)
+    change(2.0)
+    return repo
+
+
+def expected(scale: float) -> np.ndarray:
+    session = onnxruntime.InferenceSession(support.linear_model(scale=scale).SerializeToString())
+    values: np.ndarray = session.run(None, {"x": X})[0]
+    return values
+
+
+@pytest.mark.parametrize(
+    ("reference", "scale"),
+    [
+        ("fraud@v1.0.0", 1.0),
+        ("fraud#prod", 1.0),
+        ("fraud@latest", 1.01),
+        ("fraud@1.1", 1.01),
+        ("fraud", 2.0),
+        ("fraud@HEAD", 2.0),
+    ],
+)
+def test_each_reference_predicts_with_its_own_weights(versions: Path, reference: str, scale: float) -> None:
+    outputs = gitmodel.load(reference, repo=versions).predict({"x": X})
+    assert list(outputs) == ["scores"]
+    assert np.allclose(outputs["scores"], expected(scale), rtol=1e-6)
+
+
+def test_what_is_beside_the_weights_is_at_hand_without_them(versions: Path) -> None:
+    shutil.rmtree(versions / ".dvc" / "cache")
+    model = gitmodel.load("fraud@v1.0.0", repo=versions)
+    assert (model.params, model.labels) == ({"depth": 3}, ["a", "b", "c"])
+    assert model.signature is not None
+    assert model.signature.inputs[0].name == "x"
+
+
+def test_the_session_is_opened_once_and_leaves_nothing_behind(versions: Path) -> None:
+    model = gitmodel.load("fraud", repo=versions)
+    assert model.session is model.session
+    assert list((versions / ".git" / "gitmodel" / "staged").iterdir()) == []
+    assert np.allclose(model.predict({"x": X})["scores"], expected(2.0), rtol=1e-6)
+
+
+def test_large_weights_stay_usable_after_their_folder_is_gone(repo: Path, tmp_path: Path) -> None:
+    save("wide", [state.write(support.wide_model(), tmp_path / "wide.onnx")], repo=repo)
+    x = np.ones((2, 200), "float32")
+    plain = onnxruntime.InferenceSession(str(tmp_path / "wide.onnx")).run(None, {"x": x})[0]
+    model = gitmodel.load("wide", repo=repo)
+    assert np.allclose(model.predict({"x": x})["h1"], plain, rtol=1e-5, atol=1e-6)
+
+
+def test_missing_weights_are_fetched(versions: Path, tmp_path: Path) -> None:
+    transfer.push(repo=versions)
+    copy = state.clone(versions, tmp_path / "clone")
+    assert np.allclose(gitmodel.load("fraud#prod", repo=copy).predict({"x": X})["scores"], expected(1.0), rtol=1e-6)
+
+
+def test_damaged_weights_are_not_run(versions: Path) -> None:
+    lines = (versions / "models" / "fraud" / "weights.lock").read_text().splitlines()
+    md5 = next(line.split()[-1] for line in lines if line.startswith("file model.onnx "))
+    state.damage(state.object_path(versions / ".dvc" / "cache", md5))
+    with pytest.raises(MissingWeights, match=r"other bytes for model\.onnx"):
+        gitmodel.load("fraud", repo=versions).predict({"x": X})
+
+
+def test_what_does_not_fit_is_refused_in_the_runtimes_words(versions: Path) -> None:
+    model = gitmodel.load("fraud", repo=versions)
+    for inputs in ({"y": X}, {"x": X.astype("float64")}, {"x": X[:, :3]}, {}):
+        with pytest.raises(RunFailed) as caught:
+            model.predict(inputs)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_has_weights_and_no_session(repo: Path, tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "c.h5", "w") as file:
+        file["kernel"] = np.ones((2, 2))
+    save("fraud", [tmp_path / "c.h5"], repo=repo)
+    model = gitmodel.load("fraud", repo=repo)
+    assert model.signature is None
+    with pytest.raises(NotServable, match="checkpoint without a graph"):
+        model.session  # noqa: B018  # the property opens it
+
+
+def test_a_file_and_a_folder_need_no_repository(versions: Path, tmp_path: Path) -> None:
+    path = state.write(support.linear_model(scale=3.0), tmp_path / "file.onnx")
+    assert np.allclose(gitmodel.load(str(path), repo=tmp_path).predict({"x": X})["scores"], expected(3.0), rtol=1e-6)
+    shutil.copytree(versions / "models" / "fraud", tmp_path / "bundle")
+    model = gitmodel.load(str(tmp_path / "bundle"), repo=tmp_path)
+    assert np.allclose(model.predict({"x": X})["scores"], expected(2.0), rtol=1e-6)
+
+
+def test_what_is_not_there_is_named(versions: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnknownModel):
+        gitmodel.load("nothing", repo=versions)
+    with pytest.raises(UnknownVersion):
+        gitmodel.load("fraud#canary", repo=versions)
+    with pytest.raises(GitmodelError, match=r"absent\.onnx"):
+        gitmodel.load("absent.onnx", repo=versions)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        gitmodel.nothing  # noqa: B018  # the lookup is what is tested
