@@ -31,6 +31,10 @@ _TAG_FORMAT = "%00".join(
 )
 
 
+#: How Git says that it does not know who commits.
+_NOBODY = ("tell me who you are", "unable to auto-detect email", "empty ident name", "auto-detection is disabled")
+
+
 class NotARepository(GitmodelError):
     """The folder is in no Git repository."""
 
@@ -309,7 +313,7 @@ def _failed(command: str, stderr: str) -> GitFailed:
     text = stderr.strip().removeprefix("stderr:").strip().strip("'").strip()
     if "index.lock" in text:
         return GitFailed("another Git process holds index.lock", hint="wait for it, or remove a stale .git/index.lock")
-    if "tell me who you are" in text or "unable to auto-detect email" in text:
+    if any(words in text for words in _NOBODY):
         return GitFailed("Git does not know your name", hint="run 'git config user.name' and 'git config user.email'")
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("hint:")]
     return GitFailed(

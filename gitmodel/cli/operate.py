@@ -7,7 +7,7 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -113,24 +113,36 @@ def status(
     found = endpoint.running(Repository.open(Path(repo)).state_dir)
     if not found:
         raise endpoint.NoServer("no server is running for this repository", hint="start one with 'gitmodel serve'")
-    answers = [(server, endpoint.request(server.admin, "GET", "/v2/gitmodel/status", timeout=10)) for server in found]
+    answers, silent = [], []
+    for server in found:
+        try:
+            answers.append((server, endpoint.request(server.admin, "GET", "/v2/gitmodel/status", timeout=10)))
+        except endpoint.NoServer as error:
+            silent.append(error)
+    for error in silent:
+        console.fail(f"warning: {error}")
+    if not answers:
+        raise silent[0]
     if format_ is Format.JSON:
         console.data([asdict(server) | answer for server, answer in answers])
         return
     for server, answer in answers:
-        console.say(f"{server.url}  pid {server.pid}  {'ready' if answer['ready'] else 'not ready'}")
-        rows = [
-            [
-                row["model"], row["version"], row["state"], ", ".join(row["stages"]) or "-",
-                f"{row['golden_passed']}/{row['golden_cases']}" if row["golden_cases"] else "-", row["commit"][:10], row["reason"] or "-",
-            ]
-            for row in answer["versions"]
-        ]  # fmt: skip
-        console.say(
-            table(rows, ["model", "version", "state", "stages", "golden", "commit", "reason"])
-            if rows
-            else "no versions yet"
-        )
+        ready = "ready" if answer["ready"] else "not ready"
+        console.say(f"{server.url}  pid {server.pid}  {ready}  management: {server.admin}")
+        console.say(_versions(answer["versions"]))
+
+
+def _versions(statuses: list[dict[str, Any]]) -> str:
+    if not statuses:
+        return "no versions yet"
+    rows = [
+        [
+            row["model"], row["version"], row["state"], ", ".join(row["stages"]) or "-",
+            f"{row['golden_passed']}/{row['golden_cases']}" if row["golden_cases"] else "-", row["commit"][:10], row["reason"] or "-",
+        ]
+        for row in statuses
+    ]  # fmt: skip
+    return table(rows, ["model", "version", "state", "stages", "golden", "commit", "reason"])
 
 
 @hooks_app.command("install")

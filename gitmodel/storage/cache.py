@@ -47,6 +47,11 @@ class Cache:
         self.objects = root / "files" / "md5"
         self._written: list[Path] = []
 
+    def sweep(self) -> None:
+        """Removes what a killed save left half written. Only for who holds the repository's lock."""
+        for left_over in self.objects.glob("tmp-gitmodel-*"):
+            left_over.unlink(missing_ok=True)
+
     @contextlib.contextmanager
     def undone_on_error(self) -> Iterator[None]:
         """Removes the objects written inside when it ends with an error: nothing refers to them yet."""

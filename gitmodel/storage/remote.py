@@ -91,16 +91,17 @@ class Remote:
         if not wanted:
             return 0
         self._transfer(self._odb, _local(cache), [entry.md5 for entry in wanted], progress)
-        for entry in wanted:
-            path = cache.path(entry.md5)
-            if not cache.has(entry):
-                raise self._missing(entry)
-            if sha256_of(path) != entry.sha256:
-                path.unlink()
-                raise RemoteFailed(
-                    f"the remote '{self.name}' has other bytes for {entry.path} than weights.lock says",
-                    hint="push it again from where it was saved",
-                )
+        arrived = [entry for entry in wanted if cache.has(entry)]
+        wrong = [entry for entry in arrived if sha256_of(cache.path(entry.md5)) != entry.sha256]
+        for entry in wrong:
+            cache.path(entry.md5).unlink()
+        if wrong:
+            raise RemoteFailed(
+                f"the remote '{self.name}' has other bytes for {wrong[0].path} than weights.lock says",
+                hint="push it again from where it was saved",
+            )
+        if len(arrived) < len(wanted):
+            raise self._missing(next(entry for entry in wanted if entry not in arrived))
         return len(wanted)
 
     def lacks(self, entries: Sequence[FileEntry]) -> list[FileEntry]:

@@ -93,6 +93,7 @@ def save(
             place.repo.check_can_commit()
         folder = place.repo.root / registry.model_path(name)
         _refuse_own_files([*files, *([weights] if weights else [])], folder / bundle_files.WEIGHTS)
+        place.cache.sweep()
         parent = _parent_lock(folder)
         refuse_links(folder / bundle_files.WEIGHTS)
         # Until the bundle is written nothing refers to the new objects: a refusal takes them away again.
