@@ -119,8 +119,8 @@ def status(
             answers.append((server, endpoint.request(server.admin, "GET", "/v2/gitmodel/status", timeout=10)))
         except endpoint.NoServer as error:
             silent.append(error)
-    for error in silent:
-        console.fail(f"warning: {error}")
+    for refusal in silent:
+        console.fail(f"warning: {refusal}")
     if not answers:
         raise silent[0]
     if format_ is Format.JSON:

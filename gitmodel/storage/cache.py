@@ -23,6 +23,7 @@ from gitmodel.storage.files import fsync_folder, storing
 _MODE = 0o444
 _BLOCK = 1 << 20
 _TICK_NS = 50_000_000
+_ABANDONED = 3600.0
 _digests: dict[tuple[int, int, int, int], str] = {}
 
 
@@ -48,9 +49,12 @@ class Cache:
         self._written: list[Path] = []
 
     def sweep(self) -> None:
-        """Removes what a killed save left half written. Only for who holds the repository's lock."""
+        """Removes what a killed save left half written. Another repository may share the cache and be writing, so only
+        what has not been touched for an hour goes."""
         for left_over in self.objects.glob("tmp-gitmodel-*"):
-            left_over.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                if time.time() - left_over.stat().st_mtime > _ABANDONED:
+                    left_over.unlink()
 
     @contextlib.contextmanager
     def undone_on_error(self) -> Iterator[None]:
