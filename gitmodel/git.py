@@ -125,6 +125,8 @@ class Repository:
 
     def __init__(self, repo: git.Repo) -> None:
         self._repo = repo
+        # GitPython expands '$NAME' and '~' in the folder it runs Git in, which then may be another one.
+        repo.git._working_dir = str(repo.working_dir)
         # Git's helper processes end with this object, wherever it is dropped, not when the collector comes by.
         self._closer = weakref.finalize(self, repo.close)
 

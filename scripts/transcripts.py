@@ -1,7 +1,8 @@
 """Runs the ``console`` blocks of a page as a reader would and holds what the page shows against what really came out.
 
     scripts/transcripts.py PAGE...            says where a page differs; exit code 1 when one does
-    scripts/transcripts.py --write PAGE...    puts the real output into the blocks that differ
+    scripts/transcripts.py --write PAGE...    puts the real output where a page differs
+    scripts/transcripts.py --fresh PAGE...    the same, and replaces what agrees, too, so that a page is of one run
 
 A page runs from top to bottom in one shell, in an empty home folder with a Git and DVC configuration of its own.
 
@@ -11,7 +12,6 @@ A page runs from top to bottom in one shell, in an empty home folder with a Git 
 - A comment before a block says what is special: ``<!-- transcript: skip -->`` shows without running,
   ``<!-- transcript: background until TEXT -->`` starts a server and reads until TEXT shows.
 - ``<!-- transcript: run`` ... ``-->`` runs lines that the reader is not shown.
-- ``<!-- transcript: none -->`` anywhere: nothing of the page is run.
 
 What differs from run to run (times, digests, ports, folders) is compared by its form.
 """
@@ -50,6 +50,7 @@ _FORMS = (
     (r"\b\d\d:\d\d(:\d\d)?\b", "TIME"),
     (r"\b[0-9a-f]{7,64}\b", "DIGEST"),
     (r"\bpid \d+", "pid N"),
+    (r"\b\d+ rules\b|(?<=\"rules_run\": )\d+", "N rules"),
     (r"\b\d+\.sock\b", "N.sock"),
     (r"\d+\.\d+ s\b", "N s"),
     (r"\d\.\d{3,}(e-?\d+)?", "N"),
@@ -233,10 +234,10 @@ class Shell:
         return line.rstrip()
 
 
-def run_page(path: Path, *, write: bool = False) -> list[str]:
-    """Runs one page; returns what differs, a text per command. With ``write`` the page is put right."""
+def run_page(path: Path, *, write: bool = False, fresh: bool = False) -> list[str]:
+    """Runs one page; returns what differs, a text per command. With ``write`` or ``fresh`` the page is put right."""
     text = path.read_text()
-    if "<!-- transcript: none -->" in text:
+    if not any(block.language == "console" for block in blocks(text)):
         return []
     differences, replaced = [], []
     with tempfile.TemporaryDirectory(prefix="gitmodel-docs-") as home, Shell(Path(home).resolve()) as shell:
@@ -250,9 +251,9 @@ def run_page(path: Path, *, write: bool = False) -> list[str]:
                 _run_block(shell, block, shown)
                 wrong = [one for one in shown if not one.agrees]
                 differences += [_difference(path, one) for one in wrong]
-                if wrong:
-                    replaced.append((block, "".join(_kept(one) for one in shown)))
-    if write and replaced:
+                if wrong or fresh:
+                    replaced.append((block, "".join(_kept(one, fresh) for one in shown)))
+    if (write or fresh) and replaced:
         for block, body in reversed(replaced):
             text = text[: block.start] + body + text[block.end :]
         path.write_text(text)
@@ -267,9 +268,15 @@ def _run_block(shell: Shell, block: Block, shown: list[Shown]) -> None:
             one.actual = shell.run(one.command)
 
 
-def _kept(one: Shown) -> str:
-    """What the block is to say: as it was where that is true, else what came out."""
-    if one.agrees:
+def _kept(one: Shown, fresh: bool) -> str:
+    """What the block is to say: what came out; where the page is right, as short as it was, and as it was unless fresh."""
+    gaps = one.expected.count("...") if one.agrees else 0
+    if gaps == 1 and fresh:
+        first = one.expected.index("...")
+        last = len(one.expected) - first - 1
+        short = [*one.actual[:first], "...", *one.actual[len(one.actual) - last :]]
+        return Shown(one.command, actual=short).text()
+    if one.agrees and (not fresh or gaps):
         return Shown(one.command, actual=one.expected).text()
     return one.text()
 
@@ -289,11 +296,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("pages", nargs="+", type=Path, metavar="PAGE")
     parser.add_argument("--write", action="store_true", help="put the real output into the blocks that differ")
+    parser.add_argument("--fresh", action="store_true", help="put all output in anew")
     options = parser.parse_args()
-    found = [difference for page in options.pages for difference in run_page(page, write=options.write)]
+    found = [
+        difference for page in options.pages for difference in run_page(page, write=options.write, fresh=options.fresh)
+    ]
     for difference in found:
         print(difference, end="\n\n")
-    if found and not options.write:
+    if found and not (options.write or options.fresh):
         raise SystemExit(f"{len(found)} commands print something else than the pages show; --write puts it in")
 
 

@@ -152,6 +152,21 @@ def test_error_codes_on_the_pages_exist() -> None:
     assert found - known == set()
 
 
+def test_the_numbers_on_the_pages_are_those_of_the_code() -> None:
+    from gitmodel import hooks
+    from gitmodel.bundle import card
+
+    golden = " ".join((DOCS / "howto" / "golden.md").read_text().split())
+    assert f"`agreement` (default {card.DEFAULT_AGREEMENT})" in golden
+    assert f"`distance` of their own size (default {card.DEFAULT_DISTANCE})" in golden
+    for dtype, (rtol, atol) in card.DEFAULT_TOLERANCES.items():
+        told = re.search(rf"{dtype} (\S+) and ([\d.e-]+\d)", golden)
+        assert told is not None
+        assert (float(told[1]), float(told[2])) == (rtol, atol)
+    assert f"Up to {hooks.PUSH_WAIT:.0f} seconds" in (DOCS / "howto" / "live.md").read_text()
+    assert f"up to {hooks.LOCAL_WAIT:.0f} seconds" in (DOCS / "howto" / "tags-and-hooks.md").read_text()
+
+
 def slug(heading: str) -> str:
     return re.sub(r"\s+", "-", re.sub(r"[^\w\s-]", "", re.sub(r"[`*]", "", heading)).strip().lower())
 

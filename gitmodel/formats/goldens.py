@@ -14,7 +14,7 @@ from gitmodel.bundle.signature import Signature, TensorSpec
 from gitmodel.errors import GitmodelError
 from gitmodel.formats import onnx as onnx_format
 from gitmodel.formats.dtypes import is_native
-from gitmodel.formats.source import map_file
+from gitmodel.formats.source import first_line, map_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _PATH = re.compile(
     r"(?P<case>(?P<group>[^/]+)/test_data_set_(?P<number>[0-9]{1,9}))/(?P<side>input|output)_(?P<index>[0-9]{1,9})\.pb"
 )
-_MEMBER = re.compile(r"[\w.-]+\.npy")
+_MEMBER = re.compile(r"[\w.:-]+\.npy")
 MAX_CASES = 256
 MAX_NPZ_BYTES = 1 << 30
 
@@ -145,7 +145,7 @@ def _load_npz(path: Path) -> dict[str, np.ndarray]:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             if strange := [m.filename for m in members if not _MEMBER.fullmatch(m.filename)]:
-                raise InvalidGolden(f"{path} has a member '{strange[0][:60]}'", hint="write it with numpy.savez")
+                raise InvalidGolden(f"{path} has a member {strange[0][:60]!r}", hint="write it with numpy.savez")
             if (total := sum(m.file_size for m in members)) > MAX_NPZ_BYTES:
                 raise InvalidGolden(f"{path} unpacks to {total} bytes", hint=f"at most {MAX_NPZ_BYTES} are read")
         with np.load(path, allow_pickle=False) as archive:
@@ -155,7 +155,9 @@ def _load_npz(path: Path) -> dict[str, np.ndarray]:
     except InvalidGolden:
         raise
     except Exception as error:  # zipfile, zlib and numpy's header parser share no base but Exception
-        raise InvalidGolden(f"{path} is no npz of plain arrays ({error})", hint="write it with numpy.savez") from None
+        raise InvalidGolden(
+            f"{path} is no npz of plain arrays ({first_line(error)})", hint="write it with numpy.savez"
+        ) from None
     return arrays
 
 

@@ -13,7 +13,7 @@ from gitmodel.bundle.signature import Dim, Signature, TensorSpec
 from gitmodel.formats import wire
 from gitmodel.formats.dtypes import ONNX_DTYPES, nbytes
 from gitmodel.formats.onnx_walk import EXTERNAL, check, tensors, unique
-from gitmodel.formats.source import TENSOR_FILE_BYTES, InvalidModel, Source, TensorData, map_file
+from gitmodel.formats.source import TENSOR_FILE_BYTES, InvalidModel, Source, TensorData, first_line, map_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -185,7 +185,7 @@ def _inline(tensor: Any, dtype: str, here: str) -> memoryview | None:
         try:
             packed = numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name)
         except (ValueError, TypeError, KeyError, OverflowError) as error:
-            raise InvalidModel(f"{here} has bad data ({_first_line(error)})", hint="export the model again") from None
+            raise InvalidModel(f"{here} has bad data ({first_line(error)})", hint="export the model again") from None
         tensor.raw_data = packed.raw_data
         for typed in _TYPED:
             tensor.ClearField(typed)
@@ -272,7 +272,7 @@ def decode_tensor(data: bytes, where: str) -> tuple[str, np.ndarray]:
             raise ValueError("it has an unknown type or a negative dimension")
         return str(proto.name), numpy_helper.to_array(proto)
     except (DecodeError, ValueError, TypeError, KeyError, OverflowError) as error:
-        raise InvalidModel(f"{where} is no tensor ({_first_line(error)})", hint="record the case again") from None
+        raise InvalidModel(f"{where} is no tensor ({first_line(error)})", hint="record the case again") from None
 
 
 def encode_tensor(name: str, values: np.ndarray) -> bytes:
@@ -290,7 +290,3 @@ def external_locations(data: bytes, where: str) -> set[str]:
         if tensor.data_location == EXTERNAL:
             found |= {entry.value for entry in tensor.external_data if entry.key == "location"}
     return found
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -90,3 +90,8 @@ def map_file(path: Path) -> memoryview:
         raise InvalidModel(f"there is no file {path}", hint="check the path") from None
     except OSError as error:
         raise InvalidModel(f"{path} cannot be read ({error.strerror})", hint="check its permissions") from error
+
+
+def first_line(error: Exception) -> str:
+    """What a library said, short enough for a message of one line."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

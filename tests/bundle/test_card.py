@@ -31,6 +31,11 @@ def test_the_exact_text_of_a_small_card() -> None:
     )
 
 
+def test_what_has_its_default_is_not_written() -> None:
+    assert Card("fraud").to_yaml() == "schema_version: 1\nname: fraud\nsignature: default\n"
+    assert Gates({"*": (0.5, 0.0)}).to_dict() == {"tolerance": {"*": {"rtol": 0.5, "atol": 0.0}}}
+
+
 @settings(deadline=None)
 @given(strategies.cards)
 def test_a_card_is_read_as_it_was_written(card: Card) -> None:

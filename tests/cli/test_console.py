@@ -137,18 +137,6 @@ def test_a_bug_of_ours_is_one_line_too(gitmodel: Command, monkeypatch: pytest.Mo
         gitmodel("list", "-vv")
 
 
-def test_an_interrupt_is_said_and_has_its_own_code(gitmodel: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gitmodel.workflows import listing
-
-    def interrupted(repo: str) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(listing, "list_models", interrupted)
-    done = gitmodel("list")
-    assert done.code == 130
-    assert "Traceback" not in done.err
-
-
 @pytest.mark.parametrize("args", [["--version"], ["list", "--help"], ["-h"]])
 def test_what_was_asked_for_is_a_result(gitmodel: Command, args: list[str]) -> None:
     done = gitmodel(*args)

@@ -189,6 +189,15 @@ def test_arrays_that_do_not_fit_the_model_are_refused(tmp_path: Path, arrays: di
         from_arrays(tmp_path, **arrays)
 
 
+@pytest.mark.parametrize("name", ["serving_default_x:0", "input.1", "x-y"])
+def test_names_as_frameworks_give_them_are_names_of_arrays(tmp_path: Path, name: str) -> None:
+    signature = Signature((TensorSpec(name, "float32", ("batch", 4)),), (Y,))
+    arrays: dict[str, Any] = {name: rows()}
+    np.savez(tmp_path / "cases.npz", **arrays)
+    cases = goldens.from_npz(tmp_path / "cases.npz", signature, lambda inputs: {"y": inputs[name][:, :2]})
+    assert [list(case.inputs) for case in cases] == [[name]] * 3
+
+
 def test_256_rows_are_256_cases(tmp_path: Path) -> None:
     assert len(from_arrays(tmp_path, x=rows(256))) == 256
 

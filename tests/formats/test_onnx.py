@@ -390,8 +390,20 @@ def test_small_external_tensors_move_into_the_view(tmp_path: Path) -> None:
     assert onnx_format.external_locations(view, "view") == set()
 
 
-def test_a_missing_file_leaves_the_tensor_weightless(tmp_path: Path) -> None:
-    assert by_name(read(tmp_path, external(location="none.bin"))) == {}
+def test_tensors_share_a_file(tmp_path: Path) -> None:
+    model = support.wide_model(size=LARGE)
+    raw = [tensor.raw_data for tensor in model.graph.initializer]
+    (tmp_path / "w.bin").write_bytes(b"".join(raw))
+    for number, tensor in enumerate(model.graph.initializer):
+        building.point_outside(tensor, location="w.bin", offset=number * len(raw[0]), length=len(raw[0]))
+    first, second = read(tmp_path, model).tensors
+    assert [bytes(first.data), bytes(second.data)] == raw
+    assert first.data.obj is second.data.obj
+
+
+@pytest.mark.parametrize("entries", [{"location": "none.bin"}, {"location": "none/w.bin"}, {}, {"offset": 3}])
+def test_a_place_that_is_not_there_leaves_the_tensor_weightless(tmp_path: Path, entries: dict[str, object]) -> None:
+    assert by_name(read(tmp_path, external(**entries))) == {}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gitmodel.formats import hdf5
-from gitmodel.formats.source import InvalidModel, Source, map_file
+from gitmodel.formats.source import InvalidModel, Source, first_line, map_file
 from tests.formats import building
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 12345\n"
@@ -66,3 +66,8 @@ def test_a_closed_source_lets_go_of_the_file_and_keeps_its_tensors(tmp_path: Pat
     assert not source.groups
     assert source.tensors[0].data == building.large().tobytes()
     Source("onnx", "", ()).close()
+
+
+def test_of_what_a_library_said_one_line_is_kept() -> None:
+    assert first_line(ValueError("bad\nworse")) == "bad"
+    assert first_line(KeyError()) == "KeyError"

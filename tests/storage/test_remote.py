@@ -146,6 +146,11 @@ def test_a_commits_relative_remote_means_nothing_elsewhere(tmp_path: Path) -> No
         config_from_text("[core]\n    remote = s\n['remote \"s\"']\n    url = ../storage\n", tmp_path)
 
 
+def test_a_commits_configuration_that_cannot_be_read_is_one_error(tmp_path: Path) -> None:
+    with pytest.raises(NoRemote, match="cannot be read"):
+        Remote(config_from_text("[core\n", tmp_path))
+
+
 def test_a_commits_configuration_is_used_as_it_stands(place: Place, tmp_path: Path) -> None:
     text = f"[core]\n    remote = s\n['remote \"s\"']\n    url = {place.folder}\n"
     remote = Remote(config_from_text(text, tmp_path / "scratch"))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +49,11 @@ CLEAN = "Data and pipelines are up to date.\n"
 X = np.linspace(-1, 1, 400, dtype="float32").reshape(2, 200)
 
 
+def unmeasured() -> dict[str, str]:
+    """The environment of a child that cannot write its coverage down to the end."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("COVERAGE_")}
+
+
 class Place:
     """A repository with ``fraud`` committed, and a second model to save over it: other weights, params, golden cases."""
 
@@ -69,7 +77,7 @@ class Place:
         return cls(folder)
 
     def run(self, stop: int) -> subprocess.CompletedProcess[str]:
-        return support.run("python", "-B", "-c", DRIVER, str(stop), *self.command)
+        return support.run("python", "-B", "-c", DRIVER, str(stop), *self.command, env=unmeasured())
 
     def predicts(self, reference: str) -> int:
         """Which of the two models answers at a reference."""
@@ -140,7 +148,7 @@ def test_a_kill_amid_the_commit_asks_for_the_stale_lock_to_go(place: Place) -> N
     hook.parent.mkdir(exist_ok=True)
     hook.write_text("#!/bin/sh\nkill -9 0\n")
     hook.chmod(0o755)
-    done = support.run("gitmodel", *place.command, start_new_session=True)
+    done = support.run("gitmodel", *place.command, start_new_session=True, env=unmeasured())
     assert done.returncode == -signal.SIGKILL
     hook.unlink()
     lock = place.repo / ".git" / "index.lock"
@@ -172,26 +180,46 @@ def test_a_failing_hook_of_the_users_stops_the_commit_and_nothing_else(place: Pl
     assert place.predicts("fraud@HEAD") == 1
 
 
-def test_a_save_waits_for_the_one_before_it(place: Place) -> None:
-    """The lock is held here; the child is seen waiting for it in the kernel's own table before it is let go."""
-    path = place.repo / ".git" / "gitmodel" / "lock"
-    head = support.git(place.repo, "rev-parse", "HEAD")
-    with path.open("w") as held:
+@contextlib.contextmanager
+def waiting(place: Place) -> Iterator[subprocess.Popen[str]]:
+    """A save that is seen waiting, in the kernel's own table, for the lock held here; the lock is let go at the end."""
+    with (place.repo / ".git" / "gitmodel" / "lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         child = subprocess.Popen(
-            [sys.executable, "-m", "gitmodel", *place.command], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [sys.executable, "-m", "gitmodel", *place.command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         try:
             _wait_until_blocked(child)
-            assert support.git(place.repo, "rev-parse", "HEAD") == head
-        finally:
-            fcntl.flock(held, fcntl.LOCK_UN)
-            _, said = child.communicate(timeout=60)
+            yield child
+        except BaseException:
+            child.kill()
+            raise
+
+
+def test_a_save_waits_for_the_one_before_it(place: Place) -> None:
+    head = support.git(place.repo, "rev-parse", "HEAD")
+    with waiting(place) as child:
+        assert support.git(place.repo, "rev-parse", "HEAD") == head
+    _, said = child.communicate(timeout=60)
     assert child.returncode == 0, said
     assert place.predicts("fraud@HEAD") == 1
 
 
-def _wait_until_blocked(child: subprocess.Popen[bytes]) -> None:
+def test_an_interrupt_ends_the_waiting_in_one_line(place: Place) -> None:
+    before = state.whole(place.repo)
+    with waiting(place) as child:
+        child.send_signal(signal.SIGINT)
+        out, said = child.communicate(timeout=60)
+    assert (child.returncode, out) == (130, "")
+    assert "Traceback" not in said
+    assert len(said.splitlines()) <= 1
+    assert state.whole(place.repo) == before
+
+
+def _wait_until_blocked(child: subprocess.Popen[str]) -> None:
     """Returns when the kernel lists the process as a waiter (``->``) for a lock."""
     table = Path("/proc/locks")
     if not table.exists():
@@ -223,7 +251,7 @@ def test_the_lock_ends_with_its_holder(place: Place) -> None:
         "import os, sys; from pathlib import Path; from gitmodel.git import Repository\n"
         "with Repository.open(Path(sys.argv[1])).lock(): os.kill(os.getpid(), 9)"
     )
-    assert support.run("python", "-c", program, str(place.repo)).returncode == -signal.SIGKILL
+    assert support.run("python", "-c", program, str(place.repo), env=unmeasured()).returncode == -signal.SIGKILL
     with Repository.open(place.repo).lock():
         pass
 
@@ -233,7 +261,7 @@ def test_no_room_is_one_line_and_leaves_the_repository_as_it_was(place: Place, t
     model = state.write(support.wide_model(tensors=20, size=100), tmp_path / "large.onnx")
     before = state.whole(place.repo)
     limited = ["sh", "-c", 'ulimit -f 100; exec "$@"', "sh", str(support.BIN / "gitmodel")]
-    done = support.run(*limited, "save", "large", model, "-m", "three", "--repo", place.repo)
+    done = support.run(*limited, "save", "large", model, "-m", "three", "--repo", place.repo, env=unmeasured())
     assert done.returncode == 3
     assert done.stderr.startswith("error[storage-failed]: "), done.stderr
     assert done.stderr.count("\n") == 1

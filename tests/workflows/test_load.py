@@ -126,6 +126,16 @@ def test_a_file_and_a_folder_need_no_repository(versions: Path, tmp_path: Path) 
     assert np.allclose(model.predict({"x": X})["scores"], expected(2.0), rtol=1e-6)
 
 
+def test_a_folder_with_other_bytes_is_not_run(versions: Path, tmp_path: Path) -> None:
+    shutil.copytree(versions / "models" / "fraud", tmp_path / "bundle")
+    state.damage(tmp_path / "bundle" / "weights" / "model.onnx")
+    with pytest.raises(MissingWeights, match=r"model\.onnx .* is not what weights\.lock says"):
+        gitmodel.load(str(tmp_path / "bundle"), repo=tmp_path).predict({"x": X})
+    shutil.rmtree(tmp_path / "bundle" / "weights")
+    with pytest.raises(MissingWeights, match="dvc pull"):
+        gitmodel.load(str(tmp_path / "bundle"), repo=tmp_path).predict({"x": X})
+
+
 def test_what_is_not_there_is_named(versions: Path, tmp_path: Path) -> None:
     with pytest.raises(UnknownModel):
         gitmodel.load("nothing", repo=versions)

@@ -245,6 +245,23 @@ def test_a_push_sends_weights_then_the_branch_then_the_tag(
     assert {f"files/md5/{md5[:2]}/{md5[2:]}" for md5 in wanted} <= stored
 
 
+def test_a_push_the_other_side_refuses_says_what_is_left_to_do(
+    released: Path, production: Path, change: Change
+) -> None:
+    hook = production / "hooks" / "pre-receive"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text("#!/bin/sh\necho 'not on Fridays' >&2\nexit 1\n")
+    hook.chmod(0o755)
+    change(1.01)
+    with pytest.raises(GitFailed, match=r"'fraud@v1\.1\.0' is made here but not pushed") as caught:
+        release("fraud", repo=released, push="production")
+    assert "git push production HEAD 'fraud@v1.1.0'" in caught.value.hint
+    assert "\n" not in str(caught.value)
+    hook.unlink()
+    support.git(released, "push", "-q", "production", "HEAD", "fraud@v1.1.0")  # as the hint says
+    assert tags(production) == ["fraud@v1.1.0"]
+
+
 def test_a_detached_head_pushes_the_tag_alone(released: Path, production: Path, change: Change) -> None:
     change(1.01)
     support.git(released, "checkout", "-q", "--detach")
