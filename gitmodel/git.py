@@ -306,11 +306,6 @@ class Repository:
             os.close(descriptor)
 
 
-def init(path: Path) -> Repository:
-    """``git init``; safe to repeat."""
-    return Repository(git.Repo.init(path, expand_vars=False))
-
-
 def _failed(command: str, stderr: str) -> GitFailed:
     text = stderr.strip().removeprefix("stderr:").strip().strip("'").strip()
     if "index.lock" in text:
