@@ -74,12 +74,6 @@ def open_session(path: Path, *, threads: int = 1, prepack: bool = True, label: s
         ) from error
 
 
-def version() -> str:
-    import onnxruntime as ort
-
-    return str(ort.__version__)
-
-
 def clean(text: str) -> str:
     """The runtime's message without its own source paths, in one line."""
     text = re.sub(r"\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)

@@ -50,6 +50,7 @@ _FORMS = (
     (r"\b\d\d:\d\d(:\d\d)?\b", "TIME"),
     (r"\b[0-9a-f]{7,64}\b", "DIGEST"),
     (r"\bpid \d+", "pid N"),
+    (r"\btmp-gitmodel-\w+", "tmp-gitmodel-X"),
     (r"\b\d+ rules\b|(?<=\"rules_run\": )\d+", "N rules"),
     (r"\b\d+\.sock\b", "N.sock"),
     (r"\d+\.\d+ s\b", "N s"),

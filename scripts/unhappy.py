@@ -162,7 +162,9 @@ PATHS = (
     "Being killed",
     Mishap("Killed (`kill -9`) while `save` writes a 60 MB model", "../kill-in-the-middle gitmodel save big ../files/large.onnx -m Big",
           after=(("... what Git sees of it", "git status --short"), ("... the same again", "gitmodel save big ../files/large.onnx -m Big"),
-                 ("... leaves nothing over", "find .dvc/cache -name 'tmp-*'"), ("... and DVC agrees", "dvc status"))),
+                 ("... what was half written is left", "find .dvc/cache -name 'tmp-*'"),
+                 ("... until a save an hour later", "find .dvc/cache -name 'tmp-*' -exec touch -d '2 hours ago' {} +;"
+                  " gitmodel save big ../files/large.onnx; find .dvc/cache -name 'tmp-*'"), ("... and DVC agrees", "dvc status"))),
     "The server",
     Mishap("No server", "gitmodel status"),
     Mishap("A stage name that is none", "gitmodel serve --follow 'no stage'"),

@@ -104,17 +104,6 @@ def signature_of(model: Any, where: str) -> Signature:
     return Signature(tuple(specs), tuple(_spec(value, where) for value in model.graph.output))
 
 
-def opsets(model: Any) -> dict[str, int]:
-    """Opset version by domain ('' is ai.onnx), only for domains a node uses."""
-    used = {node.domain for node in model.graph.node}
-    aliases = {"ai.onnx": ""}
-    return {
-        aliases.get(i.domain, i.domain): i.version
-        for i in model.opset_import
-        if i.domain in used or aliases.get(i.domain, i.domain) in used
-    }
-
-
 def write_view(model: Any, placements: Mapping[str, Placement], data: Mapping[str, TensorData]) -> bytes:
     """The ONNX view: initializers with a placement point into tensor files, the others carry their data.
 

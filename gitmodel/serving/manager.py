@@ -74,6 +74,8 @@ class Manager:
             for version in versions:
                 if version not in before or version.model == hint:
                     self._failures.pop(version, None)
+            if (fallback := self._last_good.get(hint)) is not None:
+                self._failures.pop(fallback, None)
             if not self._published:
                 self._required = {name for name, held in wanted.items() if held}
             self._wanted = dict(wanted)

@@ -188,6 +188,13 @@ def test_serve_tells_what_it_does_on_stderr_alone(production: Production) -> Non
     assert told[-1] == "stopped"
 
 
+def test_serve_warns_of_a_model_that_is_not_there(production: Production) -> None:
+    production.push(production.release("fraud@v1.0.0"))
+    with place.serving(production.bare, "--model", "fraud", "--model", "typo") as server:
+        assert server.lines[0] == "warning: there is no version of 'typo' here yet"
+        assert server.ask("GET", "/v2/models/fraud/ready").status == 200
+
+
 def test_serve_may_be_quiet(production: Production) -> None:
     production.release("fraud@v1.0.0")
     command = [str(support.BIN / "gitmodel"), "serve", "-q", "--repo", str(production.author), "--port", "0"]

@@ -163,16 +163,6 @@ def test_the_framework_is_the_producer() -> None:
     assert onnx_format.framework_of(model) == "x" * 80
 
 
-def test_opsets_are_those_of_domains_that_a_node_uses() -> None:
-    model = support.linear_model()
-    model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 3))
-    assert onnx_format.opsets(model) == {"": support.OPSET}
-    model.graph.node[0].domain = "ai.onnx.ml"
-    assert onnx_format.opsets(model) == {"": support.OPSET, "ai.onnx.ml": 3}
-    model.opset_import[0].domain = "ai.onnx"
-    assert onnx_format.opsets(model) == {"": support.OPSET, "ai.onnx.ml": 3}
-
-
 # --- signatures --------------------------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ from gitmodel import runtime
 from gitmodel.bundle.signature import Signature
 from gitmodel.errors import GitmodelError
 from gitmodel.serving import manager as manager_module
+from gitmodel.serving.last_good import LastGood
 from gitmodel.serving.manager import Manager
 from gitmodel.serving.policy import AspiredVersion
 from gitmodel.serving.servable import Servable, State, VersionStatus
@@ -45,14 +46,14 @@ def want(*texts: str) -> Wanted:
 class Stage:
     """A manager on a stage: which loads were begun, which must wait or fail, and every change of state in order."""
 
-    def __init__(self, session: runtime.Session) -> None:
+    def __init__(self, session: runtime.Session, last_good: LastGood | None = None) -> None:
         self._session = session
         self.loads: list[str] = []
         self.said: list[str] = []
         self.fails: dict[str, Exception] = {}
         self.gates: dict[str, threading.Event] = {}
         self.on_state: Callable[[VersionStatus], None] = lambda _: None
-        self.manager = Manager(self._load, self._told)
+        self.manager = Manager(self._load, self._told, last_good)
         self._changed = threading.Condition()
 
     def _load(self, aspired: AspiredVersion) -> Servable:
@@ -405,6 +406,54 @@ def test_only_the_last_ended_versions_are_remembered(stage: Stage) -> None:
     assert len(statuses) <= 21
     assert statuses[-1].version in ("v25", "v26")
     assert stage.status("v26").state is State.AVAILABLE
+
+
+@pytest.fixture
+def restarted(session: runtime.Session, tmp_path: Path) -> Iterator[Stage]:
+    """A manager that begins anew after v1 was what served."""
+    before = Stage(session, LastGood(tmp_path / "serving.json"))
+    before.manager.start()
+    before.settle(want("fraud v1"))
+    before.fails["fraud v2"] = GitmodelError("broken")
+    before.settle(want("fraud v2"))
+    assert before.serves() == ["v1"]
+    before.manager.stop()
+    made = Stage(session, LastGood(tmp_path / "serving.json"))
+    made.fails["fraud v2"] = GitmodelError("still broken")
+    made.manager.start()
+    yield made
+    made.manager.stop()
+
+
+def test_after_a_restart_the_last_good_version_stands_in_for_one_that_fails(restarted: Stage) -> None:
+    restarted.settle(want("fraud v2"))
+    assert restarted.serves() == ["v1"]
+    assert restarted.manager.ready()
+    assert restarted.manager.aspired("fraud") == ["v2"]
+    assert restarted.status("v2").reason == "still broken"
+    restarted.settle(want("fraud v3"))
+    assert restarted.serves() == ["v3"]
+    assert restarted.status("v1").state is State.END
+
+
+def test_after_a_restart_the_last_good_version_is_not_loaded_when_it_is_not_needed(restarted: Stage) -> None:
+    del restarted.fails["fraud v2"]
+    restarted.settle(want("fraud v2"))
+    assert restarted.loads == ["fraud v2"]
+    restarted.settle(want("fraud"))
+    assert restarted.serves() == []
+    assert restarted.loads == ["fraud v2"]
+
+
+def test_a_hint_gives_the_last_good_version_another_chance_too(restarted: Stage) -> None:
+    restarted.fails["fraud v1"] = GitmodelError("the remote is away")
+    restarted.settle(want("fraud v2"))
+    assert restarted.serves() == []
+    assert not restarted.manager.ready()
+    del restarted.fails["fraud v1"]
+    restarted.settle(want("fraud v2"), "fraud")
+    assert restarted.serves() == ["v1"]
+    assert restarted.manager.ready()
 
 
 def test_stop_waits_for_the_load_at_hand_and_begins_no_other(session: runtime.Session, tmp_path: Path) -> None:

@@ -345,6 +345,13 @@ def test_scalars_and_empty_batches_are_tensors_too(server: Server) -> None:
     assert tensors(server.ask("POST", "/v2/models/cube/infer", cube))["y"]["shape"] == [2, 0, 2]
 
 
+def test_a_large_call_is_answered_like_any_other(server: Server) -> None:
+    values = rows(5000)
+    whole = array(tensors(server.ask("POST", FRAUD, infer(values)))["scores"])
+    parts_of_it = [array(tensors(server.ask("POST", FRAUD, infer(part)))["scores"]) for part in np.split(values, 20)]
+    np.testing.assert_allclose(whole, np.concatenate(parts_of_it), rtol=1e-5)
+
+
 # Calls in bytes
 
 

@@ -80,6 +80,12 @@ def test_only_the_models_asked_for_are_published(git_repo: Path) -> None:
     assert published.all == [({"spam": ["v0.1.0"]}, "")]
 
 
+def test_models_asked_for_that_are_not_there_are_known(git_repo: Path) -> None:
+    commit(git_repo, "fraud@v1.0.0")
+    assert Source(git_repo, Published(), models=["typo", "fraud", "spam"]).missing() == ["spam", "typo"]
+    assert Source(git_repo, Published()).missing() == []
+
+
 def test_the_policy_decides(git_repo: Path) -> None:
     published = Published()
     commit(git_repo, "fraud@v1.0.0", "fraud#canary#1")
