@@ -154,10 +154,6 @@ def test_what_is_no_model_is_refused(tmp_path: Path, data: bytes) -> None:
         open_session(tmp_path / "absent.onnx")
 
 
-def test_the_version_is_the_installed_ones() -> None:
-    assert version() == onnxruntime.__version__
-
-
 @pytest.mark.parametrize(
     ("raw", "text"),
     [
