@@ -99,6 +99,11 @@ def human(size: float) -> str:
     raise AssertionError
 
 
+def count(number: int, what: str) -> str:
+    """``1 tensor``, ``8 tensors``."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def table(rows: list[list[str]], header: list[str]) -> str:
     """Left-aligned columns; the header in capitals."""
     widths = [max(len(str(row[i])) for row in [header, *rows]) for i in range(len(header))]

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from gitmodel.cli.console import Format, FormatOption, Quiet, RepoOption, Verbose, console, human, table
+from gitmodel.cli.console import Format, FormatOption, Quiet, RepoOption, Verbose, console, count, human, table
 
 Remote = Annotated[
     str, typer.Option("--remote", "-r", metavar="NAME", help="The DVC remote; the default one if not given.")
@@ -90,12 +90,13 @@ def save(
         assets=asset or (), labels=labels or None, golden=golden or None, description=description, message=message,
     )  # fmt: skip
     if not result.changed:
-        console.note(f"{name} unchanged: {result.tensors} tensors, {human(result.size)}, sha256:{result.digest[:12]}")
-    else:
-        cases = f", {result.golden_cases} golden cases" if result.golden_cases else ""
         console.note(
-            f"saved {name}: {result.tensors} tensors, {human(result.size)} ({human(result.added)} new){cases}, sha256:{result.digest[:12]}"
+            f"{name} unchanged: {count(result.tensors, 'tensor')}, {human(result.size)}, sha256:{result.digest[:12]}"
         )
+    else:
+        parts = [count(result.tensors, "tensor"), f"{human(result.size)} ({human(result.added)} new)"]
+        parts += [count(result.golden_cases, "golden case")] if result.golden_cases else []
+        console.note(f"saved {name}: {', '.join(parts)}, sha256:{result.digest[:12]}")
     if result.stale_goldens:
         console.note(
             f"warning: {result.stale_goldens} golden cases recorded earlier no longer hold: mend the model, or give --golden to record anew"

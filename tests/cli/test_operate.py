@@ -77,7 +77,7 @@ def test_status_shows_servers_and_versions(served: tuple[Production, Server], ru
     said = run("status", "--repo", production.bare)
     assert (said.code, said.err) == (0, "")
     first, header, *rows = said.out.splitlines()
-    assert first == f"{server.url}  pid {server.pid}  not ready"
+    assert first == f"{server.url}  pid {server.pid}  not ready  management: {server.admin}"
     assert header.split() == ["MODEL", "VERSION", "STATE", "STAGES", "GOLDEN", "COMMIT", "REASON"]
     fraud, plain, spam = table("\n".join(rows))
     commit = support.git(production.bare, "rev-parse", "fraud@v1.0.0^{commit}")[:10]
@@ -101,7 +101,8 @@ def test_status_for_programs_is_one_document_on_stdout(served: tuple[Production,
 def test_status_of_a_server_without_versions(production: Production, run: Runs) -> None:
     with place.serving(production.bare) as server:
         said = run("status", "--repo", production.bare)
-    assert said.out == f"{server.url}  pid {server.pid}  ready\nno versions yet\n"
+    first = f"{server.url}  pid {server.pid}  ready  management: {server.admin}"
+    assert said.out == f"{first}\nno versions yet\n"
 
 
 @pytest.mark.parametrize("format_", ["text", "json"])
