@@ -119,7 +119,7 @@ def status(
             answers.append((server, endpoint.request(server.admin, "GET", "/v2/gitmodel/status", timeout=10)))
         except endpoint.NoServer as error:
             silent.append(error)
-    for refusal in silent:
+    for refusal in silent if answers else silent[1:]:
         console.fail(f"warning: {refusal}")
     if not answers:
         raise silent[0]

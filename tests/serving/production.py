@@ -24,7 +24,7 @@ from gitmodel import endpoint
 from gitmodel.workflows import init, save, transfer
 from tests import support
 
-PATIENCE = 60.0
+PATIENCE = 120.0
 #: Far longer than any test, so that what a test sees came from a hint and not from a look that happened to be due.
 NEVER = "3600"
 _STARTED = re.compile(r"serving .* on (?P<url>http://\S+) \(management: (?P<admin>.+), pid (?P<pid>\d+)\)")
