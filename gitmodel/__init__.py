@@ -1,16 +1,12 @@
-"""gitmodel: Git is the model registry. Names are exported lazily, so that importing this costs nothing."""
+"""gitmodel: Git is the model registry. Names are exported lazily, so that importing this costs nothing.
+
+Their types stand in ``__init__.pyi``.
+"""
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    __version__: str
-    from gitmodel.errors import GitmodelError as GitmodelError
-    from gitmodel.workflows.check import check_compat as check_compat
-    from gitmodel.workflows.load import load as load
-    from gitmodel.workflows.save import save as save
+from typing import Any
 
 _EXPORTS = {
     "GitmodelError": "gitmodel.errors",

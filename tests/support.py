@@ -101,5 +101,5 @@ def wide_model(*, scale: float = 1.0, tensors: int = 2, size: int = 200) -> onnx
 def cases_npz(path: Path, *, width: int = 4, rows: int = 16, name: str = "x") -> Path:
     """Inputs for golden cases of ``linear_model``; outputs are recorded by running it."""
     values = np.random.default_rng(2).normal(size=(rows, width)).astype("float32")
-    np.savez(path, **{name: values})
+    np.savez(path, allow_pickle=False, **{name: values})
     return path

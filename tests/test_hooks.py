@@ -269,6 +269,16 @@ def test_a_release_tag_without_its_model_is_named(served: tuple[Production, Serv
     assert lines[0] == "the commit of stray@v1.0.0 has no models/stray: nothing to serve"
 
 
+def test_a_stage_without_a_counter_is_told_and_a_model_of_another_folder_is_not(
+    served: tuple[Production, Server],
+) -> None:
+    production, _ = served
+    production.push(production.release("plain@v1.0.0"))
+    (line,) = said(production.push(production.tag("plain#prod")))
+    assert line.startswith("plain v1.0.0 AVAILABLE in ")
+    assert said(production.push(production.tag("services=plain@v1.1.0"))) == []
+
+
 def test_a_push_of_anything_else_says_nothing(served: tuple[Production, Server]) -> None:
     production, _ = served
     support.git(production.author, "commit", "-q", "--allow-empty", "-m", "only a commit")

@@ -83,4 +83,4 @@ def _check_dataset(dataset: Any, where: str) -> None:
 def _reason(error: Exception) -> str:
     """HDF5's own words, which h5py sets in parentheses."""
     text = str(error)
-    return text[text.find("(") + 1 :].rstrip(")") if "(" in text else text
+    return text[text.find("(") + 1 :].rstrip(")'") if "(" in text else text

@@ -69,11 +69,16 @@ def serve(
     source = Source(settings.repo, manager.aspire, models=settings.models, policy=policy, poll=settings.poll)
     dataplane = Dataplane(lambda: manager.table, manager.statuses)
     app = App(dataplane, manager, source, version=version("gitmodel"), max_body=settings.max_body)
+    config = uvicorn.Config(
+        app, loop="uvloop", http="httptools", lifespan="off", log_level="warning", access_log=False, server_header=False,
+        proxy_headers=False, timeout_keep_alive=75, timeout_graceful_shutdown=10,
+    )  # fmt: skip
+    server = uvicorn.Server(config)
+    # A signal asks, it never interrupts: an exception raised anywhere could be swallowed anywhere. uvicorn puts its own
+    # handlers in these places while it runs, and raises the signal again when it has drained.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: setattr(server, "should_exit", True))
     with contextlib.ExitStack() as stack:
-        # A signal must end this block, not the process, so that nothing is left behind; uvicorn, too, raises it again
-        # once it has drained.
-        stack.enter_context(contextlib.suppress(KeyboardInterrupt))
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
         public = stack.enter_context(_listen(settings.host, settings.port))
         host, port = public.getsockname()[:2]
         with_brackets = f"[{host}]" if ":" in host else host
@@ -88,11 +93,7 @@ def serve(
         source.look()
         source.start()
         stack.callback(source.stop)
-        config = uvicorn.Config(
-            app, loop="uvloop", http="httptools", lifespan="off", log_level="warning", access_log=False,
-            server_header=False, proxy_headers=False, timeout_keep_alive=75, timeout_graceful_shutdown=10,
-        )  # fmt: skip
-        uvicorn.Server(config).run(sockets=[public, admin])
+        server.run(sockets=[public, admin])
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -35,6 +35,7 @@ class Place:
     repo: Path
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
+    prefix: list[str] = field(default_factory=list)
 
     @property
     def storage(self) -> Path:
@@ -490,13 +491,34 @@ def a_cache_that_is_no_folder(place: Place) -> list[str | Path]:
     return saving(place.model())
 
 
+def without_rights(place: Place, folder: Path) -> None:
+    """Nothing below ``folder`` may be written any more, by nobody: root, who may do everything, gives up that right."""
+    for path in [folder, *folder.rglob("*")]:
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode & ~0o222)
+    if os.geteuid() == 0:
+        if not shutil.which("setpriv"):
+            pytest.skip("root may write everywhere")
+        place.prefix = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"]
+
+
 @case(INCOMPLETE, "storage-failed", "cannot write the DVC cache", "Permission denied")
 def a_cache_that_may_only_be_read(place: Place) -> list[str | Path]:
-    if os.geteuid() == 0:
-        pytest.skip("root may write everywhere")
-    objects = place.repo / ".dvc" / "cache" / "files" / "md5"
-    objects.chmod(0o555)
+    without_rights(place, place.repo / ".dvc" / "cache")
     return saving(place.model())
+
+
+@case(INCOMPLETE, "git-failed", ".git/gitmodel", "Permission denied")
+def a_repository_that_may_only_be_read(place: Place) -> list[str | Path]:
+    without_rights(place, place.repo / ".git")
+    return saving(place.model())
+
+
+@case(INCOMPLETE, "remote-failed", "'storage'", "Permission denied")
+def a_remote_that_may_only_be_read(place: Place) -> list[str | Path]:
+    save("fraud", [place.model()], repo=place.repo, message="two")
+    without_rights(place, place.storage)
+    return ["push"]
 
 
 @case(MENDABLE, "no-remote", "DVC's configuration cannot be read", ".dvc/config")
@@ -522,7 +544,8 @@ def test_it_is_one_line_with_its_code_and_changes_nothing(place: Place, name: st
     command = case.prepare(place)
     before = state.whole(place.repo)
     storage = state.files(place.storage) if place.storage.exists() else None
-    done = support.run("gitmodel", *command, cwd=place.repo, env={**os.environ, **place.environment})
+    argv = [*place.prefix, support.BIN / "gitmodel", *command]
+    done = support.run(*argv, cwd=place.repo, env={**os.environ, **place.environment})
     assert done.stderr.startswith(f"error[{case.code}]: "), done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
     for words in case.says:

@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +28,9 @@ from tests import support
 PATIENCE = 120.0
 #: Far longer than any test, so that what a test sees came from a hint and not from a look that happened to be due.
 NEVER = "3600"
+#: Asks the kernel to end the process when its parent dies, then becomes the command (prctl(2), PR_SET_PDEATHSIG): a test
+#: run that is killed leaves no server behind.
+_WITH_PARENT = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15); os.execv(sys.argv[1], sys.argv[1:])"
 _STARTED = re.compile(r"serving .* on (?P<url>http://\S+) \(management: (?P<admin>.+), pid (?P<pid>\d+)\)")
 
 
@@ -201,7 +205,11 @@ class Server:
         return self._reap()
 
     def _reap(self) -> int:
-        code = self.process.wait(PATIENCE)
+        try:
+            code = self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
         self._reader.join(PATIENCE)
         if self.process.stderr is not None:
             self.process.stderr.close()
@@ -246,7 +254,8 @@ def _some(connection: socket.socket) -> bytes:
 
 def start(repo: Path, *options: str) -> Server:
     """Starts ``gitmodel serve`` and waits for the line with its URL."""
-    command = [str(support.BIN / "gitmodel"), "serve", "--repo", str(repo), *options]
+    command = [sys.executable, "-S", "-c", _WITH_PARENT]
+    command += [str(support.BIN / "gitmodel"), "serve", "--repo", str(repo), *options]
     for name, value in (("--port", "0"), ("--poll", NEVER)):
         command += [] if name in options else [name, value]
     server = Server(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))

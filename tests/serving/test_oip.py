@@ -23,7 +23,7 @@ from gitmodel.serving.servable import Servable
 NUMERIC = {name: dtype for name, dtype in oip.DATATYPES.items() if dtype != "string"}
 AS_JSON = sorted(set(NUMERIC) - {"FP16"})
 #: No timed verdicts: the machine may be busy with other tests.
-unhurried = settings(deadline=None)
+unhurried = settings(deadline=None, max_examples=60)
 TEXT = st.text(st.characters(codec="utf-8"), max_size=8)
 
 

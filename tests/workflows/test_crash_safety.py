@@ -19,6 +19,7 @@ import pytest
 
 import gitmodel
 from gitmodel.git import Repository
+from gitmodel.workflows import transfer
 from gitmodel.workflows.save import save
 from tests import support
 from tests.workflows import state
@@ -76,8 +77,10 @@ class Place:
         save("fraud", [folder / "one.onnx"], repo=repo, params={"depth": 3}, golden=cases, message="one")
         return cls(folder)
 
-    def run(self, stop: int) -> subprocess.CompletedProcess[str]:
-        return support.run("python", "-B", "-c", DRIVER, str(stop), *self.command, env=unmeasured())
+    def run(self, stop: int, *command: str) -> subprocess.CompletedProcess[str]:
+        """Runs the save, or another command, until its ``stop``th change."""
+        argv = [*command, "--repo", str(self.repo)] if command else self.command
+        return support.run("python", "-B", "-c", DRIVER, str(stop), *argv, env=unmeasured())
 
     def predicts(self, reference: str) -> int:
         """Which of the two models answers at a reference."""
@@ -130,6 +133,19 @@ def test_a_save_that_is_killed_loses_nothing_and_can_be_run_again(place: Place, 
     assert support.run("dvc", "status", cwd=place.repo).stdout == CLEAN
     assert [name for name in support.git(place.repo, "ls-files").splitlines() if name.endswith(".tmp")] == []
     assert [name for name in state.files(place.repo) if name.endswith(".tmp")] == []
+
+
+@pytest.mark.parametrize("command", [("pull",), ("checkout", "fraud@HEAD~1")], ids=lambda command: command[0])
+@pytest.mark.parametrize("stop", [4, 14, 24])
+def test_weights_killed_on_their_way_arrive_the_next_time(place: Place, command: tuple[str, ...], stop: int) -> None:
+    save("fraud", [place.files[1]], repo=place.repo, message="two")
+    transfer.push(["fraud", "fraud@HEAD~1"], repo=place.repo)
+    place.repo = state.clone(place.repo, place.repo.parent / "clone")
+    assert place.run(stop, *command).returncode == -signal.SIGKILL
+    again = support.run("gitmodel", *command, cwd=place.repo)
+    assert again.returncode == 0, again.stderr
+    assert support.run("dvc", "status", cwd=place.repo).stdout == CLEAN
+    assert place.predicts("fraud") == (1 if command[0] == "pull" else 0)
 
 
 def test_what_a_kill_left_in_the_cache_is_no_trouble_to_dvc(place: Place) -> None:
