@@ -297,8 +297,13 @@ class Repository:
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """One writer of models at a time in a repository; others wait. The lock ends with the process, however it ends."""
-        self.state_dir.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            self.state_dir.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise GitFailed(
+                f"cannot write {self.state_dir} ({error.strerror})", hint="you need write access to the repository"
+            ) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield

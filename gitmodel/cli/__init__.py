@@ -49,12 +49,6 @@ def main() -> None:
             traceback.print_exc()
         console.fail(f"error[{error.code}]: {error}")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        console.fail("interrupted")
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(ExitCode.OK)
     except Exception as error:  # the last line of defence for the person at the terminal
         if console.verbosity > 1:
             raise
