@@ -307,7 +307,7 @@ def refuse_break(team: Team) -> None:
     step("5. v3 is the same network, but somebody renamed its input")
     save(team, "v3", "Rename the input", golden="cases-image.npz")
     for line in team.run("gitmodel check-compat", fails=True):
-        if "goldens-changed" not in line:
+        if not any(part in line for part in ("goldens-changed", "who:", "rules,")):
             show(line)
     show(team.run("gitmodel release digits minor", fails=True)[-1])
     lines = team.run("gitmodel release digits major --push production")
@@ -315,10 +315,11 @@ def refuse_break(team: Team) -> None:
 
 
 def refuse_broken(team: Team, digits: dict[str, Any]) -> None:
-    step(f"6. v4 read its training images column by column; so did its test ({digits['fourth']:.1%}), so nobody saw it")
+    step(
+        f"6. v4 read its training images column by column; so did its test ({digits['fourth']:.1%}); its author skips the gate"
+    )
     save(team, "v4", "Retrained, in a hurry")
     show(team.run("gitmodel release digits", fails=True)[-1])
-    show("so its author skips the gate:")
     team.run("git tag -a digits@v2.0.1 -m Hurry")
     team.run("gitmodel push", quiet=True)
     for line in team.run("git push production main digits@v2.0.1"):
@@ -337,13 +338,11 @@ def roll_back(team: Team, url: str, digits: dict[str, Any]) -> None:
     if status != 200:
         raise SystemExit(f"the server answers {status}: {version}")
     show(f"the same question again: {version} reads {label} ({sure:.1%} sure)")
-    for line in team.run("gitmodel log digits")[:5]:
-        show(line)
 
 
 def farewell(team: Team, seconds: float) -> None:
     step(f"Done in {seconds:.0f} s; the server is stopped, the folders stay: {team.root}")
-    show("author/          a model repository: git log, gitmodel show digits@v1.1.0, dvc status")
+    show("author/          a model repository: gitmodel log digits, gitmodel show digits@v1.1.0, dvc status")
     show("production.git/  bare, with hooks: gitmodel serve --repo production.git, then push to it")
     show(f"the commands are in {BIN}: export PATH={BIN}:$PATH")
 
