@@ -109,7 +109,7 @@ class GitFolder:
         return data
 
     def files(self, prefix: str = "") -> list[str]:
-        if self._tree is None:
+        if self._tree is None or (prefix and not self.has(prefix)):
             return []
         below = [f"{prefix}/"] if prefix else []
         listing: str = self._repo.git.ls_tree("-r", "-z", "--name-only", self._tree.hexsha, "--", *below)
@@ -176,6 +176,14 @@ class Repository:
             return str(self._repo.git.execute([str(self._repo.git.GIT_PYTHON_GIT_EXECUTABLE), *args], **options))
         except git.GitCommandError as error:
             raise _failed(args[0], str(error.stderr)) from error
+
+    def read(self, oid: str, kind: str = "blob") -> bytes:
+        """The contents of an object; one long-lived ``git cat-file --batch`` answers all. Raises GitFailed."""
+        with contextlib.suppress(ValueError, OSError):
+            _, found, _, data = self._repo.git.get_object_data(oid)
+            if found == kind:
+                return data
+        raise GitFailed(f"Git has no {kind} {oid}", hint="'git fsck' names what is damaged, 'git fetch' may bring it")
 
     def config(self, key: str) -> str:
         """A value of Git's configuration, or ''."""
@@ -252,18 +260,19 @@ class Repository:
         """Raises GitFailed, as ``commit`` would, while nothing has been written yet."""
         self.run("var", "GIT_AUTHOR_IDENT")
         self.run("var", "GIT_COMMITTER_IDENT")
-        if (self.root / self.run("rev-parse", "--git-path", "index.lock")).exists():
+        if Path(self._repo.git_dir, "index.lock").exists():
             raise _failed("commit", "index.lock exists")
 
-    def stage(self, folder: str, files: Sequence[str]) -> None:
-        """Puts exactly these files of ``folder`` into the index, ignored ones too, and takes out what is gone."""
-        self.run("add", "--update", "--", folder)
-        self.run("add", "--force", "--", *files)
-
-    def commit(self, paths: Sequence[str], message: str) -> str:
-        """Commits exactly ``paths``, leaving whatever else is staged alone. Raises GitFailed."""
-        self.run("add", "--", *paths)
-        self.run("commit", "--quiet", "-m", message, "--", *paths)
+    def commit_folder(self, folder: str, message: str, *, but: str) -> str:
+        """Commits all of ``folder``, ignored files too, without what is below ``but``; whatever else is staged is left
+        alone. Returns the commit, '' when there was nothing to commit. Raises GitFailed."""
+        self.run("add", "--all", "--force", "--", folder, f":(exclude){but}")
+        try:
+            self.run("commit", "--quiet", "-m", message, "--", folder)
+        except GitFailed:
+            if self.dirty(folder):
+                raise
+            return ""
         return self.head()
 
     def tag(self, name: str, message: str, *, commit: str, sign: bool = False) -> None:

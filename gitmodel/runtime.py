@@ -45,6 +45,11 @@ class Session:
         return dict(zip(names, values, strict=True))
 
 
+def preload() -> None:
+    """Imports ONNX Runtime, so that who needs it in a moment does not wait."""
+    import onnxruntime  # noqa: F401
+
+
 def open_session(path: Path, *, threads: int = 1, prepack: bool = True, label: str = "") -> Session:
     """Loads ``path`` on the CPU, sequentially, with ``threads`` threads per operator.
 

@@ -32,12 +32,19 @@ LAYERS = [
 #: Each heavy library has one owner; everybody else asks that module.
 OWNERS = {
     "git": {"gitmodel.git"},
-    "h5py": {"gitmodel.formats.hdf5", "gitmodel.formats.hdf5_walk"},
+    "h5py": {
+        "gitmodel.formats.hdf5",
+        "gitmodel.formats.hdf5_export",
+        "gitmodel.formats.hdf5_files",
+        "gitmodel.formats.hdf5_walk",
+        "gitmodel.formats.hdf5_writing",
+        "gitmodel.formats.stored",
+    },
     "onnx": {"gitmodel.formats.onnx"},
     "onnxruntime": {"gitmodel.runtime"},
-    "dvc": {"gitmodel.storage.remote", "gitmodel.storage.setup"},
+    "dvc": {"gitmodel.storage.remote", "gitmodel.storage.settings", "gitmodel.storage.setup"},
     "dvc_data": {"gitmodel.storage.remote"},
-    "dvc_objects": {"gitmodel.storage.remote"},
+    "dvc_objects": {"gitmodel.storage.remote", "gitmodel.storage.settings"},
     "uvicorn": {"gitmodel.serving.server"},
     "typer": {
         "gitmodel.cli",

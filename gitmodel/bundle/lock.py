@@ -1,11 +1,12 @@
 """``weights.lock``: the trusted list of tensors and files of a bundle, one sorted line each, made to be read in a diff.
 
     # gitmodel weights.lock v1
-    tensor <name> <dtype> <shape> <sha256 of its bytes> <file>
+    tensor <name> <dtype> <shape> <sha256> <file>
     file <path> <size> <sha256> <md5>
 
 White space, control characters and backslashes in names stand as ``\\uXXXX``. Paths are relative to ``weights/``. A tensor's sha256
-is that of its little-endian row-major bytes, so it names the values whatever file they stand in. md5 is only the
+names its values whatever file they stand in: from 64 KiB on it is that of the tensor file they have, or would have if
+they were not kept compressed, so one hash serves both lines; below, and for texts, that of the bytes themselves. md5 is only the
 address under which DVC keeps the file; sha256 and size are what is believed.
 """
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import sys
 import traceback
 
@@ -10,6 +12,9 @@ import typer
 from gitmodel.cli import models, operate, review
 from gitmodel.cli.console import console
 from gitmodel.errors import ExitCode, GitmodelError
+
+#: Objects that are made before they are searched for garbage: imports make many, and none of it is any.
+_GARBAGE = 20_000
 
 app = typer.Typer(
     name="gitmodel",
@@ -42,6 +47,10 @@ for _module in (models, review, operate):
 
 def main() -> None:
     """The entry point. A user's mistake is one line and an exit code; ``-vv`` shows where it came from."""
+    # numpy's BLAS is not used here, but its threads would spin beside those that hash.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    gc.freeze()
+    gc.set_threshold(_GARBAGE)
     try:
         app()
     except GitmodelError as error:

@@ -82,11 +82,13 @@ def save(
     Example: gitmodel save fraud model.onnx --metrics metrics.yaml --golden cases.npz -m "Deeper trees"
     """
     from gitmodel.workflows import save as workflow
+    from gitmodel.workflows.workspace import Workspace
 
     if release and not message:
         raise typer.BadParameter("a release names a commit: give -m MESSAGE, too", param_hint="--release")
+    place = Workspace.of(repo, progress=console.progress)
     result = workflow.save(
-        name, files, repo=repo, weights=weights or None, params=params or None, metrics=metrics or None,
+        name, files, repo=place, weights=weights or None, params=params or None, metrics=metrics or None,
         assets=asset or (), labels=labels or None, golden=golden or None, description=description, message=message,
     )  # fmt: skip
     if not result.changed:
@@ -106,9 +108,9 @@ def save(
     elif result.changed:
         console.note(f"next: git add models/{name} && git commit, then gitmodel release {name}")
     if release:
-        from gitmodel.cli.review import release as release_command
+        from gitmodel.cli.review import release_in
 
-        release_command(name, release, repo=repo)
+        release_in(place, name, release)
 
 
 def list_(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gitmodel.cli.console import Format, FormatOption, Quiet, RepoOption, Verbose, console
+
+if TYPE_CHECKING:
+    from gitmodel.workflows.workspace import Workspace
 
 
 class Profile(StrEnum):
@@ -91,6 +94,15 @@ def release(
 
     Example: gitmodel release fraud --push production
     """
+    from gitmodel.workflows.workspace import Workspace
+
+    release_in(Workspace.of(repo, progress=console.progress), name, step, message=message, sign=sign, push=push)
+
+
+def release_in(
+    place: Workspace, name: str, step: str, *, message: str = "", sign: bool = False, push: str = ""
+) -> None:
+    """Releases, and tells of the verdict and of what comes next."""
     from gitmodel.compat.reports import text
     from gitmodel.compat.verdict import Report
     from gitmodel.workflows import release as workflow
@@ -101,7 +113,7 @@ def release(
             console.note(text.render([report], colour=False))
 
     done = workflow.release(
-        name, step, repo=repo, message=message, sign=sign, push=push, progress=console.progress, told=told
+        name, step, repo=place, message=message, sign=sign, push=push, told=told
     )
     console.say(done.tag)
     if done.pushed:

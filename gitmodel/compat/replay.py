@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
 
 from gitmodel.bundle.card import Gates
 from gitmodel.bundle.golden import GoldenCase
 from gitmodel.bundle.signature import Signature
 from gitmodel.compat.bridge import Bridge
 from gitmodel.compat.drift import OutputDrift, extend
+from gitmodel.compat.side_by_side import Arrays, Runs, one_by_one, stacked
 from gitmodel.errors import GitmodelError
-
-if TYPE_CHECKING:
-    import numpy as np
-
-
-class Runs(Protocol):
-    """What replay needs of a session (runtime.Session)."""
-
-    def run(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]: ...
 
 
 @dataclass(frozen=True)
@@ -63,25 +54,36 @@ def replay(
     errors: list[tuple[str, str]] = []
     refused: list[tuple[str, str]] = []
     ran = 0
-    for case in cases:
-        if enough is not None and ran >= enough:
-            break
-        try:
-            before = old.run(case.inputs)
-        except GitmodelError as error:
-            refused.append((case.name, str(error)))
+    # Recorded cases run as they were recorded: the number of rows decides which kernel computes them.
+    run = one_by_one(old, new, cases, over.call) if enough is None else stacked(old, new, cases, over.call, signature)
+    for answer in run:
+        case, before, after = answer.case.name, answer.before, answer.after
+        if isinstance(before, GitmodelError):
+            refused.append((case, str(before)))
             continue
+        if isinstance(after, GitmodelError):
+            errors.append((case, str(after)))
+        else:
+            _extend(drifts, case, before, after, signature, over, gates)
         ran += 1
-        try:
-            after = new.run(over.call(case.inputs))
-        except GitmodelError as error:
-            errors.append((case.name, str(error)))
-            continue
-        for spec in signature.outputs:
-            name = over.outputs.get(spec.name, spec.name)
-            if spec.name in before and name in after:
-                drifts[spec.name] = extend(drifts[spec.name], case.name, before[spec.name], after[name], gates, spec)
+        if ran == enough:
+            break
     return Replay(ran, tuple(drift for drift in drifts.values() if drift.decisions), tuple(errors), tuple(refused))
+
+
+def _extend(
+    drifts: dict[str, OutputDrift],
+    case: str,
+    before: Arrays,
+    after: Arrays,
+    signature: Signature,
+    over: Bridge,
+    gates: Gates,
+) -> None:
+    for spec in signature.outputs:
+        name = over.outputs.get(spec.name, spec.name)
+        if spec.name in before and name in after:
+            drifts[spec.name] = extend(drifts[spec.name], case, before[spec.name], after[name], gates, spec)
 
 
 def check_self(session: Runs, cases: Sequence[GoldenCase], signature: Signature, gates: Gates) -> SelfCheck:

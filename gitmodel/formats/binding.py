@@ -48,6 +48,7 @@ def bind(graph: Source, weights: Source, where: str) -> Source:
         graph=model,
         groups=weights.groups,
         bound_names={tensor.name: name for name, tensor in filled.items()},
+        files=(*graph.files, *weights.files),
     )
 
 
@@ -64,7 +65,7 @@ def complete(graph: Source, where: str) -> Source:
     return graph
 
 
-def _alias(name: str) -> str:
+def alias(name: str) -> str:
     return name.replace("/", ".")
 
 
@@ -74,7 +75,7 @@ def _matched(places: Sequence[str], weights: Source) -> dict[str, TensorData]:
     exact = {tensor.name for tensor in weights.tensors}
     filled = {}
     for place in sorted(places, key=lambda name: name not in exact):
-        if (tensor := offered.pop(_alias(place), None)) is not None:
+        if (tensor := offered.pop(alias(place), None)) is not None:
             filled[place] = tensor
     return filled
 
@@ -82,11 +83,11 @@ def _matched(places: Sequence[str], weights: Source) -> dict[str, TensorData]:
 def _by_alias(weights: Source) -> dict[str, TensorData]:
     offered: dict[str, TensorData] = {}
     for tensor in weights.tensors:
-        if _alias(tensor.name) in offered:
+        if alias(tensor.name) in offered:
             raise InvalidModel(
-                f"'{tensor.name}' and '{offered[_alias(tensor.name)].name}' bind to the same name", hint="rename one"
+                f"'{tensor.name}' and '{offered[alias(tensor.name)].name}' bind to the same name", hint="rename one"
             )
-        offered[_alias(tensor.name)] = tensor
+        offered[alias(tensor.name)] = tensor
     return offered
 
 

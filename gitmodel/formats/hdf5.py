@@ -6,8 +6,8 @@ Files are written with a pinned library version and no times, so that equal tens
 from __future__ import annotations
 
 import contextlib
-import math
-from collections.abc import Iterable, Iterator, Mapping, Set
+import hashlib
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,12 +16,23 @@ from typing import Any
 from gitmodel.bundle.signature import DTYPES
 from gitmodel.formats.dtypes import is_native, nbytes, storage
 from gitmodel.formats.hdf5_walk import naming_damage, open_file, walk
-from gitmodel.formats.source import TENSOR_FILE_BYTES, InvalidModel, Source, TensorData, map_file
+from gitmodel.formats.hdf5_writing import (
+    DATASET,
+    DTYPE_ATTRIBUTE,
+    SHAPE_ATTRIBUTE,
+    copy_groups,
+    file_access,
+    file_creation,
+    image_of,
+    mark,
+    memory_file,
+    require_group,
+    write_dataset,
+)
+from gitmodel.formats.source import TENSOR_FILE_BYTES, InvalidModel, Source, TensorData, let_go, map_file
 
-DATASET = "data"
-#: Marks a dataset whose values are of a type HDF5 lacks, kept as integers of the same width.
-DTYPE_ATTRIBUTE, SHAPE_ATTRIBUTE = "dtype", "shape"
 _NUMERIC_KINDS = "biufc"
+_BLOCK = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -37,11 +48,19 @@ def read(path: Path) -> Source:
     data = map_file(path)
     with naming_damage(str(path)), contextlib.ExitStack() as refused:
         file = refused.enter_context(open_file(path))
-        tensors = [_tensor(name, item, data) for name, item in walk(file) if _is_numeric(item)]
-        inner = file.get("model_weights", file)
-        framework = "keras" if "keras_version" in file.attrs or "layer_names" in inner.attrs else ""
+        tensors = [_tensor(name, item, data) for name, item in walk(file) if is_numeric(item)]
+        framework = framework_of(file)
         refused.pop_all()  # the view is written from it
-    return Source("hdf5", framework, tuple(tensors), groups=file)
+    return Source("hdf5", framework, tuple(tensors), groups=file, files=(path,))
+
+
+def framework_of(file: Any) -> str:
+    """Who wrote the checkpoint, for the card; '' where nothing tells."""
+    import h5py
+
+    own = isinstance(file.get("model_weights", getlink=True), h5py.HardLink)
+    inner = file["model_weights"] if own else file
+    return "keras" if "keras_version" in file.attrs or "layer_names" in inner.attrs else ""
 
 
 @lru_cache(maxsize=256)
@@ -54,7 +73,7 @@ def tensor_file(dtype: str, shape: tuple[int, ...]) -> TensorFile:
     numpy_dtype, stored_shape = storage(dtype, shape)
     # HDF5 reserves the space without writing it, so this costs nothing however large the tensor is.
     with tempfile.NamedTemporaryFile(suffix=".h5") as file:
-        fid = h5py.h5f.create(file.name.encode(), h5py.h5f.ACC_TRUNC, fcpl=_file_creation(), fapl=_file_access())
+        fid = h5py.h5f.create(file.name.encode(), h5py.h5f.ACC_TRUNC, fcpl=file_creation(), fapl=file_access())
         dcpl = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         dcpl.set_layout(h5py.h5d.CONTIGUOUS)
         dcpl.set_alloc_time(h5py.h5d.ALLOC_TIME_LATE)
@@ -65,7 +84,7 @@ def tensor_file(dtype: str, shape: tuple[int, ...]) -> TensorFile:
             fid, DATASET.encode(), h5py.h5t.py_create(numpy_dtype, logical=True), space, dcpl=dcpl
         )
         if not is_native(dtype):
-            _mark(h5py.Dataset(dataset), dtype, shape)
+            mark(h5py.Dataset(dataset), dtype, shape)
         # The first write takes the space, behind all else: the text of a mark stands outside the dataset's header.
         h5py.Dataset(dataset)[(0,) * len(stored_shape)] = 0
         offset = dataset.get_offset()
@@ -75,14 +94,27 @@ def tensor_file(dtype: str, shape: tuple[int, ...]) -> TensorFile:
     return TensorFile(header, offset)
 
 
-def stored_offset(image: bytes) -> int | None:
+def digest(tensor: TensorData) -> str:
+    """The sha256 that names a tensor's type, shape and values: of the file it has, or would have, to itself. A tensor too
+    small for one, or of texts, goes by its bytes alone."""
+    if tensor.dtype == "string" or len(tensor.data) < TENSOR_FILE_BYTES:
+        return hashlib.sha256(tensor.data).hexdigest()
+    hashed = hashlib.sha256(tensor_file(tensor.dtype, tensor.shape).header)
+    for start in range(0, len(tensor.data), _BLOCK):
+        block = tensor.data[start : start + _BLOCK]
+        hashed.update(block)
+        let_go(block)
+    return hashed.hexdigest()
+
+
+def stored_offset(image: bytes | memoryview) -> int | None:
     """Where the bytes of ``/data`` begin in a tensor file, or None when they cannot be mapped from it."""
     import io
 
     import h5py
 
     with h5py.File(io.BytesIO(image), "r") as file:
-        return _offset(file[DATASET])
+        return contiguous_offset(file[DATASET])
 
 
 def write_view(source: Source, files: Mapping[str, str]) -> bytes:
@@ -91,22 +123,22 @@ def write_view(source: Source, files: Mapping[str, str]) -> bytes:
     import h5py
 
     kept: dict[str, Any] = {}
-    with _memory_file() as view:
+    with memory_file() as view:
         if source.groups is not None:
             with naming_damage(source.groups.filename):
                 kept = dict(walk(source.groups))
-                _copy_groups(source.groups, kept, view, files)
-        own = {tensor.name: tensor for tensor in source.tensors if not _is_numeric(kept.get(tensor.name))}
+                copy_groups(source.groups, kept, view, files)
+        own = {tensor.name: tensor for tensor in source.tensors if not is_numeric(kept.get(tensor.name))}
         groups = {name for name, item in kept.items() if isinstance(item, h5py.Group)}
         named = dataset_names(own, kept.keys() - groups, groups)
         for name in sorted(own):
             group, _, last = named[name].rpartition("/")
-            parent = _require_group(view, group)
+            parent = require_group(view, group)
             if name in files:
                 parent[last] = h5py.ExternalLink(files[name], f"/{DATASET}")
             else:
-                _write_small(parent, last, own[name])
-        return _image_of(view)
+                write_dataset(parent, last, own[name])
+        return image_of(view)
 
 
 def dataset_names(
@@ -120,12 +152,17 @@ def dataset_names(
     used.update(out, *map(_parents, out))
     for name in ordered:
         if name not in out:
-            escaped = name.replace("%", "%25").replace("/", "%2F").replace("\0", "%00")
+            escaped = escape(name)
             while escaped in ("", ".", *used):
                 escaped += "%"
             out[name] = escaped
             used.add(escaped)
     return out
+
+
+def escape(name: str) -> str:
+    """A name that is no path as one link of HDF5; where that is taken, as many ``%`` follow as it needs."""
+    return name.replace("%", "%25").replace("/", "%2F").replace("\0", "%00")
 
 
 def _is_path(name: str) -> bool:
@@ -137,7 +174,7 @@ def _parents(name: str) -> list[str]:
     return ["/".join(parts[:count]) for count in range(1, len(parts))]
 
 
-def _is_numeric(item: Any) -> bool:
+def is_numeric(item: Any) -> bool:
     """Whether this is a dataset of numbers; strings and the like travel inside the view, as they are."""
     import h5py
 
@@ -146,21 +183,21 @@ def _is_numeric(item: Any) -> bool:
 
 def _tensor(name: str, dataset: Any, data: memoryview) -> TensorData:
     where = f"{dataset.file.filename}: '{name}'"
-    dtype, shape = _declared(dataset, where)
-    size, offset = nbytes(dtype, shape), _offset(dataset)
-    body = _values(dataset) if offset is None else data[offset : offset + size]
+    dtype, shape = declared(dataset, where)
+    size, offset = nbytes(dtype, shape), contiguous_offset(dataset)
+    body = values(dataset) if offset is None else data[offset : offset + size]
     own = () if is_native(dtype) else (DTYPE_ATTRIBUTE, SHAPE_ATTRIBUTE)
     kept_as_is = size >= TENSOR_FILE_BYTES and (offset is None or set(dataset.attrs).difference(own))
     return TensorData(name, dtype, shape, body, _image(dataset) if kept_as_is else None)
 
 
-def _values(dataset: Any) -> memoryview:
+def values(dataset: Any) -> memoryview:
     import numpy as np
 
     return memoryview(np.asarray(dataset[()], dataset.dtype.newbyteorder("<")).tobytes())
 
 
-def _declared(dataset: Any, where: str) -> tuple[str, tuple[int, ...]]:
+def declared(dataset: Any, where: str) -> tuple[str, tuple[int, ...]]:
     """The tensor's dtype and shape: the dataset's own, or those its attributes name. Raises InvalidModel."""
     dtype, shape = dataset.dtype.name, tuple(dataset.shape)
     marked = dataset.attrs.get(DTYPE_ATTRIBUTE)
@@ -176,7 +213,7 @@ def _declared(dataset: Any, where: str) -> tuple[str, tuple[int, ...]]:
     return dtype, shape
 
 
-def _offset(dataset: Any) -> int | None:
+def contiguous_offset(dataset: Any) -> int | None:
     """Where the dataset's bytes begin in its file, or None when they are no tensor's: chunked, or laid out otherwise
     than numpy's little-endian type."""
     import h5py
@@ -190,111 +227,6 @@ def _image(dataset: Any) -> bytes:
     """A tensor file holding a copy of the dataset as it is: attributes, chunks, compression."""
     import h5py
 
-    with _memory_file() as file:
+    with memory_file() as file:
         h5py.h5o.copy(dataset.id, b".", file.id, DATASET.encode())
-        return _image_of(file)
-
-
-def _copy_groups(source: Any, kept: Mapping[str, Any], view: Any, files: Mapping[str, str]) -> None:
-    """Groups, their attributes, small datasets and links to large ones, in name order."""
-    import h5py
-
-    _copy_attributes(source, view)
-    for name, item in sorted(kept.items()):
-        if isinstance(item, h5py.Group):
-            _copy_attributes(item, _require_group(view, name))
-            continue
-        group, _, last = name.rpartition("/")
-        parent = _require_group(view, group)
-        if name in files:
-            parent[last] = h5py.ExternalLink(files[name], f"/{DATASET}")
-        else:
-            h5py.h5o.copy(item.id, b".", parent.id, last.encode())
-
-
-def _copy_attributes(source: Any, target: Any) -> None:
-    import h5py
-    import numpy as np
-
-    for name in sorted(source.attrs):
-        old = source.attrs.get_id(name)
-        kind = h5py.h5t.py_create(old.dtype, logical=True)
-        new = h5py.h5a.create(target.id, name.encode(), kind, old.get_space())
-        if old.get_space().get_simple_extent_type() != h5py.h5s.NULL:
-            values, in_memory = np.empty(old.shape, old.dtype), h5py.h5t.py_create(old.dtype)
-            old.read(values, mtype=in_memory)
-            new.write(values, mtype=in_memory)
-
-
-def _require_group(view: Any, name: str) -> Any:
-    import h5py
-
-    group = view
-    for part in filter(None, name.split("/")):
-        if part not in group:
-            gcpl = h5py.h5p.create(h5py.h5p.GROUP_CREATE)
-            gcpl.set_obj_track_times(False)
-            h5py.h5g.create(group.id, part.encode(), gcpl=gcpl)
-        group = group[part]
-    return group
-
-
-def _write_small(group: Any, name: str, tensor: TensorData) -> None:
-    import h5py
-    import numpy as np
-
-    if tensor.dtype == "string":
-        texts = bytes(tensor.data).split(b"\0") if math.prod(tensor.shape) else []
-        values = np.array(texts, dtype=object).reshape(tensor.shape)
-        group.create_dataset(name, data=values, dtype=h5py.string_dtype(), track_times=False)
-        return
-    numpy_dtype, shape = storage(tensor.dtype, tensor.shape)
-    values = np.frombuffer(tensor.data, dtype=numpy_dtype).reshape(shape)
-    dataset = group.create_dataset(name, data=values, track_times=False)
-    if not is_native(tensor.dtype):
-        _mark(dataset, tensor.dtype, tensor.shape)
-
-
-def _mark(dataset: Any, dtype: str, shape: tuple[int, ...]) -> None:
-    import numpy as np
-
-    dataset.attrs[DTYPE_ATTRIBUTE] = dtype
-    dataset.attrs[SHAPE_ATTRIBUTE] = np.array(shape, dtype="<i8")
-
-
-@contextlib.contextmanager
-def _memory_file() -> Iterator[Any]:
-    import uuid
-
-    import h5py
-
-    fapl = _file_access()
-    fapl.set_fapl_core(backing_store=False)
-    # HDF5 tells open files apart by name, even those that are on no disk.
-    name = uuid.uuid4().hex.encode()
-    with h5py.File(h5py.h5f.create(name, h5py.h5f.ACC_TRUNC, fcpl=_file_creation(), fapl=fapl)) as file:
-        yield file
-
-
-def _image_of(file: Any) -> bytes:
-    file.flush()
-    image: bytes = file.id.get_file_image()
-    return image
-
-
-def _file_access() -> Any:
-    import h5py
-
-    fapl = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
-    # The lower bound is what is written; the upper one lets a copy of what a newer library wrote stay as it is.
-    fapl.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_LATEST)
-    return fapl
-
-
-def _file_creation() -> Any:
-    import h5py
-
-    fcpl = h5py.h5p.create(h5py.h5p.FILE_CREATE)
-    with contextlib.suppress(AttributeError):
-        fcpl.set_obj_track_times(False)
-    return fcpl
+        return image_of(file)

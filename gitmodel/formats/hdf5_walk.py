@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,9 @@ def open_file(path: Path) -> Any:
     return h5py.File(path, "r", rdcc_nbytes=0)
 
 
-def walk(file: Any) -> Iterator[tuple[str, Any]]:
-    """Every group, dataset and named type by path, reached over hard links alone.
+def walk(file: Any, linked: Container[str] = ()) -> Iterator[tuple[str, Any]]:
+    """Every group, dataset and named type by path, reached over hard links alone. An external link to one of the files
+    ``linked`` is given as the link it is.
 
     Raises InvalidModel for what points elsewhere, and for a group with two paths: it could lie within itself.
     """
@@ -49,7 +50,11 @@ def walk(file: Any) -> Iterator[tuple[str, Any]]:
         prefix, group = todo.pop()
         for name in sorted(group):
             path = prefix + name
-            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            link = group.get(name, getlink=True)
+            if isinstance(link, h5py.ExternalLink) and link.filename in linked:
+                yield path, link
+                continue
+            if not isinstance(link, h5py.HardLink):
                 raise InvalidModel(f"{where}: '{path}' links elsewhere", hint="save it with the data inside")
             item = group[name]
             if isinstance(item, h5py.Group):
@@ -59,14 +64,15 @@ def walk(file: Any) -> Iterator[tuple[str, Any]]:
                 visited.add(address)
                 todo.append((f"{path}/", item))
             elif isinstance(item, h5py.Dataset) and item.shape is not None:
-                _check_dataset(item, f"{where}: '{path}'")
+                check_dataset(item, f"{where}: '{path}'")
                 seen, total = seen + 1, total + item.nbytes
                 if seen > MAX_DATASETS or total > MAX_LOGICAL_BYTES:
                     raise InvalidModel(f"{where} claims {total} bytes in {seen} datasets", hint="this is no model file")
             yield path, item
 
 
-def _check_dataset(dataset: Any, where: str) -> None:
+def check_dataset(dataset: Any, where: str) -> None:
+    """Raises InvalidModel for a dataset that is not wholly in its file, or is made to fill the memory."""
     plist = dataset.id.get_create_plist()
     if dataset.is_virtual or plist.get_external_count():
         raise InvalidModel(f"{where} keeps its data in another file", hint="save it with the data inside")

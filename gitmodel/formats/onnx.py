@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,15 +56,27 @@ def read(path: Path) -> Source:
             embed(tensor, bytes(body))
         found.append(TensorData(name, dtype, shape, body))
     found += _learned_lists(model.graph, {tensor.name for tensor in found})
-    return Source("onnx", framework_of(model), tuple(found), signature_of(model, str(path)), graph=model)
+    files = (path, *(path.parent / location for location in mapped))
+    return Source("onnx", framework_of(model), tuple(found), signature_of(model, str(path)), graph=model, files=files)
+
+
+def messages() -> Any:
+    """onnx's own message classes by themselves: reading a model wants nothing else of the package, whose import takes five
+    times as long. Whoever imports onnx later gets these very classes."""
+    name = "onnx.onnx_ml_pb2"
+    if name not in sys.modules and (package := importlib.util.find_spec("onnx")) and package.origin:
+        spec = importlib.util.spec_from_file_location(name, Path(package.origin).with_name("onnx_ml_pb2.py"))
+        if spec is not None and spec.loader is not None:
+            sys.modules[name] = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(sys.modules[name])
+    return importlib.import_module(name)
 
 
 def parse(data: bytes, where: str) -> Any:
     """The ModelProto in ``data``. Raises InvalidModel when it is none."""
-    import onnx
     from google.protobuf.message import DecodeError
 
-    model = onnx.ModelProto()
+    model = messages().ModelProto()
     try:
         model.ParseFromString(data)
     except DecodeError:
@@ -162,19 +177,21 @@ def _type_of(tensor: Any, where: str) -> str:
 
 
 def _inline(tensor: Any, dtype: str, here: str) -> memoryview | None:
-    """The little-endian bytes of a tensor that stands in the file, typed fields turned into raw ones; texts joined
+    """The little-endian bytes of a tensor that stands in the file, large typed fields turned into raw ones; texts joined
     by NUL. None when there are none although the shape needs some."""
-    from onnx import numpy_helper
-
     if dtype == "string":
         return _texts(tensor, here)
     if not tensor.HasField("raw_data"):
+        from onnx import numpy_helper
+
         if math.prod(tensor.dims) and not any(len(getattr(tensor, typed)) for typed in _TYPED):
             return None
         try:
             packed = numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name)
         except (ValueError, TypeError, KeyError, OverflowError) as error:
             raise InvalidModel(f"{here} has bad data ({first_line(error)})", hint="export the model again") from None
+        if len(packed.raw_data) < TENSOR_FILE_BYTES:  # it stays in the graph, as it is
+            return memoryview(packed.raw_data)
         tensor.raw_data = packed.raw_data
         for typed in _TYPED:
             tensor.ClearField(typed)
@@ -248,11 +265,10 @@ def _external(
 
 def decode_tensor(data: bytes, where: str) -> tuple[str, np.ndarray]:
     """(name, values) of a serialized TensorProto. Raises InvalidModel."""
-    import onnx
     from google.protobuf.message import DecodeError
     from onnx import numpy_helper
 
-    proto = onnx.TensorProto()
+    proto = messages().TensorProto()
     try:
         proto.ParseFromString(data)
         if proto.data_location == EXTERNAL:

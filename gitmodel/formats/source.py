@@ -1,21 +1,26 @@
-"""What every format gives: a model's tensors, mapped rather than loaded, and its graph. Also: telling files apart."""
+"""What every format gives: a model's tensors, mapped rather than loaded, and its graph. Also: mapping, and telling files
+apart."""
 
 from __future__ import annotations
 
 import mmap
+import os
 import re
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from gitmodel.errors import GitmodelError
+from gitmodel.errors import ExitCode, GitmodelError
 
 if TYPE_CHECKING:
     from gitmodel.bundle.signature import Signature
 
 #: Tensors of at least this many bytes get a file of their own; smaller ones live inside the views.
 TENSOR_FILE_BYTES = 64 << 10
+
+_ALIGNMENT = 64
 
 _POINTERS = (
     (re.compile(rb"version https://git-lfs"), "Git LFS pointer", "run 'git lfs pull' to get the model itself"),
@@ -29,6 +34,13 @@ class InvalidModel(GitmodelError):
     code = "invalid-model"
 
 
+class CannotWrite(GitmodelError):
+    """The file system took no more: full, read-only, no permission."""
+
+    code = "cannot-write"
+    exit_code = ExitCode.INCOMPLETE
+
+
 @dataclass(frozen=True, eq=False)
 class TensorData:
     """One tensor. ``data`` holds its little-endian row-major bytes (a view of a mapped file where that is possible);
@@ -38,7 +50,7 @@ class TensorData:
     dtype: str
     shape: tuple[int, ...]
     data: memoryview
-    stored: bytes | None = None
+    stored: bytes | memoryview | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +69,10 @@ class Source:
     groups: Any = None
     #: Tensor name to initializer name, where an ONNX graph calls it otherwise.
     bound_names: Mapping[str, str] = field(default_factory=dict)
+    #: What the file says of itself in words (safetensors' ``__metadata__``).
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    #: Every file that was read for it.
+    files: tuple[Path, ...] = ()
 
     def close(self) -> None:
         """Lets go of the user's file; what is mapped of it stays readable."""
@@ -70,6 +86,34 @@ class Format(Protocol):
     def read(self, path: Path) -> Source:
         """Raises InvalidModel."""
         ...
+
+
+class Writer(Protocol):
+    """One module per format that ``export`` gives; see the table in this package."""
+
+    def write(self, source: Source, path: Path) -> tuple[Path, ...]:
+        """The files written. Raises InvalidModel when the format cannot express the source, CannotWrite."""
+        ...
+
+
+def join(sources: Sequence[Source]) -> Source:
+    """One checkpoint of several files, as large ones are sharded. Of metadata that differ the first file's count.
+    Raises InvalidModel when they do not make one."""
+    if any(source.graph is not None or source.groups is not None for source in sources):
+        raise InvalidModel("only shards without a graph or groups make one checkpoint", hint="give safetensors or npz")
+    if len(kinds := {source.format for source in sources}) != 1:
+        raise InvalidModel(f"files of {' and '.join(sorted(kinds))} make no checkpoint", hint="give all shards alike")
+    seen: set[str] = set()
+    for tensor in (tensor for source in sources for tensor in source.tensors):
+        if tensor.name in seen:
+            raise InvalidModel(f"'{tensor.name}' stands in two of the files", hint="give each shard once")
+        seen.add(tensor.name)
+    tensors = tuple(tensor for source in sources for tensor in source.tensors)
+    metadata: dict[str, str] = {}
+    for key, text in (item for source in sources for item in source.metadata.items()):
+        metadata.setdefault(key, text)
+    framework = next((source.framework for source in sources if source.framework), "")
+    return Source(kinds.pop(), framework, tensors, metadata=metadata)
 
 
 def map_file(path: Path) -> memoryview:
@@ -90,6 +134,51 @@ def map_file(path: Path) -> memoryview:
         raise InvalidModel(f"there is no file {path}", hint="check the path") from None
     except OSError as error:
         raise InvalidModel(f"{path} cannot be read ({error.strerror})", hint="check its permissions") from error
+
+
+def scratch(size: int) -> memoryview:
+    """Room for bytes that have to be unpacked: a writable mapping of a temp file without a name, so that they stand on
+    disk and not in memory. Each one holds a file open: ask for the room of many tensors at once. Raises CannotWrite."""
+    if not size:
+        return memoryview(bytearray())
+    try:
+        with tempfile.TemporaryFile(prefix="gitmodel-") as file:
+            # Reserved first: a write into a mapping of a full disk would end the process.
+            os.posix_fallocate(file.fileno(), 0, size)
+            return memoryview(mmap.mmap(file.fileno(), size))
+    except (OSError, OverflowError) as error:
+        raise CannotWrite(
+            f"cannot unpack {size} bytes to disk ({getattr(error, 'strerror', None) or error})",
+            hint="make room for temporary files, or set TMPDIR to a folder that has it",
+        ) from None
+
+
+def rooms(sizes: Sequence[int]) -> list[memoryview]:
+    """``scratch`` for bytes of these sizes, all in one file. Raises CannotWrite."""
+    begins = [0]
+    for size in sizes:
+        begins.append(begins[-1] + size + -size % _ALIGNMENT)
+    whole = scratch(begins[-1])
+    return [whole[begin : begin + size] for begin, size in zip(begins, sizes, strict=False)]
+
+
+def let_go(view: memoryview) -> None:
+    """Tells the kernel that the pages under this part of a shared mapping are not needed soon. They stay in the file and
+    come back when they are read; the process's memory stays flat. Does nothing for bytes that are not mapped."""
+    mapping = view.obj
+    if not isinstance(mapping, mmap.mmap) or not view.nbytes:
+        return
+    import numpy as np
+
+    start = np.frombuffer(view, np.uint8).ctypes.data - np.frombuffer(mapping, np.uint8).ctypes.data
+    first = start - start % mmap.PAGESIZE
+    mapping.madvise(mmap.MADV_DONTNEED, first, start + view.nbytes - first)
+
+
+def blocks(data: memoryview, size: int = 4 << 20) -> Iterator[memoryview]:
+    """The bytes in pieces of at most ``size``."""
+    for start in range(0, len(data), size):
+        yield data[start : start + size]
 
 
 def first_line(error: Exception) -> str:

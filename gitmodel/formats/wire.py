@@ -1,4 +1,5 @@
-"""Walks an ONNX file's protobuf wire format without parsing it, to cut large tensors out as views of the mapped file.
+"""Walks an ONNX file's protobuf wire format without parsing it, to cut large tensors out as views of the mapped file, and
+to join them in again while a file is written.
 
 Parsing a 400 MB ModelProto copies every byte several times; walking it touches only lengths. Field numbers are those
 of onnx.proto (frozen); the encoding is the Protocol Buffers wire format.
@@ -6,7 +7,12 @@ of onnx.proto (frozen); the encoding is the Protocol Buffers wire format.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
 from gitmodel.formats.source import InvalidModel
+
+_Chunks = list[bytes | memoryview]
+_Edit = Callable[[memoryview], _Chunks | None]
 
 MODEL, GRAPH, NODE, ATTRIBUTE, TENSOR = range(5)
 #: Which length-delimited fields of a message hold a message worth entering.
@@ -34,61 +40,86 @@ def cut(data: memoryview, threshold: int, where: str) -> tuple[bytes, list[memor
     """
     cuts: list[memoryview] = []
     try:
-        chunks = _walk(data, MODEL, threshold, cuts, 0)
+        chunks = _edited(data, MODEL, lambda tensor: _cut_tensor(tensor, threshold, cuts), 0)
     except (IndexError, ValueError) as error:
         raise InvalidModel(f"{where} is not a whole ONNX file ({error})", hint="export or copy it again") from None
     return b"".join(chunks) if chunks is not None else bytes(data), cuts
 
 
-def _walk(
-    data: memoryview, kind: int, threshold: int, cuts: list[memoryview], depth: int
-) -> list[bytes | memoryview] | None:
-    """The message's chunks with cuts made, or None when nothing was cut and it can be kept as it is."""
+def join(skeleton: bytes, bodies: Sequence[memoryview]) -> Sequence[bytes | memoryview]:
+    """The inverse of ``cut``: the chunks of a model in which every marked tensor has its body back, with the lengths of
+    all that stands around it. Nothing is copied: write one chunk after another."""
+    marks = {_marker(index): body for index, body in enumerate(bodies)}
+    data = memoryview(skeleton)
+    chunks = _edited(data, MODEL, lambda tensor: _joined_tensor(tensor, marks), 0)
+    return [data] if chunks is None else chunks
+
+
+def _edited(data: memoryview, kind: int, edit: _Edit, depth: int) -> _Chunks | None:
+    """The message's chunks with its tensors edited, or None when none was and it can be kept as it is."""
     if depth > MAX_DEPTH:
         raise ValueError(f"graphs nest more than {MAX_DEPTH} messages deep")
-    entered, size, position, kept = _ENTERED[kind], len(data), 0, 0
-    chunks: list[bytes | memoryview] = []
-    changed = False
+    if kind == TENSOR:
+        return edit(data)
+    entered, kept = _ENTERED[kind], 0
+    chunks: _Chunks = []
+    for field, wire, start, body, end in _fields(data):
+        if wire == _BYTES and field in entered:
+            inner = _edited(data[body:end], entered[field], edit, depth + 1)
+            if inner is not None:
+                chunks += [data[kept:start], _tag(field), _encode(sum(map(len, inner))), *inner]
+                kept = end
+    return [*chunks, data[kept:]] if chunks else None
+
+
+def _cut_tensor(data: memoryview, threshold: int, cuts: list[memoryview]) -> _Chunks | None:
+    """The tensor with a mark in the place of each large raw data."""
+    chunks: _Chunks = []
+    kept = 0
+    for field, wire, start, body, end in _fields(data):
+        if field == _EXTERNAL_DATA and wire == _BYTES and _KEY in bytes(data[body:end]):
+            raise ValueError(f"a tensor is marked {CUT_KEY} already")
+        if field == _RAW_DATA and wire == _BYTES and end - body >= threshold:
+            cuts.append(data[body:end])
+            chunks += [data[kept:start], _marker(len(cuts) - 1)]
+            kept = end
+    # The location at the end: of a field that stands twice the last counts.
+    return [*chunks, data[kept:], _LOCATED] if chunks else None
+
+
+def _joined_tensor(data: memoryview, marks: Mapping[bytes, memoryview]) -> _Chunks | None:
+    """The tensor with its data in the place of each mark, and without the location that came with the mark."""
+    chunks: _Chunks = []
+    kept = 0
+    marked = False
+    for field, _, start, _, end in _fields(data):
+        body = marks.get(bytes(data[start:end])) if field == _EXTERNAL_DATA else None
+        if body is not None:
+            chunks += [data[kept:start], _tag(_RAW_DATA), _encode(len(body)), body]
+            kept, marked = end, True
+        elif field == _DATA_LOCATION and bytes(data[start:end]) == _LOCATED:
+            chunks.append(data[kept:start])
+            kept = end
+    return [*chunks, data[kept:]] if marked else None
+
+
+def _fields(data: memoryview) -> Iterator[tuple[int, int, int, int, int]]:
+    """(field number, wire type, where it starts, where its body starts, where it ends) of a message's fields."""
+    position, size = 0, len(data)
     while position < size:
         start = position
-        tag, position = _varint(data, position, size)
-        field, wire = tag >> 3, tag & 7
+        tag, body = _varint(data, position, size)
+        wire = tag & 7
         if wire == _BYTES:
-            length, position = _varint(data, position, size)
-            end = position + length
-            if end > size:
-                raise ValueError(f"it is cut short: {end - size} bytes are missing")
-            replacement: list[bytes | memoryview] | None = None
-            if field in entered:
-                inner = _walk(data[position:end], entered[field], threshold, cuts, depth + 1)
-                if inner is not None:
-                    replacement = [_tag(field), _encode(sum(map(len, inner))), *inner]
-            elif kind == TENSOR:
-                replacement = _cut_field(field, data[position:end], threshold, cuts)
-            if replacement is not None:
-                chunks += [data[kept:start], *replacement]
-                kept, changed = end, True
-            position = end
+            length, body = _varint(data, body, size)
+            position = body + length
+            if position > size:
+                raise ValueError(f"it is cut short: {position - size} bytes are missing")
         else:
-            position = _skip(data, position, size, wire)
+            position = _skip(data, body, size, wire)
+        yield tag >> 3, wire, start, body, position
     if position != size:
         raise ValueError("it is cut short")
-    if not changed:
-        return None
-    chunks.append(data[kept:])
-    if kind == TENSOR:
-        chunks.append(_LOCATED)  # at the end: of a field that stands twice the last counts
-    return chunks
-
-
-def _cut_field(field: int, body: memoryview, threshold: int, cuts: list[memoryview]) -> list[bytes | memoryview] | None:
-    """The mark in the place of a tensor's field that is large raw data; None for every other."""
-    if field == _EXTERNAL_DATA and _KEY in bytes(body):
-        raise ValueError(f"a tensor is marked {CUT_KEY} already")
-    if field != _RAW_DATA or len(body) < threshold:
-        return None
-    cuts.append(body)
-    return [_marker(len(cuts) - 1)]
 
 
 def _skip(data: memoryview, position: int, size: int, wire: int) -> int:

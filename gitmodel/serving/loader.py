@@ -21,7 +21,7 @@ from gitmodel.git import Repository
 from gitmodel.serving.policy import AspiredVersion
 from gitmodel.serving.servable import Servable
 from gitmodel.storage import setup
-from gitmodel.storage.cache import Cache, sha256_of
+from gitmodel.storage.cache import Cache
 from gitmodel.storage.files import storing
 from gitmodel.storage.remote import NoRemote, Remote, config_for_url, config_from_text, load_config
 from gitmodel.storage.supply import Supply
@@ -121,7 +121,7 @@ class Loader:
         except MissingWeights:
             for entry in entries:
                 path = self._store.path(entry.md5)
-                if path.exists() and sha256_of(path) != entry.sha256:
+                if path.exists() and self._store.digests.of(path) != entry.sha256:
                     path.unlink()
             self._supply.ensure(entries, label)
 
@@ -129,7 +129,7 @@ class Loader:
         """Whether every file there is the very object that was just verified, or a copy with the same digest."""
         for entry in entries:
             path, stored = folder / entry.path, self._store.path(entry.md5)
-            if not path.is_file() or not (path.samefile(stored) or sha256_of(path) == entry.sha256):
+            if not path.is_file() or not (path.samefile(stored) or self._store.digests.of(path) == entry.sha256):
                 return False
         return True
 

@@ -59,7 +59,7 @@ def copy_file(source: Path, target: Path, mode: int) -> None:
         descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name[:60]}.", suffix=".tmp", dir=target.parent)
         try:
             with source.open("rb") as reader, os.fdopen(descriptor, "wb") as writer:
-                _copy_range(reader.fileno(), writer.fileno())
+                copy_range(reader.fileno(), writer.fileno())
                 os.fchmod(writer.fileno(), mode)
             Path(temporary).replace(target)
         except BaseException:
@@ -67,7 +67,8 @@ def copy_file(source: Path, target: Path, mode: int) -> None:
             raise
 
 
-def _copy_range(source: int, target: int) -> None:
+def copy_range(source: int, target: int) -> None:
+    """Copies what is left of one open file to another, inside the kernel where it can."""
     remaining = os.fstat(source).st_size
     try:
         while remaining > 0:

@@ -10,7 +10,7 @@ from typing import Any
 
 from gitmodel.bundle.lock import FileEntry
 from gitmodel.errors import ExitCode, GitmodelError
-from gitmodel.storage.cache import Cache, sha256_of
+from gitmodel.storage.cache import Cache
 from gitmodel.storage.files import replace_file
 
 #: Called with (files done, files in all).
@@ -92,7 +92,7 @@ class Remote:
             return 0
         self._transfer(self._odb, _local(cache), [entry.md5 for entry in wanted], progress)
         arrived = [entry for entry in wanted if cache.has(entry)]
-        wrong = [entry for entry in arrived if sha256_of(cache.path(entry.md5)) != entry.sha256]
+        wrong = [entry for entry in arrived if cache.digests.of(cache.path(entry.md5)) != entry.sha256]
         for entry in wrong:
             cache.path(entry.md5).unlink()
         if wrong:

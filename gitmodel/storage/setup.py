@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from typing import Any
 
 from gitmodel.errors import GitmodelError
 from gitmodel.storage.cache import Cache
-from gitmodel.storage.remote import load_config
+from gitmodel.storage.digests import Digests
+from gitmodel.storage.settings import cache_dir, load_config
 
 DVC_DIR = ".dvc"
 
@@ -65,13 +65,8 @@ def _absolute(base: Path, url: str) -> str:
     return url if "://" in url else os.path.abspath(base / url)  # noqa: PTH100  # '..' is folded without looking
 
 
-def open_cache(root: Path) -> Cache:
-    """The cache DVC uses here. Raises NotInitialised."""
+def open_cache(root: Path, digests: Digests | None = None) -> Cache:
+    """The cache DVC uses here; ``digests`` is its memory. Raises NotInitialised."""
     if not is_initialised(root):
         raise NotInitialised(f"{root} is no model repository yet", hint="run 'gitmodel init'")
-    return Cache(_cache_dir(root, load_config(root / DVC_DIR)))
-
-
-def _cache_dir(root: Path, config: Any) -> Path:
-    named = config["cache"].get("dir")
-    return Path(named) if named else root / DVC_DIR / "cache"
+    return Cache(cache_dir(root / DVC_DIR), digests)

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from gitmodel.bundle.lock import FileEntry
-from gitmodel.storage.cache import Cache, sha256_of
+from gitmodel.storage.cache import Cache
 from gitmodel.storage.files import copy_file, storing
 from gitmodel.storage.remote import Progress, Remote
 from gitmodel.storage.workspace import corrupt, missing_weights
@@ -37,14 +37,14 @@ class Supply:
 
     def _from_cache(self, entry: FileEntry) -> None:
         for cache in self._caches:
-            if cache.has(entry) and sha256_of(cache.path(entry.md5)) == entry.sha256:
+            if cache.has(entry) and cache.digests.of(cache.path(entry.md5)) == entry.sha256:
                 copy_file(cache.path(entry.md5), self.store.path(entry.md5), 0o444)
                 return
 
     def verify(self, entries: Sequence[FileEntry]) -> None:
         """Raises MissingWeights for stored files with other bytes than their entries say."""
         with ThreadPoolExecutor(max_workers=2, thread_name_prefix="verify") as pool:
-            digests = pool.map(lambda entry: sha256_of(self.store.path(entry.md5)), entries)
+            digests = pool.map(lambda entry: self.store.digests.of(self.store.path(entry.md5)), entries)
             for entry, digest in zip(entries, digests, strict=True):
                 if digest != entry.sha256:
                     raise corrupt(entry, self.store)

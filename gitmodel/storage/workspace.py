@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from gitmodel.bundle.lock import FileEntry, Lock
 from gitmodel.errors import ExitCode, GitmodelError
-from gitmodel.storage.cache import Cache, sha256_of
+from gitmodel.storage.cache import Cache
+from gitmodel.storage.digests import Digests
 from gitmodel.storage.files import copy_file, storing
 
 _MODE = 0o644
@@ -39,11 +41,8 @@ class Layout:
 
     def apply(self) -> int:
         """Does it, each file verified; returns how many were written. Raises MissingWeights, StorageFailed."""
-        for entry in self.stale:
-            # The object is what is verified: copying inside the kernel changes no bytes.
-            if sha256_of(self.cache.path(entry.md5)) != entry.sha256:
-                raise corrupt(entry, self.cache)
-            copy_file(self.cache.path(entry.md5), self.folder / entry.path, _MODE)
+        with ThreadPoolExecutor(max_workers=2, thread_name_prefix="layout") as pool:
+            list(pool.map(self._lay_out, self.stale))
         with storing(str(self.folder)):
             for path in self.surplus:
                 path.unlink()
@@ -51,6 +50,13 @@ class Layout:
                 if path.is_dir() and not path.is_symlink() and not any(path.iterdir()):
                     path.rmdir()
         return len(self.stale)
+
+    def _lay_out(self, entry: FileEntry) -> None:
+        # The object is what is verified: copying inside the kernel changes no bytes.
+        if self.cache.digests.of(self.cache.path(entry.md5)) != entry.sha256:
+            raise corrupt(entry, self.cache)
+        copy_file(self.cache.path(entry.md5), self.folder / entry.path, _MODE)
+        self.cache.digests.note_when_settled(self.folder / entry.path, entry.sha256)
 
 
 def plan(lock: Lock, cache: Cache, folder: Path) -> Layout:
@@ -60,7 +66,9 @@ def plan(lock: Lock, cache: Cache, folder: Path) -> Layout:
     version's files are in the cache, so only what a person put there by hand is not.
     """
     refuse_links(folder, [folder / entry.path for entry in lock.files])
-    stale = tuple(entry for entry in lock.files if not _is_current(folder / entry.path, entry))
+    with ThreadPoolExecutor(max_workers=2, thread_name_prefix="plan") as pool:
+        current = pool.map(lambda entry: _is_current(folder / entry.path, entry, cache.digests), lock.files)
+        stale = tuple(entry for entry, is_current in zip(lock.files, current, strict=True) if not is_current)
     if missing := [entry for entry in stale if not cache.has(entry)]:
         raise missing_weights(missing, str(folder))
     wanted = {entry.path for entry in lock.files}
@@ -102,9 +110,9 @@ def corrupt(entry: FileEntry, cache: Cache) -> MissingWeights:
     )
 
 
-def _is_current(path: Path, entry: FileEntry) -> bool:
+def _is_current(path: Path, entry: FileEntry, digests: Digests) -> bool:
     try:
-        return not path.is_symlink() and path.stat().st_size == entry.size and sha256_of(path) == entry.sha256
+        return not path.is_symlink() and path.stat().st_size == entry.size and digests.of(path) == entry.sha256
     except OSError:
         return False
 

@@ -245,13 +245,12 @@ def _judge_first(place: Workspace | None, new: Bundle, signature: Signature, fou
 def _tensors(bundle: Bundle) -> tuple[TensorEntry, ...]:
     if bundle.file is None:
         return bundle.lock.tensors
-    import hashlib
-
     from gitmodel import formats
+    from gitmodel.formats import hdf5
 
     with contextlib.closing(formats.read(bundle.file)) as source:
         return tuple(
-            TensorEntry(t.name, t.dtype, t.shape, hashlib.sha256(t.data).hexdigest(), "") for t in source.tensors
+            TensorEntry(t.name, t.dtype, t.shape, hdf5.digest(t), "") for t in source.tensors
         )
 
 

@@ -69,7 +69,7 @@ def release(
     name: str,
     step: str = AUTO,
     *,
-    repo: Path | str = ".",
+    repo: Path | str | Workspace = ".",
     message: str = "",
     sign: bool = False,
     push: str = "",
@@ -81,7 +81,7 @@ def release(
     Raises Uncommitted, NothingChanged, VersionExists, GateRefused, UnknownModel, InvalidVersion.
     """
     check_name(name)
-    place = Workspace.open(Path(repo), progress=progress)
+    place = Workspace.of(repo, progress=progress)
     if push:
         place.repo.check_remote(push)
     with place.repo.lock():

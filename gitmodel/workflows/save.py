@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from gitmodel.bundle.bundle import HDF5_VIEW, ONNX_VIEW, Bundle
 from gitmodel.bundle.card import Card, Gates
 from gitmodel.bundle.folder import DiskFolder
 from gitmodel.bundle.golden import GoldenCase
-from gitmodel.bundle.lock import Lock
+from gitmodel.bundle.lock import FileEntry, Lock
 from gitmodel.bundle.signature import DEFAULT, Signature, Signatures
 from gitmodel.compat.replay import check_self
 from gitmodel.errors import GitmodelError
@@ -25,6 +26,7 @@ from gitmodel.storage import pointer
 from gitmodel.storage.files import replace_file, storing
 from gitmodel.storage.workspace import Layout, WouldLose, plan, refuse_links
 from gitmodel.versions import check_name
+from gitmodel.workflows import receipt
 from gitmodel.workflows.store import store_weights
 from gitmodel.workflows.workspace import Workspace
 
@@ -64,7 +66,7 @@ def save(
     name: str,
     files: Sequence[Path | str],
     *,
-    repo: Path | str = ".",
+    repo: Path | str | Workspace = ".",
     weights: Path | str | None = None,
     params: Path | str | Mapping[str, Any] | None = None,
     metrics: Path | str | Mapping[str, Any] | None = None,
@@ -82,44 +84,97 @@ def save(
     Raises InvalidModel, InvalidGolden, InvalidName, LoadFailed, NotARepository, NotInitialised, StorageFailed.
     """
     check_name(name)
-    place = Workspace.open(Path(repo))
+    place = Workspace.of(repo)
     texts = {
         bundle_files.PARAMS: _yaml_text(params, "params"),
         bundle_files.METRICS: _yaml_text(metrics, "metrics"),
         **{path: origin.read_bytes() for path, origin in _assets(assets, labels).items()},
     }
-    with place.repo.lock():
-        if message:
-            place.repo.check_can_commit()
-        folder = place.repo.root / registry.model_path(name)
-        _refuse_own_files([*files, *([weights] if weights else [])], folder / bundle_files.WEIGHTS)
+    given = [Path(file) for file in (*files, *([weights] if weights else []))]
+    folder = place.repo.root / registry.model_path(name)
+    with place.repo.lock(), ThreadPoolExecutor(max_workers=1, thread_name_prefix="ahead") as ahead:
+        # Git is asked, and the runtime imported, while the files are read.
+        allowed = ahead.submit(place.repo.check_can_commit) if message else None
+        _refuse_own_files(given, folder / bundle_files.WEIGHTS)
         place.cache.sweep()
-        parent = _parent_lock(folder)
         refuse_links(folder / bundle_files.WEIGHTS)
         # Until the bundle is written nothing refers to the new objects: a refusal takes them away again.
-        with (
-            _read([Path(f) for f in files], Path(weights) if weights else None) as source,
-            place.cache.undone_on_error(),
-        ):
-            texts |= _described(folder, name, source, description)
-            lock, added = store_weights(source, place.cache, parent)
-            cases, stale = _check_runs(place, folder, lock, source, golden, str(files[0]))
-            layout = plan(lock, place.cache, folder / bundle_files.WEIGHTS)
-        given = {path: text for path, text in texts.items() if text is not None} | _dvc_yaml(folder, texts)
-        changed = _write(folder, lock, layout, given, cases)
-        commit = _commit(place, name, message) if message else ""
+        with place.cache.undone_on_error():
+            content = None if golden else _as_before(place, name, given, folder)
+            if content is None:
+                content = _read_content(place, folder, given, bool(weights), golden, allowed, ahead)
+            texts |= _described(folder, name, content, description)
+            layout = plan(content.lock, place.cache, folder / bundle_files.WEIGHTS)
+        if allowed:
+            allowed.result()
+        written = {path: text for path, text in texts.items() if text is not None} | _dvc_yaml(folder, texts)
+        changed = _write(folder, content.lock, layout, written, content.cases)
+        made = (content.format, content.framework, content.stale)
+        receipt.write(receipt.path_for(place.repo.state_dir, name), given, content.files, folder, made)
+        commit = _commit(place, name, message, changed=changed) if message else ""
     return Saved(
         name=name,
         changed=changed or bool(commit),
-        tensors=len(lock.tensors),
-        size=lock.size,
-        added=sum({entry.md5: entry.size for entry in added}.values()),
-        digest=lock.digest,
-        golden_cases=len(cases) if cases is not None else _recorded(folder),
-        signature=source.signature,
+        tensors=len(content.lock.tensors),
+        size=content.lock.size,
+        added=sum({entry.md5: entry.size for entry in content.added}.values()),
+        digest=content.lock.digest,
+        golden_cases=len(content.cases) if content.cases is not None else _recorded(folder),
+        signature=content.signatures.by_name.get(DEFAULT),
         commit=commit,
-        stale_goldens=stale,
+        stale_goldens=content.stale,
     )
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What the given files make. ``files`` are all that were read for it, ``added`` what was not stored before; ``cases``
+    are newly recorded golden cases, None when those there are stay."""
+
+    format: str
+    framework: str
+    signatures: Signatures
+    lock: Lock
+    files: tuple[Path, ...]
+    added: Sequence[FileEntry] = ()
+    cases: list[GoldenCase] | None = None
+    stale: int = 0
+
+
+def _as_before(place: Workspace, name: str, given: Sequence[Path], folder: Path) -> _Content | None:
+    """What the last save made of these very files, if nothing has changed since."""
+    found = receipt.find(receipt.path_for(place.repo.state_dir, name), given, folder)
+    if found is None:
+        return None
+    bundle = Bundle(name, name, DiskFolder(folder))
+    if not all(place.cache.has(entry) for entry in bundle.lock.files):
+        return None
+    files = tuple(map(Path, found.files))
+    return _Content(found.format, found.framework, bundle.signatures, bundle.lock, files, stale=found.stale)
+
+
+def _read_content(
+    place: Workspace,
+    folder: Path,
+    given: Sequence[Path],
+    has_weights: bool,
+    golden: Path | str | None,
+    allowed: Future[None] | None,
+    ahead: ThreadPoolExecutor,
+) -> _Content:
+    """Reads the files, stores their tensors, and runs what was stored."""
+    files, weights = (given[:-1], given[-1]) if has_weights else (given, None)
+    with _read(list(files), weights) as source:
+        if allowed:
+            allowed.result()  # a refusal by Git comes before anything is written
+        if source.graph is not None:
+            from gitmodel import runtime
+
+            ahead.submit(runtime.preload)
+        lock, added = store_weights(source, place.cache, _parent_lock(folder))
+        cases, stale = _check_runs(place, folder, lock, source, golden, str(given[0]))
+        signatures = Signatures({DEFAULT: source.signature} if source.signature else {})
+        return _Content(source.format, source.framework, signatures, lock, source.files, added, cases, stale)
 
 
 def _refuse_own_files(files: Iterable[Path | str], weights: Path) -> None:
@@ -174,15 +229,14 @@ def _check_runs(
         return None, len(check_self(session, recorded, source.signature, gates).failures)
 
 
-def _described(folder: Path, name: str, source: Source, description: str) -> dict[str, bytes]:
+def _described(folder: Path, name: str, content: _Content, description: str) -> dict[str, bytes]:
     """The card, with what a person wrote into it kept, and the signatures read from the model."""
     existing = folder / bundle_files.CARD
     card = Card.from_yaml(existing.read_bytes(), str(existing)) if existing.is_file() else Card(name)
-    card = card.with_source(source.format, source.framework)
+    card = card.with_source(content.format, content.framework)
     if description:
         card = card.described(description)
-    signatures = Signatures({DEFAULT: source.signature} if source.signature else {})
-    texts = {bundle_files.SIGNATURE: signatures.to_yaml().encode()}
+    texts = {bundle_files.SIGNATURE: content.signatures.to_yaml().encode()}
     # A card that says the same is left as the person laid it out, comments and all.
     if not existing.is_file() or Card.from_yaml(existing.read_bytes(), str(existing)) != card:
         texts[bundle_files.CARD] = card.to_yaml().encode()
@@ -269,9 +323,9 @@ def _parent_lock(folder: Path) -> Lock | None:
     return Bundle(folder.name, folder.name, DiskFolder(folder)).lock if existing.is_file() else None
 
 
-def _commit(place: Workspace, name: str, message: str) -> str:
+def _commit(place: Workspace, name: str, message: str, *, changed: bool) -> str:
     """Commits the whole bundle: a pattern in the user's .gitignore must not leave half of it behind."""
     path = registry.model_path(name)
-    files = DiskFolder(place.repo.root / path).files()
-    place.repo.stage(path, [f"{path}/{file}" for file in files if not file.startswith(f"{bundle_files.WEIGHTS}/")])
-    return place.repo.commit([path], message) if place.repo.dirty(path) else ""
+    if not changed and not place.repo.dirty(path):
+        return ""
+    return place.repo.commit_folder(path, message, but=f"{path}/{bundle_files.WEIGHTS}")

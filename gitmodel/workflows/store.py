@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from gitmodel.bundle.bundle import HDF5_VIEW, ONNX_VIEW
 from gitmodel.bundle.lock import FileEntry, Lock, TensorEntry
 from gitmodel.formats import naming
 from gitmodel.formats.source import TENSOR_FILE_BYTES, Source, TensorData
-from gitmodel.storage.cache import Added, Cache
+from gitmodel.storage.blocks import Hashed
+from gitmodel.storage.cache import Cache
+
+#: More than there are cores: while one waits for the disk another hashes.
+_WORKERS = 4
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a tensor's bytes went: its file, the offset in it, and whether the file is new."""
+    """Where a tensor's file stands, and where in it its bytes begin; None when they cannot be mapped from it."""
+
+    path: str
+    offset: int | None
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A tensor's file and the digest of the tensor."""
 
     entry: FileEntry
-    offset: int | None
     sha256: str
-    fresh: bool
 
 
 def store_weights(source: Source, cache: Cache, parent: Lock | None) -> tuple[Lock, list[FileEntry]]:
@@ -30,52 +40,56 @@ def store_weights(source: Source, cache: Cache, parent: Lock | None) -> tuple[Lo
 
     large = [t for t in source.tensors if len(t.data) >= TENSOR_FILE_BYTES and t.dtype != "string"]
     paths = naming.tensor_files(t.name for t in large)
-    known = {(t.name, t.dtype, t.shape): t for t in parent.tensors} if parent else {}
     # HDF5 is not for several threads, so headers are made first; hashing and writing release the interpreter's lock.
-    headers = {t.name: hdf5.tensor_file(t.dtype, t.shape) for t in large if t.stored is None}
+    headers = {t.name: hdf5.tensor_file(t.dtype, t.shape) for t in large}
+    places = {
+        t.name: _Place(paths[t.name], hdf5.stored_offset(t.stored) if t.stored is not None else headers[t.name].offset)
+        for t in large
+    }
+    known = {(t.name, t.dtype, t.shape): t for t in parent.tensors} if parent else {}
 
-    def store(tensor: TensorData) -> _Place:
+    def store(tensor: TensorData) -> _Stored:
+        header, path = headers[tensor.name].header, paths[tensor.name]
+        if tensor.stored is not None:
+            return _Stored(cache.add(tensor.stored).entry(path), hdf5.digest(tensor))
         before = known.get((tensor.name, tensor.dtype, tensor.shape))
         entry = parent.file(before.file) if parent and before else None
-        if tensor.stored is not None:
-            added = cache.add(tensor.stored)
-            digest = _body_digest(tensor)
-            return _Place(
-                added.entry(paths[tensor.name]),
-                hdf5.stored_offset(tensor.stored),
-                digest,
-                entry is None or entry.md5 != added.md5,
-            )
-        header = headers[tensor.name]
-        if before and entry and cache.holds(entry, tensor.data, header.offset):
-            return _Place(
-                FileEntry(paths[tensor.name], entry.size, entry.sha256, entry.md5),
-                header.offset,
-                before.sha256,
-                fresh=False,
-            )
-        added = cache.add(tensor.data, header.header)
-        return _Place(added.entry(paths[tensor.name]), header.offset, added.body_sha256, fresh=True)
+        if before and entry and cache.holds(entry, tensor.data, header):
+            return _Stored(FileEntry(path, entry.size, entry.sha256, entry.md5), before.sha256)
+        hashed = cache.add(tensor.data, header)
+        return _Stored(hashed.entry(path), hashed.sha256)
 
-    with ThreadPoolExecutor(max_workers=2, thread_name_prefix="save") as pool:
-        places = dict(zip((t.name for t in large), pool.map(store, large), strict=True))
-    views = _views(source, cache, places)
+    with _pool() as pool:
+        # The largest first, so that the last to end is a small one; the views are made meanwhile.
+        largest = sorted(large, key=lambda tensor: -len(tensor.data))
+        pending = {tensor.name: pool.submit(store, tensor) for tensor in largest}
+        views = _views(source, cache, places)
+        stored = {name: future.result() for name, future in pending.items()}
     tensors = []
     for tensor in source.tensors:
-        if tensor.name in places:
-            digest, file = places[tensor.name].sha256, paths[tensor.name]
-        else:
-            digest, file = _body_digest(tensor), HDF5_VIEW
+        is_large = tensor.name in stored
+        digest = stored[tensor.name].sha256 if is_large else hdf5.digest(tensor)
+        file = paths[tensor.name] if is_large else HDF5_VIEW
         tensors.append(TensorEntry(tensor.name, tensor.dtype, tensor.shape, digest, file))
-    files = [place.entry for place in places.values()] + [view.entry(path) for path, view in views.items()]
+    files = [item.entry for item in stored.values()] + [view.entry(path) for path, view in views.items()]
     old = {entry.md5 for entry in parent.files} if parent else set()
     return Lock.of(tensors, files), [entry for entry in files if entry.md5 not in old]
 
 
-def _views(source: Source, cache: Cache, places: Mapping[str, _Place]) -> dict[str, Added]:
+@contextmanager
+def _pool() -> Iterator[ThreadPoolExecutor]:
+    """Threads that are through when this ends, however it ends: an error must not leave them writing."""
+    pool = ThreadPoolExecutor(max_workers=_WORKERS, thread_name_prefix="save")
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _views(source: Source, cache: Cache, places: Mapping[str, _Place]) -> dict[str, Hashed]:
     from gitmodel.formats import hdf5
 
-    links = {name: place.entry.path for name, place in places.items()}
+    links = {name: place.path for name, place in places.items()}
     views = {HDF5_VIEW: cache.add(hdf5.write_view(source, links))}
     if source.graph is not None:
         from gitmodel.formats import onnx
@@ -85,11 +99,7 @@ def _views(source: Source, cache: Cache, places: Mapping[str, _Place]) -> dict[s
         for name, place in places.items():
             if place.offset is not None:
                 bound = source.bound_names.get(name, name)
-                placements[bound] = onnx.Placement(place.entry.path, place.offset, sizes[name])
+                placements[bound] = onnx.Placement(place.path, place.offset, sizes[name])
         by_initializer = {source.bound_names.get(t.name, t.name): t for t in source.tensors}
         views[ONNX_VIEW] = cache.add(onnx.write_view(source.graph, placements, by_initializer))
     return views
-
-
-def _body_digest(tensor: TensorData) -> str:
-    return hashlib.sha256(tensor.data).hexdigest()

@@ -13,7 +13,8 @@ from gitmodel.bundle.folder import DiskFolder
 from gitmodel.errors import GitmodelError
 from gitmodel.git import Repository
 from gitmodel.storage import setup
-from gitmodel.storage.cache import Cache, sha256_of
+from gitmodel.storage.cache import Cache
+from gitmodel.storage.digests import Digests, hash_file
 from gitmodel.storage.remote import Progress, Remote, load_config
 from gitmodel.storage.supply import Supply
 from gitmodel.storage.workspace import MissingWeights
@@ -43,6 +44,11 @@ class Workspace:
             raise setup.NotInitialised(f"{repo.root} is no model repository yet", hint="run 'gitmodel init'")
         return cls(repo, remote, progress)
 
+    @classmethod
+    def of(cls, repo: Path | str | Workspace, *, progress: Progress | None = None) -> Workspace:
+        """The workspace itself, or the one of that folder: verbs that follow each other share it."""
+        return repo if isinstance(repo, Workspace) else cls.open(Path(repo), progress=progress)
+
     @cached_property
     def cache(self) -> Cache:
         """Raises NeedsWorkingTree, NotInitialised."""
@@ -50,7 +56,7 @@ class Workspace:
             raise NeedsWorkingTree(
                 f"{self.repo.root} is a bare repository and keeps no weights", hint="run this in a clone of it"
             )
-        return setup.open_cache(self.repo.root)
+        return setup.open_cache(self.repo.root, Digests(self.repo.state_dir / "digests.sqlite"))
 
     @cached_property
     def remote(self) -> Remote:
@@ -80,7 +86,7 @@ def opened(place: Workspace | None, bundle: Bundle) -> Iterator[Path]:
         weights = bundle.folder.root / WEIGHTS
         for entry in bundle.graph_files():
             path = weights / entry.path
-            if not path.is_file() or sha256_of(path) != entry.sha256:
+            if not path.is_file() or hash_file(path) != entry.sha256:
                 raise MissingWeights(f"{path} is missing or is not what weights.lock says", hint="run 'dvc pull' there")
         yield weights / ONNX_VIEW
     elif place is None:

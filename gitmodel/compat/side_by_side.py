@@ -1,0 +1,122 @@
+"""Runs cases through OLD and NEW at the same time, several in one call where rows are independent by the signature."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from gitmodel.bundle.golden import GoldenCase
+from gitmodel.bundle.signature import Signature
+from gitmodel.errors import GitmodelError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+#: How many cases, and bytes of inputs, go into one call: what runs in between may be much larger than its inputs.
+STACK, STACK_BYTES = 16, 1 << 20
+
+Arrays = Mapping[str, "np.ndarray"]
+Call = Callable[[Arrays], Arrays]
+
+
+class Runs(Protocol):
+    """What replay needs of a session (runtime.Session)."""
+
+    def run(self, inputs: Arrays, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]: ...
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What both sides gave for one case: outputs by name, or the refusal."""
+
+    case: GoldenCase
+    before: Arrays | GitmodelError
+    after: Arrays | GitmodelError
+
+
+def one_by_one(old: Runs, new: Runs, cases: Iterable[GoldenCase], call: Call) -> Iterator[Answer]:
+    """The answers to each case by itself; ``call`` turns OLD's inputs into NEW's."""
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="replay") as pool:
+        for case in cases:
+            first = pool.submit(_try, old, case.inputs)
+            after = _try(new, call(case.inputs))
+            yield Answer(case, first.result(), after)
+
+
+def stacked(
+    old: Runs, new: Runs, cases: Iterable[GoldenCase], call: Call, signature: Signature
+) -> Iterator[Answer]:
+    """The same, with neighbouring cases as the rows of one call: a large model reads its weights once for all of them.
+
+    Both sides get the same rows, so what differs is the model. Cases that do not go together, or are refused
+    together, run one by one.
+    """
+    waiting = iter(cases)
+    while group := list(itertools.islice(waiting, STACK)):
+        for stack in _stacks(group) if _has_rows(signature) else [[case] for case in group]:
+            yield from _split(old, new, stack, call)
+
+
+def _split(old: Runs, new: Runs, stack: list[GoldenCase], call: Call) -> Iterator[Answer]:
+    import numpy as np
+
+    if len(stack) > 1:
+        rows = np.cumsum([_rows(case) for case in stack])
+        inputs = {name: np.concatenate([case.inputs[name] for case in stack]) for name in stack[0].inputs}
+        [answer] = one_by_one(old, new, [GoldenCase("", inputs, {})], call)
+        before, after = (_by_case(side, rows) for side in (answer.before, answer.after))
+        if before is not None and after is not None:
+            yield from (Answer(*parts) for parts in zip(stack, before, after, strict=True))
+            return
+    yield from one_by_one(old, new, stack, call)
+
+
+def _by_case(outputs: Arrays | GitmodelError, rows: np.ndarray) -> list[Arrays] | None:
+    """Each case's own rows of the outputs; None when they have other rows than the inputs."""
+    if isinstance(outputs, GitmodelError):
+        return None
+    bounds = list(itertools.pairwise([0, *map(int, rows)]))
+    if any(not getattr(values, "shape", ()) or len(values) != bounds[-1][1] for values in outputs.values()):
+        return None
+    return [{name: values[start:end] for name, values in outputs.items()} for start, end in bounds]
+
+
+def _stacks(cases: Iterable[GoldenCase]) -> list[list[GoldenCase]]:
+    """The cases in runs that fit together: same inputs but for their number of rows."""
+    stacks: list[list[GoldenCase]] = []
+    for case in cases:
+        fits = stacks and _kind(stacks[-1][0]) == _kind(case)
+        if fits and sum(map(_bytes, stacks[-1])) + _bytes(case) <= STACK_BYTES:
+            stacks[-1].append(case)
+        else:
+            stacks.append([case])
+    return stacks
+
+
+def _has_rows(signature: Signature) -> bool:
+    """Whether every input and output begins with the same free dimension."""
+    specs = [spec for spec in (*signature.inputs, *signature.outputs) if not spec.optional]
+    first = {spec.shape[0] if spec.kind == "tensor" and spec.shape else None for spec in specs}
+    return len(first) == 1 and isinstance(next(iter(first)), str)
+
+
+def _kind(case: GoldenCase) -> dict[str, tuple[object, ...]]:
+    return {name: (values.dtype, values.shape[1:], _rows(case) == len(values)) for name, values in case.inputs.items()}
+
+
+def _rows(case: GoldenCase) -> int:
+    return len(next(iter(case.inputs.values())))
+
+
+def _bytes(case: GoldenCase) -> int:
+    return sum(values.nbytes for values in case.inputs.values())
+
+
+def _try(side: Runs, inputs: Arrays) -> Arrays | GitmodelError:
+    try:
+        return side.run(inputs)
+    except GitmodelError as error:
+        return error

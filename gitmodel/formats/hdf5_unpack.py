@@ -1,0 +1,71 @@
+"""What an HDF5 file does not keep as a tensor's plain bytes goes to disk and not to memory: values slab by slab, and
+copies of whole files."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import mmap
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from gitmodel.formats.output import writing
+from gitmodel.formats.source import let_go
+
+_SLAB_BYTES = 16 << 20
+_ALIGNMENT = 64
+
+
+def unpack(dataset: Any, room: memoryview) -> None:
+    """Writes the dataset's little-endian row-major bytes into ``room``. Raises what h5py raises."""
+    import numpy as np
+
+    values = np.ndarray(dataset.shape, dataset.dtype.newbyteorder("<"), room)
+    for slab in _slabs(dataset.shape, dataset.chunks, dataset.dtype.itemsize):
+        values[slab] = dataset[slab]
+        let_go(room)
+
+
+def shelved(writers: Iterable[Callable[[Path], None]]) -> list[memoryview]:
+    """The files that these write, mapped; all stand in one temp file without a name. Raises CannotWrite."""
+    spans = []
+    with (
+        writing("temporary files"),
+        tempfile.TemporaryDirectory(prefix="gitmodel-") as folder,
+        tempfile.TemporaryFile(prefix="gitmodel-") as shelf,
+    ):
+        path, end = Path(folder) / "file", 0
+        for write in writers:
+            write(path)
+            begin = end + -end % _ALIGNMENT
+            end = begin + _append(path, shelf.fileno(), begin)
+            spans.append((begin, end))
+            path.unlink()
+        whole = memoryview(mmap.mmap(shelf.fileno(), 0, access=mmap.ACCESS_READ) if end else b"")
+    return [whole[begin:end] for begin, end in spans]
+
+
+def _append(path: Path, target: int, begin: int) -> int:
+    """Copies the file to this place in another one, inside the kernel; returns its size."""
+    os.lseek(target, begin, os.SEEK_SET)
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        done = 0
+        while done < size:
+            done += os.sendfile(target, file.fileno(), done, size - done)
+    return size
+
+
+def _slabs(shape: tuple[int, ...], chunks: tuple[int, ...] | None, itemsize: int) -> Iterator[tuple[slice, ...]]:
+    """Parts that together are the whole: whole chunks, as many at once as memory should hold."""
+    sides = list(chunks or (1,) * len(shape))
+    for axis in reversed(range(len(shape))):
+        sides[axis] = min(shape[axis], sides[axis] * max(1, _SLAB_BYTES // (math.prod(sides) * itemsize)))
+        if sides[axis] < shape[axis]:
+            break
+    steps = [range(0, size, side or 1) for size, side in zip(shape, sides, strict=True)]
+    for corner in itertools.product(*steps):
+        yield tuple(slice(begin, begin + side) for begin, side in zip(corner, sides, strict=True))

@@ -1,0 +1,121 @@
+"""How HDF5 is written here: with a pinned library version and without times, so that equal content gives equal bytes;
+groups, attributes and small datasets."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from gitmodel.formats.dtypes import is_native, storage
+from gitmodel.formats.source import TensorData
+
+DATASET = "data"
+#: Marks a dataset whose values are of a type HDF5 lacks, kept as integers of the same width.
+DTYPE_ATTRIBUTE, SHAPE_ATTRIBUTE = "dtype", "shape"
+
+
+def copy_groups(source: Any, kept: Mapping[str, Any], view: Any, files: Mapping[str, str]) -> None:
+    """Groups, their attributes, small datasets and links to large ones, in name order."""
+    import h5py
+
+    copy_attributes(source, view)
+    for name, item in sorted(kept.items()):
+        if isinstance(item, h5py.Group):
+            copy_attributes(item, require_group(view, name))
+            continue
+        group, _, last = name.rpartition("/")
+        parent = require_group(view, group)
+        if name in files:
+            parent[last] = h5py.ExternalLink(files[name], f"/{DATASET}")
+        else:
+            h5py.h5o.copy(item.id, b".", parent.id, last.encode())
+
+
+def copy_attributes(source: Any, target: Any) -> None:
+    import h5py
+    import numpy as np
+
+    for name in sorted(source.attrs):
+        old = source.attrs.get_id(name)
+        kind = h5py.h5t.py_create(old.dtype, logical=True)
+        new = h5py.h5a.create(target.id, name.encode(), kind, old.get_space())
+        if old.get_space().get_simple_extent_type() != h5py.h5s.NULL:
+            values, in_memory = np.empty(old.shape, old.dtype), h5py.h5t.py_create(old.dtype)
+            old.read(values, mtype=in_memory)
+            new.write(values, mtype=in_memory)
+
+
+def require_group(view: Any, name: str) -> Any:
+    import h5py
+
+    group = view
+    for part in filter(None, name.split("/")):
+        if part not in group:
+            gcpl = h5py.h5p.create(h5py.h5p.GROUP_CREATE)
+            gcpl.set_obj_track_times(False)
+            h5py.h5g.create(group.id, part.encode(), gcpl=gcpl)
+        group = group[part]
+    return group
+
+
+def write_dataset(group: Any, name: str, tensor: TensorData) -> None:
+    import h5py
+    import numpy as np
+
+    if tensor.dtype == "string":
+        texts = bytes(tensor.data).split(b"\0") if math.prod(tensor.shape) else []
+        values = np.array(texts, dtype=object).reshape(tensor.shape)
+        group.create_dataset(name, data=values, dtype=h5py.string_dtype(), track_times=False)
+        return
+    numpy_dtype, shape = storage(tensor.dtype, tensor.shape)
+    values = np.frombuffer(tensor.data, dtype=numpy_dtype).reshape(shape)
+    dataset = group.create_dataset(name, data=values, track_times=False)
+    if not is_native(tensor.dtype):
+        mark(dataset, tensor.dtype, tensor.shape)
+
+
+def mark(dataset: Any, dtype: str, shape: tuple[int, ...]) -> None:
+    import numpy as np
+
+    dataset.attrs[DTYPE_ATTRIBUTE] = dtype
+    dataset.attrs[SHAPE_ATTRIBUTE] = np.array(shape, dtype="<i8")
+
+
+@contextlib.contextmanager
+def memory_file() -> Iterator[Any]:
+    import uuid
+
+    import h5py
+
+    fapl = file_access()
+    fapl.set_fapl_core(backing_store=False)
+    # HDF5 tells open files apart by name, even those that are on no disk.
+    name = uuid.uuid4().hex.encode()
+    with h5py.File(h5py.h5f.create(name, h5py.h5f.ACC_TRUNC, fcpl=file_creation(), fapl=fapl)) as file:
+        yield file
+
+
+def image_of(file: Any) -> bytes:
+    file.flush()
+    image: bytes = file.id.get_file_image()
+    return image
+
+
+def file_access() -> Any:
+    import h5py
+
+    fapl = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    # The lower bound is what is written; the upper one lets a copy of what a newer library wrote stay as it is.
+    fapl.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_LATEST)
+    return fapl
+
+
+def file_creation() -> Any:
+    import h5py
+
+    fcpl = h5py.h5p.create(h5py.h5p.FILE_CREATE)
+    with contextlib.suppress(AttributeError):
+        fcpl.set_obj_track_times(False)
+    return fcpl

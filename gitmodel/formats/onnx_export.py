@@ -1,0 +1,74 @@
+"""Writes a model as one ONNX file: the small graph is serialized, the tensors are spliced in while it is written, so that
+the whole is never built. What would pass protobuf's limit gets its tensors in a second file beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gitmodel.formats import wire
+from gitmodel.formats.onnx_walk import EXTERNAL, tensors
+from gitmodel.formats.output import pour, replacing
+from gitmodel.formats.source import InvalidModel, Source
+
+#: protobuf parses no message of 2 GiB or more.
+MAX_BYTES = (1 << 31) - 1
+#: Where each tensor begins in the second file, so that runtimes can map it.
+ALIGNMENT = 4096
+DATA_SUFFIX = ".data"
+
+
+def write(source: Source, path: Path, *, limit: int = MAX_BYTES) -> tuple[Path, ...]:
+    """Writes ``path``, and ``path`` with ``.data`` behind it when the model has more than ``limit`` bytes; returns the
+    files. Raises InvalidModel for a source without a graph, CannotWrite."""
+    if source.graph is None:
+        raise InvalidModel(
+            f"{path} cannot hold this model: ONNX needs a graph, and it has weights alone",
+            hint="export it as .h5, .safetensors or .npz",
+        )
+    model = type(source.graph)()
+    model.CopyFrom(source.graph)  # the source stays as it is
+    detached, bodies = _detached(model, source, path)
+    for index, proto in enumerate(detached):
+        _point(proto, {wire.CUT_KEY: index})
+    chunks = wire.join(model.SerializeToString(deterministic=True), bodies)
+    if sum(map(len, chunks)) <= limit:
+        with replacing(path) as file:
+            for chunk in chunks:
+                pour(file, memoryview(chunk))
+        return (path,)
+    return _write_beside(model, detached, bodies, path)
+
+
+def _detached(model: Any, source: Source, path: Path) -> tuple[list[Any], list[memoryview]]:
+    """The tensors whose data stand outside the message, and those data. Raises InvalidModel when there are none."""
+    named = {source.bound_names.get(tensor.name, tensor.name): tensor for tensor in source.tensors}
+    protos, bodies = [], []
+    for name, proto in tensors(model):
+        if proto.data_location == EXTERNAL:
+            if name not in named:
+                raise InvalidModel(f"{path}: tensor '{name}' has no data", hint="give the weights, too")
+            protos.append(proto)
+            bodies.append(named[name].data)
+    return protos, bodies
+
+
+def _point(proto: Any, entries: dict[str, object]) -> None:
+    proto.ClearField("external_data")
+    for key, value in entries.items():
+        entry = proto.external_data.add()
+        entry.key, entry.value = key, str(value)
+
+
+def _write_beside(model: Any, detached: Sequence[Any], bodies: Sequence[memoryview], path: Path) -> tuple[Path, ...]:
+    """The data first: a model is never there without them."""
+    data = path.with_name(path.name + DATA_SUFFIX)
+    with replacing(data) as file:
+        for proto, body in zip(detached, bodies, strict=True):
+            file.write(b"\0" * (-file.tell() % ALIGNMENT))
+            _point(proto, {"location": data.name, "offset": file.tell(), "length": len(body)})
+            pour(file, body)
+    with replacing(path) as file:
+        pour(file, memoryview(model.SerializeToString(deterministic=True)))
+    return (path, data)

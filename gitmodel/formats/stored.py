@@ -1,0 +1,220 @@
+"""Reads a bundle's weights folder back as a source: the graph, the HDF5 view, and every tensor of the lock, mapped from
+the file it stands in. Nothing but the lock's own files is opened; that their bytes are the right ones is for the caller."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from gitmodel.bundle.bundle import HDF5_VIEW, ONNX_VIEW
+from gitmodel.bundle.lock import Lock, TensorEntry
+from gitmodel.formats import hdf5, hdf5_writing, onnx
+from gitmodel.formats.binding import alias
+from gitmodel.formats.dtypes import is_native, nbytes, storage
+from gitmodel.formats.hdf5_walk import check_dataset, naming_damage, open_file
+from gitmodel.formats.onnx_walk import tensors
+from gitmodel.formats.source import InvalidModel, Source, TensorData, let_go, map_file, scratch
+
+_MEND = "the file is not of this lock: run 'gitmodel checkout' on the version, or save the model again"
+
+
+@dataclass(frozen=True, eq=False)
+class Stored(Source):
+    """``groups`` is the HDF5 view of all tensors; its links lead to ``linked``, files below ``folder``."""
+
+    folder: Path = Path()
+    linked: frozenset[str] = frozenset()
+
+
+class _Room:
+    """Where packed tensors of one model are decoded to: one piece of scratch, made when the first is asked for."""
+
+    def __init__(self) -> None:
+        self._size = 0
+
+    def reserve(self, size: int) -> int:
+        start = self._size
+        self._size += size
+        return start
+
+    @cached_property
+    def memory(self) -> memoryview:
+        """No more can be reserved afterwards."""
+        return scratch(self._size)
+
+
+class _Packed(TensorData):
+    """A tensor that its file keeps in chunks, compressed or in another byte order: decoded when its data are asked for."""
+
+    def __init__(self, entry: TensorEntry, path: Path, room: _Room) -> None:
+        vars(self).update(name=entry.name, dtype=entry.dtype, shape=entry.shape, stored=map_file(path))
+        self._path, self._room = path, room
+        self._size = nbytes(entry.dtype, entry.shape)
+        self._start = room.reserve(self._size)
+
+    @cached_property
+    def data(self) -> memoryview:
+        import numpy as np
+
+        body = self._room.memory[self._start : self._start + self._size]
+        dtype, shape = storage(self.dtype, self.shape)
+        with dataset_in(self._path) as dataset:
+            dataset.read_direct(np.frombuffer(body, dtype).reshape(shape))
+        let_go(body)
+        return body.toreadonly()
+
+
+def read(folder: Path, lock: Lock) -> Stored:
+    """The source whose storing gave these files. Raises InvalidModel when they are not what the lock says."""
+    graph = onnx.read(folder / ONNX_VIEW) if lock.file(ONNX_VIEW) else None
+    in_graph = _in_graph(lock, graph) if graph else {}
+    room = _Room()
+    with contextlib.ExitStack() as refused:
+        view = refused.enter_context(contextlib.closing(_View(folder / HDF5_VIEW)))
+        found = []
+        for entry in lock.tensors:
+            if entry.name in in_graph:
+                found.append(replace(in_graph[entry.name], name=entry.name))
+            else:
+                found.append(view.tensor(entry) if entry.file == HDF5_VIEW else _in_file(folder, entry, room))
+        refused.pop_all()
+    return Stored(
+        "onnx" if graph else "hdf5",
+        graph.framework if graph else hdf5.framework_of(view.file),
+        tuple(found),
+        graph.signature if graph else None,
+        graph=graph.graph if graph else None,
+        groups=view.file,
+        bound_names={name: tensor.name for name, tensor in in_graph.items() if name != tensor.name},
+        folder=folder,
+        linked=frozenset(entry.file for entry in lock.tensors if entry.file != HDF5_VIEW),
+    )
+
+
+def tensor(folder: Path, entry: TensorEntry) -> TensorData:
+    """One tensor; of the folder nothing but ``entry.file`` need be there. Raises InvalidModel."""
+    if entry.file != HDF5_VIEW:
+        return _in_file(folder, entry, _Room())
+    with contextlib.closing(_View(folder / HDF5_VIEW)) as view:
+        return view.tensor(entry)
+
+
+def _in_graph(lock: Lock, graph: Source) -> dict[str, TensorData]:
+    """The graph's tensors by the names they have in the lock, where the weights' own name stands (``binding.bind``)."""
+    listed = {entry.path for entry in lock.files}
+    for name, proto in tensors(graph.graph):
+        for location in (entry.value for entry in proto.external_data if entry.key == "location"):
+            if location not in listed:
+                raise InvalidModel(f"{ONNX_VIEW}: '{name}' is in {location}, which is not in the lock", hint=_MEND)
+    entries = {entry.name: entry for entry in lock.tensors}
+    own = {tensor.name for tensor in graph.tensors}
+    others = {alias(name): name for name in entries if name not in own}
+    found = {}
+    for tensor in graph.tensors:
+        name = tensor.name if tensor.name in entries else others.get(alias(tensor.name), "")
+        if name not in entries:
+            raise InvalidModel(f"{ONNX_VIEW} has a tensor '{tensor.name}' that is not in the lock", hint=_MEND)
+        _check(entries[name], tensor.dtype, tensor.shape, ONNX_VIEW)
+        found[name] = tensor
+    return found
+
+
+def _in_file(folder: Path, entry: TensorEntry, room: _Room) -> TensorData:
+    path = folder / entry.file
+    with dataset_in(path) as dataset:
+        _check(entry, *hdf5.declared(dataset, str(path)), str(path))
+        offset = hdf5.contiguous_offset(dataset)
+        marks = () if is_native(entry.dtype) else (hdf5_writing.DTYPE_ATTRIBUTE, hdf5_writing.SHAPE_ATTRIBUTE)
+        kept_as_is = not set(dataset.attrs).issubset(marks)
+    if offset is None:
+        return _Packed(entry, path, room)
+    image = map_file(path)
+    body = image[offset : offset + nbytes(entry.dtype, entry.shape)]
+    return TensorData(entry.name, entry.dtype, entry.shape, body, image if kept_as_is else None)
+
+
+@contextlib.contextmanager
+def dataset_in(path: Path) -> Iterator[Any]:
+    """The dataset of a tensor file, which holds its data itself. Raises InvalidModel."""
+    import h5py
+
+    map_file(path)  # a missing file or a pointer is the better message
+    with naming_damage(str(path)), open_file(path) as file:
+        found = file[hdf5_writing.DATASET] if isinstance(file.get(hdf5_writing.DATASET, getlink=True), h5py.HardLink) else None
+        if not hdf5.is_numeric(found):
+            raise InvalidModel(f"{path} has no dataset '{hdf5_writing.DATASET}' of numbers", hint=_MEND)
+        check_dataset(found, str(path))
+        yield found
+
+
+def _check(entry: TensorEntry, dtype: str, shape: tuple[int, ...], where: str) -> None:
+    if (entry.dtype, entry.shape) != (dtype, shape):
+        raise InvalidModel(
+            f"{where}: '{entry.name}' is {dtype}{list(shape)} and in the lock {entry.dtype}{list(entry.shape)}",
+            hint=_MEND,
+        )
+
+
+class _View:
+    """The HDF5 view, of which the small tensors are read."""
+
+    def __init__(self, path: Path) -> None:
+        self._data, self._where = map_file(path), str(path)
+        with naming_damage(self._where):
+            self.file = open_file(path)
+
+    def close(self) -> None:
+        self.file.close()
+
+    def tensor(self, entry: TensorEntry) -> TensorData:
+        """The dataset of that name. What the user's own file had in its place may look the same, so the digest tells."""
+        with naming_damage(self._where):
+            for dataset in self._candidates(entry.name):
+                body = self._body(dataset, entry)
+                if body is None:
+                    continue
+                found = TensorData(entry.name, entry.dtype, entry.shape, body)
+                if hdf5.digest(found) == entry.sha256:
+                    return found
+        raise InvalidModel(f"{self._where} has no '{entry.name}' with the bytes of the lock", hint=_MEND)
+
+    def _candidates(self, name: str) -> Iterator[Any]:
+        """The datasets that stand where ``hdf5.dataset_names`` may have put the tensor."""
+        yield self._at(name.split("/"))
+        escaped = hdf5.escape(name)
+        while escaped in ("", ".") or self.file.get(escaped, getlink=True) is not None:
+            yield self._at([escaped])
+            escaped += "%"
+
+    def _at(self, parts: list[str]) -> Any:
+        """What is found over hard links alone."""
+        import h5py
+
+        item = self.file
+        for part in parts:
+            inside = isinstance(item, h5py.Group) and part not in ("", ".") and "\0" not in part
+            if not inside or not isinstance(item.get(part, getlink=True), h5py.HardLink):
+                return None
+            item = item[part]
+        return item
+
+    def _body(self, dataset: Any, entry: TensorEntry) -> memoryview | None:
+        """The tensor's bytes if this can be it."""
+        import h5py
+        import numpy as np
+
+        if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
+            return None
+        check_dataset(dataset, f"{self._where}: '{entry.name}'")
+        if entry.dtype == "string" and h5py.check_string_dtype(dataset.dtype) and dataset.shape == entry.shape:
+            return memoryview(b"\0".join(np.asarray(dataset[()], dtype=object).ravel()))
+        if not hdf5.is_numeric(dataset) or hdf5.declared(dataset, self._where) != (entry.dtype, entry.shape):
+            return None
+        offset = hdf5.contiguous_offset(dataset)
+        if offset is None:
+            return hdf5.values(dataset)
+        return self._data[offset : offset + nbytes(entry.dtype, entry.shape)]

@@ -1,0 +1,1 @@
+"""What the whole Git history names of stored bytes, so that none of it is ever taken for rubbish."""

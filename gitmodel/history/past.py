@@ -1,0 +1,105 @@
+"""The values: bundles by the names people use, commits that changed weights, objects that somebody needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+
+from gitmodel.bundle.lock import FileEntry
+from gitmodel.storage.audit import listing_of
+
+
+class Why(StrEnum):
+    """What a place in the repository is to its bundle; the first ones weigh most."""
+
+    RELEASED = "released"
+    STAGED = "staged"
+    TAGGED = "tagged"
+    WORKING = "working tree"
+    BRANCH = "branch"
+
+
+@dataclass(frozen=True)
+class Mention:
+    """A bundle under a name people use: ``label`` is a reference, ``digest`` the lock's, ``pointer`` what the ``.dvc`` file
+    beside it names ('' when there is none)."""
+
+    label: str
+    model: str
+    why: Why
+    digest: str
+    pointer: str = ""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A commit that gave a model other weights: digests of the locks before and after, '' where there is none."""
+
+    model: str
+    commit: str
+    date: datetime
+    old: str
+    new: str
+
+
+@dataclass
+class History:
+    """Everything one repository names.
+
+    ``files``: by a lock's digest, the files it lists. ``parents``: date and parents of every commit. ``branches``: commits by
+    the names of branches. ``loose``: locks at commits nothing builds upon, with their dates. ``others``: objects that pointers
+    to other DVC data name, folders by their listing. ``unreadable``: bundles whose lock cannot be read, and why.
+    ``shallow``: Git has a part of the history only.
+    """
+
+    root: Path
+    shallow: bool = False
+    files: dict[str, tuple[FileEntry, ...]] = field(default_factory=dict)
+    mentions: list[Mention] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
+    parents: dict[str, tuple[datetime, tuple[str, ...]]] = field(default_factory=dict)
+    branches: dict[str, str] = field(default_factory=dict)
+    loose: list[tuple[datetime, str]] = field(default_factory=list)
+    others: set[str] = field(default_factory=set)
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def listings(self) -> dict[str, str]:
+        """By a lock's digest, the name of DVC's listing of its files."""
+        return {digest: listing_of(files)[0] for digest, files in self.files.items()}
+
+    @cached_property
+    def locks_of(self) -> dict[str, list[str]]:
+        """By an object's name, the digests of the locks that need it."""
+        found: dict[str, list[str]] = {}
+        for digest in self.files:
+            for oid in self.objects(digest):
+                found.setdefault(oid, []).append(digest)
+        return found
+
+    @cached_property
+    def origins(self) -> dict[str, Change]:
+        """By a lock's digest, the newest commit that brought it."""
+        return {change.new: change for change in sorted(self.changes, key=lambda change: change.date) if change.new}
+
+    def objects(self, digest: str) -> set[str]:
+        """Names of all objects a bundle consists of: its files and DVC's listing of them."""
+        return {*(entry.md5 for entry in self.files[digest]), self.listings[digest]}
+
+    def entries(self, oid: str) -> list[FileEntry]:
+        """What the locks say of an object, each thing once."""
+        found = (entry for digest in self.locks_of.get(oid, ()) for entry in self.files[digest] if entry.md5 == oid)
+        return list(dict.fromkeys(found))
+
+    def labels(self, digests: Iterable[str]) -> list[str]:
+        """References of the bundles these locks belong to: names people use, else ``name@commit``, the newest first."""
+        wanted = set(digests)
+        weight = list(Why).index
+        named = sorted((m for m in self.mentions if m.digest in wanted), key=lambda mention: weight(mention.why))
+        unnamed = wanted - {mention.digest for mention in named}
+        old = sorted((self.origins[d] for d in unnamed if d in self.origins), key=lambda o: o.date, reverse=True)
+        return list(dict.fromkeys([*(m.label for m in named), *(f"{o.model}@{o.commit[:10]}" for o in old)]))

@@ -1,0 +1,102 @@
+"""Bytes in blocks: written and hashed in one pass, compared without a hash, and let go of, so that memory stays flat."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import mmap
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from gitmodel.bundle.lock import FileEntry
+from gitmodel.formats.source import let_go
+
+#: What is written at once; each of it is hashed in blocks that stay in the processor's cache.
+_SEGMENT, _BLOCK = 16 << 20, 1 << 20
+
+
+@dataclass(frozen=True)
+class Hashed:
+    """What was written: the digests of all of it, and its ``size`` in bytes."""
+
+    md5: str
+    sha256: str
+    size: int
+
+    def entry(self, path: str) -> FileEntry:
+        return FileEntry(path, self.size, self.sha256, self.md5)
+
+
+def write_hashed(descriptor: int, header: bytes, body: memoryview) -> Hashed:
+    """Writes ``header`` and ``body`` to an open file, reading them once. Raises OSError."""
+    md5, sha256 = hashlib.md5(header, usedforsecurity=False), hashlib.sha256(header)
+    _write_all(descriptor, memoryview(header))
+
+    def update(digest: hashlib._Hash, segment: memoryview) -> None:
+        for start in range(0, len(segment), _BLOCK):
+            digest.update(segment[start : start + _BLOCK])
+
+    for start in range(0, len(body), _SEGMENT):
+        segment = body[start : start + _SEGMENT]
+        if len(body) > _SEGMENT:
+            # One tensor may be most of a model: its two digests are made side by side.
+            other = _hashers().submit(update, sha256, segment)
+            update(md5, segment)
+            _write_all(descriptor, segment)
+            other.result()
+        else:
+            for at in range(0, len(segment), _BLOCK):
+                block = segment[at : at + _BLOCK]
+                md5.update(block)
+                sha256.update(block)
+            _write_all(descriptor, segment)
+        let_go(segment)
+    return Hashed(md5.hexdigest(), sha256.hexdigest(), len(header) + len(body))
+
+
+def equal(path: Path, header: bytes, body: memoryview) -> bool:
+    """Whether the file holds exactly ``header`` and then ``body``. Raises OSError."""
+    size = len(header) + len(body)
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size != size or file.read(len(header)) != header:
+            return False
+        if not len(body):
+            return True
+        stored = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    for start in range(0, len(body), _SEGMENT):
+        ours, theirs = body[start : start + _SEGMENT], stored[len(header) + start :][: len(body[start : start + _SEGMENT])]
+        if not _same(ours, theirs):
+            return False
+        let_go(ours)
+        let_go(theirs)
+    return True
+
+
+def _same(one: memoryview, other: memoryview) -> bool:
+    """memcmp, which lets other threads run meanwhile; comparing memoryviews goes byte by byte."""
+    import numpy as np
+
+    first, second = (np.frombuffer(view, np.uint8).ctypes.data for view in (one, other))
+    return _memcmp()(first, second, len(one)) == 0
+
+
+@cache
+def _memcmp() -> Callable[[int, int, int], int]:
+    function = ctypes.CDLL(None).memcmp
+    function.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+    function.restype = ctypes.c_int
+    return function
+
+
+@cache
+def _hashers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=2, thread_name_prefix="hash")
+
+
+def _write_all(descriptor: int, data: memoryview) -> None:
+    while len(data):
+        data = data[os.write(descriptor, data) :]

@@ -1,0 +1,210 @@
+"""Carries whole objects to and from one DVC remote: many at a time, and never waiting for ever.
+
+An object never stands under its own name by half: the file systems of DVC see to that, and where one does not, this does.
+What the bytes are is not looked at here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Protocol, TypeVar
+
+from gitmodel.storage.files import copy_range, fsync_folder
+
+#: Called with how many bytes of one object have moved so far.
+Told = Callable[[int], None]
+Result = TypeVar("Result")
+
+#: Seconds a remote has for its first answer. SSH may have to ask a person for a passphrase first.
+_PATIENCE = {"ssh": 60.0}
+_USUAL_PATIENCE = 30.0
+#: DVC's settings, where the user has set none: the libraries' own would wait for minutes, over and over.
+OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "s3": {"connect_timeout": 10, "read_timeout": 60},
+    "http": {"connect_timeout": 10.0},
+    "https": {"connect_timeout": 10.0},
+}
+#: What a file system's own calls take. S3's would read up to 100 MB into memory for each of the objects under way.
+_PUT = {"s3": {"chunksize": 8 << 20, "max_concurrency": 2}}
+_GET = {"s3": {"max_concurrency": 1}}
+#: How many questions may be open at once: each is small, and what they cost is the way there and back.
+_QUESTIONS = 16
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+class Carrier(Protocol):
+    """The objects of one remote, by name."""
+
+    def sizes(self, oids: Collection[str]) -> dict[str, int | None]:
+        """The size in bytes of each that is there, None where the remote does not tell."""
+        ...
+
+    def get(self, oid: str, target: Path, told: Told) -> None:
+        """Writes the object over the file ``target``."""
+        ...
+
+    def put(self, source: Path, oid: str, told: Told) -> None: ...
+
+    def reached(self) -> bool:
+        """Whether there is anything at all where the objects should be."""
+        ...
+
+    jobs: int
+
+
+class FolderCarrier:
+    """A remote that is a folder: copied inside the kernel, and on the disk before it has its name."""
+
+    jobs = 2
+
+    def __init__(self, base: Path) -> None:
+        self._base = base
+
+    def _path(self, oid: str) -> Path:
+        return self._base / oid[:2] / oid[2:]
+
+    def sizes(self, oids: Collection[str]) -> dict[str, int | None]:
+        found: dict[str, int | None] = {}
+        for oid in oids:
+            with contextlib.suppress(FileNotFoundError):
+                found[oid] = self._path(oid).stat().st_size
+        return found
+
+    def get(self, oid: str, target: Path, told: Told) -> None:
+        told(_copy(self._path(oid), target))
+
+    def put(self, source: Path, oid: str, told: Told) -> None:
+        target = self._path(oid)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
+        try:
+            size = _copy(source, temporary)
+            temporary.chmod(0o444)
+            temporary.replace(target)
+            fsync_folder(target.parent)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        told(size)
+
+    def reached(self) -> bool:
+        return self._base.is_dir()
+
+
+class FileSystemCarrier:
+    """Any other remote, through the file system DVC has for it."""
+
+    def __init__(self, fs: Any, base: str) -> None:
+        self._fs, self._base = fs, base
+        self._kind = str(fs.protocol)
+        self.jobs = int(fs.jobs)
+
+    def _path(self, oid: str) -> str:
+        return str(self._fs.join(self._base, oid[:2], oid[2:]))
+
+    def sizes(self, oids: Collection[str]) -> dict[str, int | None]:
+        if not oids:
+            return {}
+        # The first answer shows that there is somebody: later ones are left to the library's own patience.
+        first, *others = oids
+        found = {first: within(_PATIENCE.get(self._kind, _USUAL_PATIENCE), lambda: self._size(first))}
+        with ThreadPoolExecutor(_QUESTIONS, thread_name_prefix="ask") as pool:
+            try:
+                found |= dict(zip(others, pool.map(self._size, others), strict=True))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        return {oid: size for oid, size in found.items() if size is None or size >= 0}
+
+    def _size(self, oid: str) -> int | None:
+        """-1 when there is no such object."""
+        try:
+            info = self._fs.info(self._path(oid))
+        except FileNotFoundError:
+            return -1
+        size = info.get("size")
+        return -1 if info.get("type") == "directory" else None if size is None else int(size)
+
+    def get(self, oid: str, target: Path, told: Told) -> None:
+        self._fs.get_file(self._path(oid), str(target), callback=_callback(told), **_GET.get(self._kind, _NOTHING))
+
+    def put(self, source: Path, oid: str, told: Told) -> None:
+        path, options = self._path(oid), {"callback": _callback(told), **_PUT.get(self._kind, _NOTHING)}
+        if not self._kind.startswith("webdav"):
+            self._fs.put_file(str(source), path, **options)
+            return
+        # A WebDAV server may keep what has come when the connection is cut.
+        temporary = f"{path}.{secrets.token_hex(8)}.tmp"
+        try:
+            self._fs.put_file(str(source), temporary, **options)
+            self._fs.fs.client.move(temporary, path, overwrite=True)
+        except BaseException:
+            with contextlib.suppress(Exception):
+                self._fs.rm_file(temporary)
+            raise
+
+    def reached(self) -> bool:
+        try:
+            return bool(self._fs.exists(self._base))
+        except Exception:  # any file system library may raise anything here
+            return False
+
+
+def within(seconds: float, ask: Callable[[], Result]) -> Result:
+    """What ``ask`` returns or raises; TimeoutError when it does neither in time. It is then left to itself."""
+    answer: list[Result] = []
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            answer.append(ask())
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=run, name="ask-first", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if failure:
+        raise failure[0]
+    if not answer:
+        raise TimeoutError(f"no answer within {seconds:.0f} seconds")
+    return answer[0]
+
+
+def each(jobs: int, tasks: Iterable[Callable[[], None]]) -> None:
+    """Runs them ``jobs`` at a time. After the first failure, which is raised, none is begun any more; those under way
+    end, so that what has nearly arrived is not thrown away."""
+    with ThreadPoolExecutor(jobs, thread_name_prefix="carry") as pool:
+        futures = [pool.submit(task) for task in tasks]
+        try:
+            wait(futures, return_when=FIRST_EXCEPTION)
+        finally:
+            pool.shutdown(cancel_futures=True)
+    for future in futures:
+        if not future.cancelled():
+            future.result()
+
+
+def _copy(source: Path, target: Path) -> int:
+    """Copies over ``target``, durably; returns the size."""
+    with source.open("rb") as reader, target.open("wb") as writer:
+        copy_range(reader.fileno(), writer.fileno())
+        os.fsync(writer.fileno())
+        return os.fstat(writer.fileno()).st_size
+
+
+def _callback(told: Told) -> Any:
+    from fsspec.callbacks import Callback
+
+    class _Telling(Callback):  # type: ignore[misc]  # fsspec is untyped
+        def call(self, *_: Any, **__: Any) -> None:
+            told(self.value)
+
+    return _Telling()

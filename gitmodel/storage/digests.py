@@ -1,0 +1,154 @@
+"""sha256 of files, remembered by the state of the file, so that what has not changed since is not hashed again.
+
+As Git's own index does, it goes by device, inode, size and time of change. Whoever must not rely on that (``fsck``, what
+has just arrived from a remote) calls ``hash_file``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+#: A file changed less than this before it was hashed could change again without a new time of change.
+TICK_NS = 50_000_000
+_SCHEMA = """CREATE TABLE IF NOT EXISTS digests (
+    device INTEGER, inode INTEGER, size INTEGER, changed INTEGER, sha256 TEXT,
+    PRIMARY KEY (device, inode)) WITHOUT ROWID"""
+_PENDING = 1000
+
+State = tuple[int, int, int, int]
+
+
+def hash_file(path: Path) -> str:
+    """The sha256 of the file's bytes as they are now."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def state_of(info: os.stat_result) -> State:
+    return (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns)
+
+
+class Digests:
+    """A memory of digests; with a ``path`` it outlasts the process. Losing it costs time and nothing else, so it is
+    written without waiting for the disk and thrown away when it cannot be read. Safe to use from several threads."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._known: dict[State, str] = {}
+        self._lock = threading.Lock()
+        self._table = _Table(path) if path else None
+        if self._table:
+            weakref.finalize(self, self._table.close)
+
+    def of(self, path: Path) -> str:
+        """The file's sha256, hashed unless it is known for just this state of it. Raises OSError."""
+        info = path.stat()
+        state = state_of(info)
+        with self._lock:
+            digest = self._known.get(state) or (self._table.get(state) if self._table else None)
+        if digest is None:
+            digest = hash_file(path)
+            if time.time_ns() - info.st_mtime_ns > TICK_NS:
+                self.note(info, digest)
+        return digest
+
+    def note(self, info: os.stat_result, digest: str) -> None:
+        """Remembers the digest of a file nobody else writes."""
+        state = state_of(info)
+        with self._lock:
+            self._known[state] = digest
+            if self._table:
+                self._table.put(state, digest, lambda: True)
+
+    def note_when_settled(self, path: Path, digest: str) -> None:
+        """Remembers the digest of a file somebody else might write: written down once its time of change is so old
+        that another change would show."""
+        info = path.stat()
+        state = state_of(info)
+
+        def settled() -> bool:
+            with contextlib.suppress(OSError):
+                return state_of(path.stat()) == state and time.time_ns() - info.st_mtime_ns > TICK_NS
+            return False
+
+        with self._lock:
+            if self._table:
+                self._table.put(state, digest, settled)
+
+
+class _Table:
+    """The part on disk: read row by row, written at the end, or when much has gathered."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._pending: list[tuple[State, str, Callable[[], bool]]] = []
+        self._connection: sqlite3.Connection | None = None
+        self._broken = False
+
+    def get(self, state: State) -> str | None:
+        query = "SELECT sha256 FROM digests WHERE device=? AND inode=? AND size=? AND changed=?"
+        rows = self._run(lambda db: db.execute(query, _signed(state)).fetchall())
+        return str(rows[0][0]) if rows else None
+
+    def put(self, state: State, digest: str, settled: Callable[[], bool]) -> None:
+        self._pending.append((state, digest, settled))
+        if len(self._pending) >= _PENDING:
+            self._write()
+
+    def close(self) -> None:
+        self._write()
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _write(self) -> None:
+        rows = [(*_signed(state), digest) for state, digest, settled in self._pending if settled()]
+        self._pending = []
+        if rows:
+            self._run(lambda db: _replace(db, rows))
+
+    def _run(self, action: Callable[[sqlite3.Connection], list[tuple[object, ...]]]) -> list[tuple[object, ...]]:
+        """What the action gives; nothing when the file cannot be used, which is then left alone or thrown away."""
+        if self._broken:
+            return []
+        try:
+            if self._connection is None:
+                self._connection = self._open()
+            return action(self._connection)
+        except sqlite3.OperationalError:  # read-only, full, locked: not ours to mend
+            self._broken = True
+        except sqlite3.DatabaseError:
+            self._broken = True
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+        except OSError:
+            self._broken = True
+        return []
+
+    def _open(self) -> sqlite3.Connection:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        # Several threads use it, one at a time.
+        connection = sqlite3.connect(self._path, timeout=1, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=OFF")
+        connection.execute(_SCHEMA)
+        return connection
+
+
+def _replace(db: sqlite3.Connection, rows: Sequence[tuple[object, ...]]) -> list[tuple[object, ...]]:
+    db.execute("BEGIN")
+    db.executemany("REPLACE INTO digests VALUES (?, ?, ?, ?, ?)", rows)
+    return db.execute("COMMIT").fetchall()
+
+
+def _signed(state: State) -> State:
+    """SQLite's integers have a sign; an inode's number may use all 64 bits."""
+    device, inode, size, changed = state
+    return device, inode - (1 << 64) if inode >= 1 << 63 else inode, size, changed

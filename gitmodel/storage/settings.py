@@ -1,0 +1,110 @@
+"""DVC's configuration: the files it stands in, what it says of the cache and of remotes. Written by DVC alone."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from gitmodel.storage.remote import NoRemote
+
+#: A line that cannot say where the cache is: nothing, a comment, the name of another section, ``key = value``.
+_HARMLESS = re.compile(
+    r"""\s*(?:\#.*|\[(?!\s*["']?\s*cache\b)[^\[\]]+\]\s*(?:\#.*)?|[^\[\s\#=][^=]*=(?!.*(?:'''|\"\"\")).*)?""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_ALONE = "_dvc_alone"
+
+
+def load_config(dvc_dir: Path) -> Any:
+    """DVC's configuration as DVC reads it: the repository's, the user's and the system's. Raises NoRemote."""
+    from dvc.config import Config, ConfigError
+
+    try:
+        return Config(str(dvc_dir))
+    except (ConfigError, OSError) as error:
+        raise NoRemote(f"DVC's configuration cannot be read ({error})", hint=f"mend {dvc_dir / 'config'}") from error
+
+
+def config_for_url(url: str) -> Any:
+    """A configuration whose one remote is ``url``, with the user's and the system's beneath. Raises NoRemote."""
+    from dvc.config import Config, ConfigError
+
+    _refuse_relative(url)
+    name = "storage"
+    try:
+        return Config(config={"core": {"remote": name}, "remote": {name: {"url": url}}})
+    except (ConfigError, OSError) as error:
+        raise NoRemote(f"DVC takes no remote '{url}' ({error})", hint="name a folder, s3://, ssh:// ...") from error
+
+
+def config_from_text(text: str) -> Any:
+    """The configuration a commit holds, with the user's and the system's beneath. Raises NoRemote, also when the default
+    remote is named relative to a working tree."""
+    from dvc.config import Config, ConfigError
+    from dvc_objects.fs.memory import MemoryFileSystem
+
+    memory = MemoryFileSystem(global_store=False)  # DVC, too, reads a commit's configuration from no disk
+    memory.pipe_file(f"/{Config.CONFIG}", text.encode())
+    try:
+        config, as_written = Config("/", fs=memory), Config.load_file(f"/{Config.CONFIG}", fs=memory)
+    except (ConfigError, OSError) as error:
+        raise NoRemote(
+            f"DVC's configuration cannot be read ({error})", hint="mend .dvc/config and commit it"
+        ) from error
+    _refuse_relative(str(as_written["remote"].get(config["core"].get("remote", ""), {}).get("url", "")))
+    return config
+
+
+def _refuse_relative(url: str) -> None:
+    if url and "://" not in url and not url.startswith(("/", "~")):
+        raise NoRemote(
+            f"the DVC remote's URL '{url}' is relative, which means nothing without a working tree",
+            hint="name it absolutely with --remote URL, as 'gitmodel fetch' and 'gitmodel serve' take it",
+        )
+
+
+def cache_dir(dvc_dir: Path) -> Path:
+    """Where DVC keeps its cache. DVC itself, which takes 80 ms to import, is asked only when a file may name a place."""
+    if all(_is_silent(path) for path in config_files(dvc_dir)):
+        return dvc_dir / "cache"
+    config = load_config(dvc_dir)
+    from dvc.fs import get_cloud_fs
+
+    # As DVC's CacheManager decides: a remote standing in for the cache (an old way), a folder, the default.
+    cache = config["cache"]
+    where = {"name": cache["local"]} if cache.get("local") else {"url": cache.get("dir") or str(dvc_dir / "cache")}
+    return Path(get_cloud_fs(config, **where)[2])
+
+
+def config_files(dvc_dir: Path) -> list[Path]:
+    """The four files DVC reads, the weakest first: the system's, the user's, the repository's, the clone's own."""
+    dirs = _dvc_dirs()
+    above = [Path(dirs.system_config_dir()), Path(dirs.global_config_dir())]
+    return [*(folder / "config" for folder in above), dvc_dir / "config", dvc_dir / "config.local"]
+
+
+def _dvc_dirs() -> Any:
+    """DVC's own module of where its folders are, without DVC: whatever is imported from ``dvc`` first sets up logging and
+    progress bars, which takes 40 ms."""
+    if "dvc" not in sys.modules and _ALONE not in sys.modules:
+        spec = importlib.util.find_spec("dvc")
+        package = ModuleType(_ALONE)
+        package.__path__ = list((spec and spec.submodule_search_locations) or ())
+        sys.modules[_ALONE] = package
+    return import_module("dvc.dirs" if "dvc" in sys.modules else f"{_ALONE}.dirs")
+
+
+def _is_silent(path: Path) -> bool:
+    """Whether a file says nothing of the cache; False, too, when DVC would complain about it."""
+    try:
+        lines = path.read_text().splitlines()
+    except FileNotFoundError:
+        return True
+    except (OSError, UnicodeDecodeError):
+        return False
+    return all(map(_HARMLESS.fullmatch, lines))

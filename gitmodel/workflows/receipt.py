@@ -1,0 +1,77 @@
+"""What a save was made of, kept in Git's own folder: the same files again, untouched since, need not be read again."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from gitmodel.bundle import bundle as bundle_files
+from gitmodel.bundle.folder import DiskFolder
+from gitmodel.storage.digests import TICK_NS
+from gitmodel.storage.files import StorageFailed, replace_file
+
+_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """``files`` maps absolute paths to their state; ``bundle`` names what was written from them. ``given`` are the paths
+    as the caller gave them, in order; ``stale`` how many recorded golden cases did not hold."""
+
+    given: tuple[str, ...]
+    files: dict[str, list[int]]
+    bundle: str
+    format: str
+    framework: str
+    stale: int
+    schema: int = _SCHEMA
+
+
+def path_for(state_dir: Path, name: str) -> Path:
+    return state_dir / "receipts" / f"{name}.json"
+
+
+def write(path: Path, given: Iterable[Path], files: Iterable[Path], folder: Path, made: tuple[str, str, int]) -> None:
+    """Remembers a save. A file so fresh that it could change again unseen leaves none; one that cannot be written is a
+    loss of time only."""
+    format_, framework, stale = made
+    with contextlib.suppress(OSError, StorageFailed):
+        states = {str(file.resolve()): _state(file) for file in files}
+        if not states or time.time_ns() - max(max(state[3:]) for state in states.values()) < TICK_NS:
+            path.unlink(missing_ok=True)
+            return
+        receipt = Receipt(tuple(map(str, given)), states, fingerprint(folder), format_, framework, stale)
+        replace_file(path, json.dumps(asdict(receipt)).encode())
+
+
+def find(path: Path, given: Iterable[Path], folder: Path) -> Receipt | None:
+    """The receipt of a save of just these files, if they and the bundle are still what they were then."""
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        receipt = Receipt(**json.loads(path.read_bytes()))
+        if receipt.schema != _SCHEMA or list(receipt.given) != list(map(str, given)):
+            return None
+        if all(_state(Path(file)) == state for file, state in receipt.files.items()):
+            return receipt if receipt.bundle == fingerprint(folder) else None
+    return None
+
+
+def fingerprint(folder: Path) -> str:
+    """One digest for what a save derives from a model, and for what it is judged by: lock, signatures, card, golden cases."""
+    bundle = DiskFolder(folder)
+    named = (bundle_files.LOCK, bundle_files.SIGNATURE, bundle_files.CARD)
+    whole = hashlib.sha256()
+    for path in (*named, *bundle.files(bundle_files.GOLDEN)):
+        data = bundle.read(path) or b""
+        whole.update(f"{path}\0{len(data)}\0".encode() + data)
+    return whole.hexdigest()
+
+
+def _state(path: Path) -> list[int]:
+    """With the time of the last change of any kind: a tool may set the other one back."""
+    info = path.stat()
+    return [info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns]

@@ -1,0 +1,168 @@
+"""The commands that are struck, each with the place it starts from, and how an undisturbed run of it ends."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kill_points import points
+from kill_points.invariants import State
+from kill_points.place import BIN, Broken, Place
+from kill_points.points import Point
+
+_SAVE = (
+    "save",
+    "fraud",
+    "../files/two.onnx",
+    "--golden",
+    "../files/cases.npz",
+    "--params",
+    "../files/two.yaml",
+    "-m",
+    "Two",
+)
+
+
+@dataclass(frozen=True)
+class Command:
+    """``args`` are gitmodel's; ``start`` names the place to start from."""
+
+    name: str
+    start: str
+    args: tuple[str, ...]
+
+    @property
+    def argv(self) -> list[str]:
+        return [str(BIN / "gitmodel"), *self.args]
+
+    @property
+    def shown(self) -> str:
+        return f"gitmodel {' '.join(self.args)}".replace("../files/", "")
+
+
+COMMANDS = (
+    Command("save", "released", _SAVE),
+    Command("save-release", "released", (*_SAVE, "--release", "auto")),
+    Command("release", "saved", ("release", "fraud")),
+    Command("release-push", "saved", ("release", "fraud", "--push", "origin")),
+    Command("push", "tagged", ("push",)),
+    Command("pull", "cloned", ("pull",)),
+    Command("checkout", "pulled", ("checkout", "fraud@v1.0.0")),
+)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A command with its starting place (never run in, only copied), and the states before and after it."""
+
+    command: Command
+    template: Place
+    before: State
+    after: State
+    own: dict[str, list[Point]] = field(default_factory=dict)
+    git: tuple[dict[str, list[Point]], ...] = ()
+    #: KiB that an undisturbed run adds to the disk.
+    grows: int = 0
+
+
+def prepare(root: Path) -> dict[str, Place]:
+    """Builds the starting places below ``root`` with gitmodel's own commands. Raises Broken."""
+    steps: Sequence[tuple[str, Callable[[Place], None]]] = (
+        ("released", _released),
+        ("saved", lambda place: _ok(place, *_SAVE)),
+        ("tagged", lambda place: _ok(place, "release", "fraud")),
+        ("cloned", _cloned),
+        ("pulled", lambda place: _ok(place, "pull")),
+    )
+    made: dict[str, Place] = {}
+    for name, step in steps:
+        place = list(made.values())[-1].copy(root / name) if made else Place.new(root / name)
+        step(place)
+        made[name] = place
+    return made
+
+
+def rehearse(command: Command, template: Place, root: Path) -> Stage:
+    """Runs a command undisturbed, twice, to count its calls and Git's, and to know how it ends. Raises Broken."""
+    before = State.of(template)
+    ends, own, git, grows = [], {}, [], 0
+    for kind, count in (("own", points.count_own), ("git", points.count_git)):
+        place = template.copy(root / f"{command.name}-{kind}")
+        done = place.run(count(place, command.argv))
+        if done.code:
+            raise Broken(f"'{command.shown}' failed undisturbed ({done.code}): {done.said}")
+        ends.append(State.of(place))
+        if kind == "own":
+            own = points.found(command.name, place, place.logs / "own")
+            grows = _used(place) - _used(template)
+        else:
+            starts = sorted(int(log.suffix[1:]) for log in place.logs.glob("git.*"))
+            git = [points.found(command.name, place, place.logs / f"git.{n}", points.GIT, n) for n in starts]
+        place.remove()
+    if differs := list(ends[0].differences(ends[1])):
+        raise Broken(f"two undisturbed runs of '{command.shown}' end differently: {'; '.join(differs)}")
+    return Stage(command, template, before, ends[0], dict(own), tuple(git), grows)
+
+
+def _released(place: Place) -> None:
+    """v1.0.0, on the stage prod and pushed; ``two.onnx``, of which half the tensors differ, waits to be saved."""
+    _write_models(place.files)
+    place.must("git", "init", "-q", "--bare", str(place.origin), cwd=place.root)
+    place.must("git", "init", "-q", str(place.repo), cwd=place.root)
+    place.git("remote", "add", "origin", "../origin.git")
+    _ok(place, "init", "--remote", "../storage")
+    place.git("commit", "-q", "-m", "Set up")
+    first = ("save", "fraud", "../files/one.onnx", "--golden", "../files/cases.npz", "--params", "../files/one.yaml")
+    _ok(place, *first, "-m", "One", "--release", "auto")
+    _ok(place, "promote", "fraud@v1.0.0", "prod")
+    _ok(place, "push")
+    place.git("push", "-q", "origin", "main", "--tags")
+
+
+def _cloned(place: Place) -> None:
+    """Both versions are pushed; the repository is a fresh clone, its cache empty."""
+    _ok(place, "push")
+    place.git("push", "-q", "origin", "main", "--tags")
+    place.repo.rename(place.root / "author")
+    place.must("git", "clone", "-q", str(place.origin), str(place.repo), cwd=place.root)
+    place.git("remote", "set-url", "origin", "../origin.git")
+    Place(place.root / "author").remove()
+
+
+def _ok(place: Place, *args: str) -> None:
+    place.must(str(BIN / "gitmodel"), *args)
+
+
+def _used(place: Place) -> int:
+    """KiB that the files of a place take, in whole blocks."""
+    sizes = [path.lstat().st_size for path in place.root.rglob("*") if path.relative_to(place.root).parts[0] != "logs"]
+    return sum(-(-size // 4096) * 4 for size in sizes)
+
+
+def _write_models(folder: Path) -> None:
+    """Six layers of 64 to 256 KiB, each with a small bias; the second file has other values in three of them."""
+    import numpy as np
+    import onnx
+    from onnx import helper, numpy_helper
+
+    widths = (128, 160, 256, 256, 200, 160, 128)
+    for name, scale in (("one", 1.0), ("two", 1.0001)):
+        random = np.random.default_rng(0)
+        weights, nodes, flow = [], [], "x"
+        for layer, (rows, columns) in enumerate(itertools.pairwise(widths)):
+            values = random.normal(size=(rows, columns)) / rows * (scale if layer % 2 else 1.0)
+            weights.append(numpy_helper.from_array(values.astype("float32"), f"layer{layer}/weight"))
+            bias = random.normal(size=columns).astype("float32")
+            weights.append(numpy_helper.from_array(bias, f"layer{layer}/bias"))
+            nodes.append(helper.make_node("MatMul", [flow, f"layer{layer}/weight"], [f"m{layer}"]))
+            nodes.append(helper.make_node("Add", [f"m{layer}", f"layer{layer}/bias"], [f"h{layer}"]))
+            flow = f"h{layer}"
+        given = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["batch", widths[0]])
+        gives = helper.make_tensor_value_info(flow, onnx.TensorProto.FLOAT, ["batch", widths[-1]])
+        graph = helper.make_graph(nodes, "graph", [given], [gives], weights)
+        model = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 21)])
+        (folder / f"{name}.onnx").write_bytes(model.SerializeToString())
+        (folder / f"{name}.yaml").write_text(f"scale: {scale}\n")
+    np.savez(folder / "cases.npz", x=np.random.default_rng(1).normal(size=(2, widths[0])).astype("float32"))

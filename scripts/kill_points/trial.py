@@ -1,0 +1,111 @@
+"""One trial: a fresh copy of the place, the command struck at one point, the rules, the same command again, the rules again."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kill_points import points, tracing
+from kill_points.invariants import State, left_over, losses
+from kill_points.place import BIN, Done, Place
+from kill_points.points import Point
+from kill_points.stages import Stage
+
+#: What the second run may say instead of doing it again: the first had got as far as the tag.
+_ALREADY = re.compile(r"^error\[(nothing-changed|version-exists)\]: ", re.MULTILINE)
+_READ = """
+import sys, gitmodel, numpy
+rows = dict(numpy.load("../files/cases.npz"))
+for reference in sys.argv[1:]:
+    gitmodel.load(reference).predict(rows)
+"""
+_CLEAN = "Data and pipelines are up to date."
+
+
+@dataclass
+class Outcome:
+    """``lost`` breaks a promise; ``unclear`` is an end without one clear line; ``locks`` had to be removed as told."""
+
+    point: Point
+    hit: bool = False
+    code: int = 0
+    said: str = ""
+    lost: list[str] = field(default_factory=list)
+    unclear: list[str] = field(default_factory=list)
+    locks: int = 0
+    again: bool = False
+    left: list[str] = field(default_factory=list)
+
+    @property
+    def good(self) -> bool:
+        return not self.lost and not self.unclear and self.again
+
+
+def run(stage: Stage, point: Point, root: Path, *, deep: bool = False, keep: bool = False) -> Outcome:
+    """Strikes ``stage.command`` at ``point`` in a new place at ``root``. ``deep`` also loads models and asks DVC."""
+    place = stage.template.copy(root)
+    outcome = Outcome(point)
+    done = place.run(point.command_line(place, stage.command.argv))
+    outcome.hit = tracing.was_hit(place.logs / point.log)
+    judge(stage, place, done, outcome, deep=deep)
+    if not keep or outcome.good:
+        place.remove()
+    return outcome
+
+
+def judge(stage: Stage, place: Place, done: Done, outcome: Outcome, *, deep: bool) -> None:
+    """Looks at what a struck command left, then runs it again and looks at what that left."""
+    outcome.code, outcome.said = done.code, done.said
+    outcome.unclear += unclear(done, outcome.point)
+    outcome.lost += losses(place, stage.before, stage.after)
+    if done.code == 0:
+        outcome.lost += [f"said it was done, but {line}" for line in stage.after.differences(State.of(place))]
+    if deep:
+        outcome.lost += _unreadable(place)
+    (place.root / "bin" / "git").unlink(missing_ok=True)
+    again = _again(stage, place, outcome)
+    outcome.again = again.code == 0 or _ALREADY.search(again.err) is not None
+    if not outcome.again:
+        outcome.lost.append(f"run again: {again.code}: {again.said}")
+    outcome.lost += [f"run again: {line}" for line in losses(place, stage.before, stage.after)]
+    outcome.lost += [f"run again: {line}" for line in stage.after.differences(State.of(place))]
+    if deep and _CLEAN not in (status := place.run([str(BIN / "dvc"), "status"])).out:
+        outcome.lost.append(f"run again: dvc status says: {status.said}")
+    outcome.left = left_over(place)
+
+
+def unclear(done: Done, point: Point) -> list[str]:
+    """What is wrong with the way a command ended: a traceback, no line or an unclear one, no end at all."""
+    if done.hung:
+        return ["it hung"]
+    found = [word for word in ("Traceback", "Exception ignored", "error[internal]") if word in done.err]
+    if point.fault in points.SIGNALS and (done.code < 0 or point.fault == points.INTERRUPT):
+        return found
+    if done.code < 0:
+        return [*found, f"ended by signal {-done.code}"]
+    told = [line for line in done.err.splitlines() if line.startswith("error[")]
+    if done.code and len(told) != 1:
+        found.append(f"exit code {done.code} with {len(told)} error lines")
+    return [f"{what}: {done.said}" for what in found]
+
+
+def _again(stage: Stage, place: Place, outcome: Outcome) -> Done:
+    """The same command; when it says that a lock of Git's is in the way, as a killed Git leaves it, that is removed first."""
+    again = place.run(stage.command.argv)
+    while again.code and (locks := place.locks()) and not again.hung:
+        named = [lock for lock in locks if lock.name in again.err]
+        if not named:
+            outcome.unclear.append(f"'{locks[0].name}' is in the way and not named: {again.said}")
+        for lock in named or locks:
+            lock.unlink()
+            outcome.locks += 1
+        again = place.run(stage.command.argv)
+    return again
+
+
+def _unreadable(place: Place) -> list[str]:
+    tags = [line.split()[0].removeprefix("refs/tags/") for line in State.of(place).versions]
+    references = [tag for tag in tags if "@" in tag]
+    done = place.run([str(BIN / "python"), "-W", "ignore", "-c", _READ, *references, "fraud@HEAD"])
+    return [f"not readable: {done.said}"] if done.code else []
