@@ -11,10 +11,11 @@ from typing import Any
 _EXPORTS = {
     "GitmodelError": "gitmodel.errors",
     "check_compat": "gitmodel.workflows.check",
+    "export": "gitmodel.workflows.export",
     "load": "gitmodel.workflows.load",
     "save": "gitmodel.workflows.save",
 }
-__all__ = ["GitmodelError", "__version__", "check_compat", "load", "save"]
+__all__ = ["GitmodelError", "__version__", "check_compat", "export", "load", "save"]
 
 
 def __getattr__(name: str) -> Any:

@@ -181,7 +181,7 @@ class Repository:
         """The contents of an object; one long-lived ``git cat-file --batch`` answers all. Raises GitFailed."""
         with contextlib.suppress(ValueError, OSError):
             _, found, _, data = self._repo.git.get_object_data(oid)
-            if found == kind:
+            if found in (kind, kind.encode()):  # GitPython says text and gives bytes
                 return data
         raise GitFailed(f"Git has no {kind} {oid}", hint="'git fsck' names what is damaged, 'git fetch' may bring it")
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from gitmodel import formats
 from gitmodel.bundle import bundle as bundle_files
 from gitmodel.bundle.bundle import Bundle
 from gitmodel.bundle.folder import DiskFolder, MemoryFolder
@@ -133,7 +134,7 @@ def resolve(repo: Repository | None, reference: str) -> Bundle:
     Raises UnknownModel, UnknownVersion, UnknownRevision, InvalidName or InvalidModel.
     """
     path = Path(reference)
-    if path.suffix in (".onnx", ".h5", ".hdf5") or (path / bundle_files.CARD).is_file():
+    if formats.ending(path) or (path / bundle_files.CARD).is_file():
         return _from_path(path)
     if repo is None:
         raise UnknownModel(
@@ -222,7 +223,6 @@ def _from_path(path: Path) -> Bundle:
     if path.is_dir():
         folder = DiskFolder(path)
         return Bundle(path.resolve().name, str(path), folder)
-    from gitmodel import formats
     from gitmodel.bundle.card import Card
     from gitmodel.bundle.signature import DEFAULT, Signatures
 

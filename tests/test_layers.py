@@ -35,7 +35,7 @@ OWNERS = {
     "h5py": {
         "gitmodel.formats.hdf5",
         "gitmodel.formats.hdf5_export",
-        "gitmodel.formats.hdf5_files",
+        "gitmodel.formats.hdf5_unpack",
         "gitmodel.formats.hdf5_walk",
         "gitmodel.formats.hdf5_writing",
         "gitmodel.formats.stored",
@@ -49,9 +49,11 @@ OWNERS = {
     "typer": {
         "gitmodel.cli",
         "gitmodel.cli.console",
+        "gitmodel.cli.export",
         "gitmodel.cli.models",
         "gitmodel.cli.review",
         "gitmodel.cli.operate",
+        "gitmodel.cli.transfer",
     },
 }
 #: What a module that imports them at its top costs nobody who does not need it.

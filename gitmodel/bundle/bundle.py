@@ -11,12 +11,17 @@ from gitmodel.bundle import yamlio
 from gitmodel.bundle.card import Card
 from gitmodel.bundle.folder import Folder
 from gitmodel.bundle.lock import FileEntry, Lock
-from gitmodel.bundle.signature import Signature, Signatures
+from gitmodel.bundle.signature import DEFAULT, Signature, Signatures
 from gitmodel.errors import GitmodelError
 
 CARD, SIGNATURE, PARAMS, METRICS, LOCK = "model.yaml", "signature.yaml", "params.yaml", "metrics.yaml", "weights.lock"
 WEIGHTS, GOLDEN, ASSETS, LABELS = "weights", "golden", "assets", "assets/labels.txt"
 ONNX_VIEW, HDF5_VIEW = "model.onnx", "weights.h5"
+
+
+def view_of(signature: str) -> str:
+    """The ONNX view of a signature that has a graph of its own."""
+    return ONNX_VIEW if signature == DEFAULT else f"model.{signature}.onnx"
 
 
 class NotServable(GitmodelError):

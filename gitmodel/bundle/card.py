@@ -82,13 +82,43 @@ class Gates:
         return cls(tolerance, agreement, distance)
 
 
+@dataclass(frozen=True)
+class Group:
+    """A named signature over the model's own graph: some of its inputs and outputs; all of them where nothing is named."""
+
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        sides = {"inputs": list(self.inputs), "outputs": list(self.outputs)}
+        return {side: names for side, names in sides.items() if names}
+
+    @classmethod
+    def from_dict(cls, value: Any, where: str) -> Group:
+        """Raises InvalidYaml."""
+        hint = "such as {outputs: [embedding]}"
+        if not isinstance(value, dict):
+            raise yamlio.InvalidYaml(f"{where} must be a mapping", hint=hint)
+        yamlio.check_keys(value, {"inputs", "outputs"}, where)
+        sides = []
+        for side in ("inputs", "outputs"):
+            names = value.get(side, [])
+            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                raise yamlio.InvalidYaml(f"{where}.{side} must be a list of names", hint=hint)
+            if len(set(names)) != len(names):
+                raise yamlio.InvalidYaml(f"{where}.{side} names one twice", hint=hint)
+            sides.append(tuple(names))
+        return cls(sides[0], sides[1])
+
+
 _TEXT_KEYS = ("name", "description", "format", "framework", "licence", "signature")
-_KEYS = frozenset({"schema_version", "gates", *_TEXT_KEYS})
+_KEYS = frozenset({"schema_version", "gates", "signatures", *_TEXT_KEYS})
 
 
 @dataclass(frozen=True)
 class Card:
-    """``model.yaml``. ``format`` is the kind of file it was saved from; ``signature`` the one clients get by default."""
+    """``model.yaml``. ``format`` is the kind of file it was saved from; ``signature`` the one clients get by default;
+    ``signatures`` are further ones over the same graph."""
 
     name: str
     description: str = ""
@@ -97,6 +127,7 @@ class Card:
     licence: str = ""
     signature: str = DEFAULT
     gates: Gates = field(default_factory=Gates)
+    signatures: Mapping[str, Group] = field(default_factory=dict)
 
     def with_source(self, source_format: str, framework: str) -> Card:
         """The card after saving from another kind of file; what a person wrote stays."""
@@ -110,6 +141,8 @@ class Card:
         out |= {key: getattr(self, key) for key in _TEXT_KEYS if getattr(self, key)}
         if gates := self.gates.to_dict():
             out["gates"] = gates
+        if self.signatures:
+            out["signatures"] = {name: group.to_dict() for name, group in self.signatures.items()}
         return yamlio.dump(out)
 
     @classmethod
@@ -128,4 +161,8 @@ class Card:
             if not isinstance(text, str):
                 raise yamlio.InvalidYaml(f"{where}: {key} must be text, not {text!r}", hint="quote it")
             texts[key] = text
-        return cls(**texts, gates=Gates.from_dict(value.get("gates", {}), f"{where}: gates"))
+        groups = value.get("signatures", {})
+        if not isinstance(groups, dict):
+            raise yamlio.InvalidYaml(f"{where}: signatures must be a mapping", hint="such as {embed: {outputs: [e]}}")
+        signatures = {str(name): Group.from_dict(body, f"{where}: signatures.{name}") for name, body in groups.items()}
+        return cls(**texts, gates=Gates.from_dict(value.get("gates", {}), f"{where}: gates"), signatures=signatures)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
+
+#: Seconds between two looks of a counter.
+_REDRAW = 0.1
 
 
 class Format(StrEnum):
@@ -26,6 +30,7 @@ class Console:
     quiet: bool = False
     verbosity: int = 0
     progress_shown: bool = False
+    progress_at: float = 0.0
 
     def say(self, text: str = "") -> None:
         """A result, on stdout."""
@@ -49,11 +54,14 @@ class Console:
     def colour(self) -> bool:
         return sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
 
-    def progress(self, done: int, total: int) -> None:
-        """A counter that overwrites itself, on a terminal only."""
-        if sys.stderr.isatty() and not self.quiet and total:
-            self.progress_shown = True
-            print(f"\r  {done}/{total} files", end="", file=sys.stderr, flush=True)
+    def progress(self, done: int, total: int, moved: int = 0, size: int = 0) -> None:
+        """A counter of files and bytes that overwrites itself, on a terminal only."""
+        now = time.monotonic()
+        if not total or self.quiet or not sys.stderr.isatty() or (done < total and now - self.progress_at < _REDRAW):
+            return
+        self.progress_shown, self.progress_at = True, now
+        parts = [f"{done}/{total} files", *([f"{human(moved)} of {human(size)}"] if size else [])]
+        print(f"\r\033[K  {', '.join(parts)}", end="", file=sys.stderr, flush=True)
 
     def clear(self) -> None:
         if self.progress_shown:

@@ -1,4 +1,4 @@
-"""The author's commands: init, save, list, log, show, checkout, push, pull."""
+"""The author's commands: init, save, list, log, show."""
 
 from __future__ import annotations
 
@@ -10,13 +10,9 @@ import typer
 
 from gitmodel.cli.console import Format, FormatOption, Quiet, RepoOption, Verbose, console, count, human, table
 
-Remote = Annotated[
-    str, typer.Option("--remote", "-r", metavar="NAME", help="The DVC remote; the default one if not given.")
-]
-
 
 def register(app: typer.Typer) -> None:
-    for command in (init, save, list_, log, show, checkout, push, pull):
+    for command in (init, save, list_, log, show):
         app.command(command.__name__.rstrip("_"))(command)
 
 
@@ -55,6 +51,12 @@ def save(
         list[str], typer.Argument(metavar="FILE", help="A .onnx or .h5 file, or a graph and its weights.")
     ],
     weights: Annotated[str, typer.Option("--weights", metavar="H5", help="Weights for the graph, bound by name.")] = "",
+    signature: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--signature", metavar="NAME=ONNX", help="A further graph over the same weights; may be repeated."
+        ),
+    ] = None,
     params: Annotated[str, typer.Option("--params", metavar="YAML", help="Hyperparameters.")] = "",
     metrics: Annotated[str, typer.Option("--metrics", metavar="YAML", help="Metrics of this model.")] = "",
     asset: Annotated[
@@ -86,9 +88,12 @@ def save(
 
     if release and not message:
         raise typer.BadParameter("a release names a commit: give -m MESSAGE, too", param_hint="--release")
+    named = {key: file for key, _, file in (text.partition("=") for text in signature or ())}
+    if not all(named.values()):
+        raise typer.BadParameter("write NAME=FILE, such as embed=embed.onnx", param_hint="--signature")
     place = Workspace.of(repo, progress=console.progress)
     result = workflow.save(
-        name, files, repo=place, weights=weights or None, params=params or None, metrics=metrics or None,
+        name, files, repo=place, weights=weights or None, signatures=named, params=params or None, metrics=metrics or None,
         assets=asset or (), labels=labels or None, golden=golden or None, description=description, message=message,
     )  # fmt: skip
     if not result.changed:
@@ -202,59 +207,3 @@ def show(
         console.say(
             yamlio.dump({key: value for key, value in body.items() if value not in ("", None, [], {})}).rstrip()
         )
-
-
-def checkout(
-    reference: Annotated[str, typer.Argument(metavar="REF", help="The version to put into the working tree.")],
-    repo: RepoOption = ".",
-    quiet: Quiet = False,
-    verbose: Verbose = 0,
-) -> None:
-    """Make models/NAME that of a version; the branch and other models stay.
-
-    Example: gitmodel checkout fraud@v1.1.0
-    """
-    from gitmodel.workflows import checkout as workflow
-
-    done = workflow.checkout(reference, repo=repo, progress=console.progress)
-    where = f" ({done.commit[:10]})" if done.commit else ""
-    console.note(f"{done.label}{where} is in the working tree; weight files rewritten: {done.files}")
-
-
-def push(
-    references: Annotated[
-        list[str] | None, typer.Argument(metavar="REF", help="What to send; every model and version if not given.")
-    ] = None,
-    remote: Remote = "",
-    repo: RepoOption = ".",
-    quiet: Quiet = False,
-    verbose: Verbose = 0,
-) -> None:
-    """Send weights to the DVC remote, only what is missing there.
-
-    Example: gitmodel push fraud@v1.2.0
-    """
-    from gitmodel.workflows import transfer
-
-    moved = transfer.push(references or (), repo=repo, remote=remote, progress=console.progress)
-    console.note(f"{moved.objects} objects sent to '{moved.remote}' ({moved.bundles} bundles are there)")
-
-
-def pull(
-    references: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="REF", help="What to bring; the working tree's models if not given."),
-    ] = None,
-    remote: Remote = "",
-    repo: RepoOption = ".",
-    quiet: Quiet = False,
-    verbose: Verbose = 0,
-) -> None:
-    """Bring weights from the DVC remote, only what is missing here, and verify them.
-
-    Example: gitmodel pull
-    """
-    from gitmodel.workflows import transfer
-
-    moved = transfer.pull(references or (), repo=repo, remote=remote, progress=console.progress)
-    console.note(f"{moved.objects} objects brought, all verified ({moved.bundles} bundles are here)")

@@ -112,9 +112,7 @@ def release_in(
         if report.findings or report.unjudged:
             console.note(text.render([report], colour=False))
 
-    done = workflow.release(
-        name, step, repo=place, message=message, sign=sign, push=push, told=told
-    )
+    done = workflow.release(name, step, repo=place, message=message, sign=sign, push=push, told=told)
     console.say(done.tag)
     if done.pushed:
         console.note(done.pushed)

@@ -46,9 +46,7 @@ def one_by_one(old: Runs, new: Runs, cases: Iterable[GoldenCase], call: Call) ->
             yield Answer(case, first.result(), after)
 
 
-def stacked(
-    old: Runs, new: Runs, cases: Iterable[GoldenCase], call: Call, signature: Signature
-) -> Iterator[Answer]:
+def stacked(old: Runs, new: Runs, cases: Iterable[GoldenCase], call: Call, signature: Signature) -> Iterator[Answer]:
     """The same, with neighbouring cases as the rows of one call: a large model reads its weights once for all of them.
 
     Both sides get the same rows, so what differs is the model. Cases that do not go together, or are refused

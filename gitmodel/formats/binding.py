@@ -48,6 +48,7 @@ def bind(graph: Source, weights: Source, where: str) -> Source:
         graph=model,
         groups=weights.groups,
         bound_names={tensor.name: name for name, tensor in filled.items()},
+        metadata=weights.metadata,
         files=(*graph.files, *weights.files),
     )
 

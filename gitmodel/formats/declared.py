@@ -76,13 +76,14 @@ def marked(said: Any, name: str, data: memoryview) -> TensorData:
     if not isinstance(said, dict) or said.keys() != {"dtype", "shape"} or said["dtype"] not in sorted(DTYPES):
         raise ValueError(f"it is marked {str(said)[:60]}, which is no type and shape")
     dtype, dims = said["dtype"], shape(said["shape"])
-    if not (_count_texts(data) == math.prod(dims) if dtype == "string" else len(data) == nbytes(dtype, dims)):
-        raise ValueError(f"it is marked {dtype}{list(dims)} but has {len(data)} bytes that are none")
+    is_text = dtype == "string" and math.prod(dims) > 0  # one empty text and none at all have the same bytes
+    if not (_count_texts(data) == math.prod(dims) if is_text else len(data) == nbytes(dtype, dims)):
+        raise ValueError(f"it is marked {dtype}{list(dims)} but has {len(data)} bytes of something else")
     return TensorData(name, dtype, dims, data)
 
 
 def _count_texts(data: memoryview) -> int:
-    """How many texts joined by NUL these are; one empty text and none at all are told apart by the shape alone."""
+    """How many texts joined by NUL these are, if any."""
     return sum(bytes(block).count(0) for block in blocks(data)) + 1
 
 

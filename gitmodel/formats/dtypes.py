@@ -20,6 +20,12 @@ STORED_AS = {
     "bfloat16": "uint16", "float8e4m3fn": "uint8", "float8e4m3fnuz": "uint8", "float8e5m2": "uint8",
     "float8e5m2fnuz": "uint8", "float8e8m0": "uint8",
 }  # fmt: skip
+#: The types of the ml_dtypes package, as signatures name them.
+ML_DTYPES = {
+    "bfloat16": "bfloat16", "float8_e4m3fn": "float8e4m3fn", "float8_e4m3fnuz": "float8e4m3fnuz",
+    "float8_e5m2": "float8e5m2", "float8_e5m2fnuz": "float8e5m2fnuz", "float8_e8m0fnu": "float8e8m0", "int4": "int4",
+    "uint4": "uint4", "int2": "int2", "uint2": "uint2", "float4_e2m1fn": "float4e2m1",
+}  # fmt: skip
 _PACKED_BITS = {"uint4": 4, "int4": 4, "float4e2m1": 4, "uint2": 2, "int2": 2}
 _WIDTH = {
     "bool": 1, "int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "float16": 2, "bfloat16": 2, "int32": 4, "uint32": 4,

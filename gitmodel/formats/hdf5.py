@@ -9,18 +9,21 @@ import contextlib
 import hashlib
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from gitmodel.bundle.signature import DTYPES
+from gitmodel.formats.declared import dump_json, load_json, texts
 from gitmodel.formats.dtypes import is_native, nbytes, storage
+from gitmodel.formats.hdf5_unpack import Image, shelved, unpack, write_copy
 from gitmodel.formats.hdf5_walk import naming_damage, open_file, walk
 from gitmodel.formats.hdf5_writing import (
     DATASET,
     DTYPE_ATTRIBUTE,
     SHAPE_ATTRIBUTE,
     copy_groups,
+    copy_object,
     file_access,
     file_creation,
     image_of,
@@ -29,8 +32,10 @@ from gitmodel.formats.hdf5_writing import (
     require_group,
     write_dataset,
 )
-from gitmodel.formats.source import TENSOR_FILE_BYTES, InvalidModel, Source, TensorData, let_go, map_file
+from gitmodel.formats.source import TENSOR_FILE_BYTES, InvalidModel, Source, TensorData, let_go, map_file, rooms
 
+#: An attribute of the whole view: the metadata of a safetensors file, in JSON.
+METADATA_ATTRIBUTE = "safetensors_metadata"
 _NUMERIC_KINDS = "biufc"
 _BLOCK = 16 << 20
 
@@ -48,10 +53,10 @@ def read(path: Path) -> Source:
     data = map_file(path)
     with naming_damage(str(path)), contextlib.ExitStack() as refused:
         file = refused.enter_context(open_file(path))
-        tensors = [_tensor(name, item, data) for name, item in walk(file) if is_numeric(item)]
-        framework = framework_of(file)
+        tensors = _tensors({name: item for name, item in walk(file) if is_numeric(item)}, data, str(path))
+        framework, metadata = framework_of(file), metadata_of(file)
         refused.pop_all()  # the view is written from it
-    return Source("hdf5", framework, tuple(tensors), groups=file, files=(path,))
+    return Source("hdf5", framework, tuple(tensors), groups=file, metadata=metadata, files=(path,))
 
 
 def framework_of(file: Any) -> str:
@@ -109,11 +114,9 @@ def digest(tensor: TensorData) -> str:
 
 def stored_offset(image: bytes | memoryview) -> int | None:
     """Where the bytes of ``/data`` begin in a tensor file, or None when they cannot be mapped from it."""
-    import io
-
     import h5py
 
-    with h5py.File(io.BytesIO(image), "r") as file:
+    with h5py.File(Image(image), "r") as file:
         return contiguous_offset(file[DATASET])
 
 
@@ -122,12 +125,18 @@ def write_view(source: Source, files: Mapping[str, str]) -> bytes:
     (tensor name to path relative to ``weights/``). Equal input gives equal bytes. Raises InvalidModel."""
     import h5py
 
+    def put(path: str, item: Any, group: Any, name: str) -> None:
+        if path in files:
+            group[name] = h5py.ExternalLink(files[path], f"/{DATASET}")
+        else:
+            copy_object(item, group, name)
+
     kept: dict[str, Any] = {}
-    with memory_file() as view:
+    with memory_file(source.groups) as view:
         if source.groups is not None:
             with naming_damage(source.groups.filename):
                 kept = dict(walk(source.groups))
-                copy_groups(source.groups, kept, view, files)
+                copy_groups(source.groups, kept, view, put)
         own = {tensor.name: tensor for tensor in source.tensors if not is_numeric(kept.get(tensor.name))}
         groups = {name for name, item in kept.items() if isinstance(item, h5py.Group)}
         named = dataset_names(own, kept.keys() - groups, groups)
@@ -138,7 +147,14 @@ def write_view(source: Source, files: Mapping[str, str]) -> bytes:
                 parent[last] = h5py.ExternalLink(files[name], f"/{DATASET}")
             else:
                 write_dataset(parent, last, own[name])
+        write_metadata(view, source.metadata)
         return image_of(view)
+
+
+def write_metadata(view: Any, metadata: Mapping[str, str]) -> None:
+    """Keeps what safetensors said of itself, where the view does not have it from its groups."""
+    if metadata and METADATA_ATTRIBUTE not in view.attrs:
+        view.attrs[METADATA_ATTRIBUTE] = dump_json(dict(metadata))
 
 
 def dataset_names(
@@ -181,20 +197,51 @@ def is_numeric(item: Any) -> bool:
     return isinstance(item, h5py.Dataset) and item.shape is not None and item.dtype.kind in _NUMERIC_KINDS
 
 
-def _tensor(name: str, dataset: Any, data: memoryview) -> TensorData:
-    where = f"{dataset.file.filename}: '{name}'"
-    dtype, shape = declared(dataset, where)
-    size, offset = nbytes(dtype, shape), contiguous_offset(dataset)
-    body = values(dataset) if offset is None else data[offset : offset + size]
-    own = () if is_native(dtype) else (DTYPE_ATTRIBUTE, SHAPE_ATTRIBUTE)
-    kept_as_is = size >= TENSOR_FILE_BYTES and (offset is None or set(dataset.attrs).difference(own))
-    return TensorData(name, dtype, shape, body, _image(dataset) if kept_as_is else None)
+def _tensors(datasets: Mapping[str, Any], data: memoryview, where: str) -> list[TensorData]:
+    """A tensor of each dataset: mapped from the file, or unpacked to disk where it is large."""
+    kinds = {name: declared(dataset, f"{where}: '{name}'") for name, dataset in datasets.items()}
+    sizes = {name: nbytes(*kind) for name, kind in kinds.items()}
+    offsets = {name: contiguous_offset(dataset) for name, dataset in datasets.items()}
+    large = [name for name, size in sizes.items() if size >= TENSOR_FILE_BYTES]
+    packed = [name for name in large if offsets[name] is None]
+    unpacked = dict(zip(packed, rooms([sizes[name] for name in packed]), strict=True))
+    for name, room in unpacked.items():
+        unpack(datasets[name], room)
+    kept = [name for name in large if name in unpacked or not is_plain(datasets[name], kinds[name][0])]
+    stored = dict(zip(kept, shelved(partial(write_copy, datasets[name], DATASET) for name in kept), strict=True))
+    tensors = []
+    for name, (dtype, shape) in kinds.items():
+        if (offset := offsets[name]) is None:
+            body = unpacked[name] if name in unpacked else values(datasets[name])
+        else:
+            body = data[offset : offset + sizes[name]]
+        tensors.append(TensorData(name, dtype, shape, body, stored.get(name)))
+    return tensors
+
+
+def is_plain(dataset: Any, dtype: str) -> bool:
+    """Whether type, shape and values are all there is of the dataset: no attribute and no fill value of the user's."""
+    import h5py
+
+    marks = () if is_native(dtype) else (DTYPE_ATTRIBUTE, SHAPE_ATTRIBUTE)
+    filled = dataset.id.get_create_plist().fill_value_defined() == h5py.h5d.FILL_VALUE_USER_DEFINED
+    return not filled and set(dataset.attrs).issubset(marks)
 
 
 def values(dataset: Any) -> memoryview:
+    """The bytes of a small dataset, little-endian and row-major."""
     import numpy as np
 
     return memoryview(np.asarray(dataset[()], dataset.dtype.newbyteorder("<")).tobytes())
+
+
+def metadata_of(file: Any) -> dict[str, str]:
+    """What safetensors said of itself and the view has kept."""
+    kept = file.attrs.get(METADATA_ATTRIBUTE)
+    try:
+        return texts(load_json(kept)) if isinstance(kept, str) else {}
+    except ValueError:  # somebody else's attribute
+        return {}
 
 
 def declared(dataset: Any, where: str) -> tuple[str, tuple[int, ...]]:
@@ -221,12 +268,3 @@ def contiguous_offset(dataset: Any) -> int | None:
     plain = h5py.h5t.py_create(dataset.dtype.newbyteorder("<"), logical=True).equal(dataset.id.get_type())
     offset = dataset.id.get_offset()
     return int(offset) if plain and offset is not None else None
-
-
-def _image(dataset: Any) -> bytes:
-    """A tensor file holding a copy of the dataset as it is: attributes, chunks, compression."""
-    import h5py
-
-    with memory_file() as file:
-        h5py.h5o.copy(dataset.id, b".", file.id, DATASET.encode())
-        return image_of(file)

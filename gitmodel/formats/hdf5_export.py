@@ -9,7 +9,7 @@ from typing import IO, Any
 
 from gitmodel.formats import hdf5, hdf5_writing
 from gitmodel.formats.dtypes import is_native, storage
-from gitmodel.formats.hdf5_files import Image, file_access, file_creation
+from gitmodel.formats.hdf5_unpack import Image
 from gitmodel.formats.hdf5_walk import naming_damage, walk
 from gitmodel.formats.output import pour, replacing
 from gitmodel.formats.source import TENSOR_FILE_BYTES, Source, TensorData
@@ -21,15 +21,13 @@ def write(source: Source, path: Path) -> tuple[Path, ...]:
     another one become contiguous datasets of their names (``hdf5.dataset_names``), marked where HDF5 lacks the type.
     A graph has no place in it. Raises InvalidModel, CannotWrite."""
     with replacing(path) as file:
-        with _created(file) as target:
+        with _created(file, source.groups) as target:
             kept = {} if source.groups is None else _copy_groups(source, target)
             # Of a stored source the view has every tensor.
-            own = (
-                []
-                if isinstance(source, Stored)
-                else [t for t in source.tensors if not hdf5.is_numeric(kept.get(t.name))]
-            )
+            others = () if isinstance(source, Stored) else source.tensors
+            own = [tensor for tensor in others if not hdf5.is_numeric(kept.get(tensor.name))]
             reserved = _write_own(own, kept, target)
+            hdf5.write_metadata(target, source.metadata)
         for offset, data in reserved:
             file.seek(offset)
             pour(file, data)
@@ -37,42 +35,32 @@ def write(source: Source, path: Path) -> tuple[Path, ...]:
 
 
 @contextlib.contextmanager
-def _created(file: IO[bytes]) -> Iterator[Any]:
+def _created(file: IO[bytes], like: Any) -> Iterator[Any]:
     """An HDF5 file inside the open, empty one."""
     import h5py
 
     fapl = hdf5_writing.file_access()
     fapl.set_fileobj_driver(h5py.h5fd.fileobj_driver, file)
     with h5py.File(
-        h5py.h5f.create(b"export", h5py.h5f.ACC_TRUNC, fcpl=hdf5_writing.file_creation(), fapl=fapl)
+        h5py.h5f.create(b"export", h5py.h5f.ACC_TRUNC, fcpl=hdf5_writing.file_creation(like), fapl=fapl)
     ) as target:
         yield target
 
 
 def _copy_groups(source: Source, target: Any) -> dict[str, Any]:
     """Copies what the source has of HDF5, links to tensor files replaced by the tensors; returns the items by path."""
-    import h5py
 
-    linked = source.linked if isinstance(source, Stored) else ()
+    def put(_: str, item: Any, group: Any, name: str) -> None:
+        if isinstance(source, Stored) and (file := getattr(item, "filename", "")):
+            with dataset_in(source.folder / file) as dataset:
+                hdf5_writing.copy_object(dataset, group, name)
+        else:
+            hdf5_writing.copy_object(item, group, name)
+
     with naming_damage(source.groups.filename):
-        kept = dict(walk(source.groups, linked))
-        hdf5_writing.copy_attributes(source.groups, target)
-        for name, item in sorted(kept.items()):
-            group, _, last = name.rpartition("/")
-            if isinstance(item, h5py.Group):
-                hdf5_writing.copy_attributes(item, hdf5_writing.require_group(target, name))
-            elif isinstance(source, Stored) and isinstance(item, h5py.ExternalLink):
-                with dataset_in(source.folder / item.filename) as dataset:
-                    _copy(dataset, hdf5_writing.require_group(target, group), last)
-            else:
-                _copy(item, hdf5_writing.require_group(target, group), last)
+        kept = dict(walk(source.groups, source.linked if isinstance(source, Stored) else ()))
+        hdf5_writing.copy_groups(source.groups, kept, target, put)
     return kept
-
-
-def _copy(item: Any, group: Any, name: str) -> None:
-    import h5py
-
-    h5py.h5o.copy(item.id, b".", group.id, name.encode())
 
 
 def _write_own(tensors: list[TensorData], kept: dict[str, Any], target: Any) -> list[tuple[int, memoryview]]:
@@ -88,7 +76,7 @@ def _write_own(tensors: list[TensorData], kept: dict[str, Any], target: Any) -> 
         parent = hdf5_writing.require_group(target, group)
         if tensor.stored is not None:
             with h5py.File(Image(tensor.stored), "r", rdcc_nbytes=0) as image:
-                _copy(image[hdf5_writing.DATASET], parent, last)
+                hdf5_writing.copy_object(image[hdf5_writing.DATASET], parent, last)
         elif tensor.dtype == "string" or len(tensor.data) < TENSOR_FILE_BYTES:
             hdf5_writing.write_dataset(parent, last, tensor)
         else:

@@ -3,20 +3,26 @@ copies of whole files."""
 
 from __future__ import annotations
 
+import io
 import itertools
 import math
 import mmap
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from gitmodel.formats.hdf5_walk import naming_damage
+from gitmodel.formats.hdf5_writing import file_access, file_creation
 from gitmodel.formats.output import writing
-from gitmodel.formats.source import let_go
+from gitmodel.formats.source import CannotWrite, let_go
 
 _SLAB_BYTES = 16 << 20
 _ALIGNMENT = 64
+#: HDF5 has no error of its own for a file system that takes no more (EFBIG, ENOSPC, EROFS, EDQUOT).
+_REFUSED = re.compile(r"errno = (?:27|28|30|122), error message = '([^']+)'")
 
 
 def unpack(dataset: Any, room: memoryview) -> None:
@@ -48,6 +54,24 @@ def shelved(writers: Iterable[Callable[[Path], None]]) -> list[memoryview]:
     return [whole[begin:end] for begin, end in spans]
 
 
+def write_copy(dataset: Any, name: str, path: Path) -> None:
+    """A file with a copy of the dataset as it is: attributes, chunks, compression. Raises InvalidModel, CannotWrite."""
+    import h5py
+
+    with naming_damage(dataset.file.filename):
+        try:
+            created = h5py.h5f.create(bytes(path), h5py.h5f.ACC_TRUNC, fcpl=file_creation(), fapl=file_access())
+            with h5py.File(created) as file:
+                h5py.h5o.copy(dataset.id, b".", file.id, name.encode())
+        except (OSError, RuntimeError) as error:
+            if (refused := _REFUSED.search(str(error))) is None:
+                raise
+            raise CannotWrite(
+                f"cannot write a temporary copy of '{dataset.name}' ({refused[1]})",
+                hint="make room for temporary files, or set TMPDIR to a folder that has it",
+            ) from None
+
+
 def _append(path: Path, target: int, begin: int) -> int:
     """Copies the file to this place in another one, inside the kernel; returns its size."""
     os.lseek(target, begin, os.SEEK_SET)
@@ -69,3 +93,27 @@ def _slabs(shape: tuple[int, ...], chunks: tuple[int, ...] | None, itemsize: int
     steps = [range(0, size, side or 1) for size, side in zip(shape, sides, strict=True)]
     for corner in itertools.product(*steps):
         yield tuple(slice(begin, begin + side) for begin, side in zip(corner, sides, strict=True))
+
+
+class Image(io.RawIOBase):
+    """The bytes of a file as a file, without a copy."""
+
+    def __init__(self, data: bytes | memoryview) -> None:
+        super().__init__()
+        self._data, self._at = memoryview(data), 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: len(self._data)}[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        part = self._data[self._at : self._at + len(buffer)]
+        buffer[: len(part)] = part
+        self._at += len(part)
+        return len(part)

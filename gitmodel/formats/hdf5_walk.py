@@ -45,10 +45,11 @@ def walk(file: Any, linked: Container[str] = ()) -> Iterator[tuple[str, Any]]:
     where = file.filename
     seen = total = 0
     todo = [("", file)]
+    _check_references(file, where)
     visited = {h5py.h5o.get_info(file.id).addr}
     while todo:
         prefix, group = todo.pop()
-        for name in sorted(group):
+        for name in group:  # by name, or as they were made where the file keeps that
             path = prefix + name
             link = group.get(name, getlink=True)
             if isinstance(link, h5py.ExternalLink) and link.filename in linked:
@@ -57,6 +58,7 @@ def walk(file: Any, linked: Container[str] = ()) -> Iterator[tuple[str, Any]]:
             if not isinstance(link, h5py.HardLink):
                 raise InvalidModel(f"{where}: '{path}' links elsewhere", hint="save it with the data inside")
             item = group[name]
+            _check_references(item, f"{where}: '{path}'")
             if isinstance(item, h5py.Group):
                 address = h5py.h5o.get_info(item.id).addr
                 if address in visited:
@@ -69,6 +71,18 @@ def walk(file: Any, linked: Container[str] = ()) -> Iterator[tuple[str, Any]]:
                 if seen > MAX_DATASETS or total > MAX_LOGICAL_BYTES:
                     raise InvalidModel(f"{where} claims {total} bytes in {seen} datasets", hint="this is no model file")
             yield path, item
+
+
+def _check_references(item: Any, where: str) -> None:
+    """Raises InvalidModel for a reference to another object of the file, which would lead nowhere in a copy."""
+    import h5py
+
+    types = [(f"attribute '{name}' of it", item.attrs.get_id(name).get_type()) for name in item.attrs]
+    if isinstance(item, h5py.Dataset):
+        types.append(("it", item.id.get_type()))
+    for what, kind in types:
+        if kind.detect_class(h5py.h5t.REFERENCE):
+            raise InvalidModel(f"{where}: {what} refers to other objects", hint="save it without references or scales")
 
 
 def check_dataset(dataset: Any, where: str) -> None:

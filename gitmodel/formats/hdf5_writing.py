@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from gitmodel.formats.dtypes import is_native, storage
@@ -16,31 +16,37 @@ DATASET = "data"
 DTYPE_ATTRIBUTE, SHAPE_ATTRIBUTE = "dtype", "shape"
 
 
-def copy_groups(source: Any, kept: Mapping[str, Any], view: Any, files: Mapping[str, str]) -> None:
-    """Groups, their attributes, small datasets and links to large ones, in name order."""
+def copy_groups(source: Any, kept: Mapping[str, Any], target: Any, put: Callable[[str, Any, Any, str], None]) -> None:
+    """Makes the groups among ``kept`` anew, with their attributes and the order in which they were filled, and has
+    ``put(path, item, group, name)`` do the same for all else."""
     import h5py
 
-    copy_attributes(source, view)
-    for name, item in sorted(kept.items()):
+    copy_attributes(source, target)
+    for path, item in kept.items():
+        group, _, name = path.rpartition("/")
+        parent = require_group(target, group)
         if isinstance(item, h5py.Group):
-            copy_attributes(item, require_group(view, name))
-            continue
-        group, _, last = name.rpartition("/")
-        parent = require_group(view, group)
-        if name in files:
-            parent[last] = h5py.ExternalLink(files[name], f"/{DATASET}")
+            gcpl = _group_creation()
+            _keep_orders(item.id.get_create_plist(), gcpl)
+            copy_attributes(item, h5py.Group(h5py.h5g.create(parent.id, name.encode(), gcpl=gcpl)))
         else:
-            h5py.h5o.copy(item.id, b".", parent.id, last.encode())
+            put(path, item, parent, name)
+
+
+def copy_object(item: Any, group: Any, name: str) -> None:
+    """A dataset or named type as it is: attributes, chunks, compression."""
+    import h5py
+
+    h5py.h5o.copy(item.id, b".", group.id, name.encode())
 
 
 def copy_attributes(source: Any, target: Any) -> None:
     import h5py
     import numpy as np
 
-    for name in sorted(source.attrs):
+    for name in source.attrs:
         old = source.attrs.get_id(name)
-        kind = h5py.h5t.py_create(old.dtype, logical=True)
-        new = h5py.h5a.create(target.id, name.encode(), kind, old.get_space())
+        new = h5py.h5a.create(target.id, name.encode(), old.get_type().copy(), old.get_space())
         if old.get_space().get_simple_extent_type() != h5py.h5s.NULL:
             values, in_memory = np.empty(old.shape, old.dtype), h5py.h5t.py_create(old.dtype)
             old.read(values, mtype=in_memory)
@@ -53,11 +59,22 @@ def require_group(view: Any, name: str) -> Any:
     group = view
     for part in filter(None, name.split("/")):
         if part not in group:
-            gcpl = h5py.h5p.create(h5py.h5p.GROUP_CREATE)
-            gcpl.set_obj_track_times(False)
-            h5py.h5g.create(group.id, part.encode(), gcpl=gcpl)
+            h5py.h5g.create(group.id, part.encode(), gcpl=_group_creation())
         group = group[part]
     return group
+
+
+def _group_creation() -> Any:
+    import h5py
+
+    gcpl = h5py.h5p.create(h5py.h5p.GROUP_CREATE)
+    gcpl.set_obj_track_times(False)
+    return gcpl
+
+
+def _keep_orders(old: Any, new: Any) -> None:
+    new.set_link_creation_order(old.get_link_creation_order())
+    new.set_attr_creation_order(old.get_attr_creation_order())
 
 
 def write_dataset(group: Any, name: str, tensor: TensorData) -> None:
@@ -84,7 +101,8 @@ def mark(dataset: Any, dtype: str, shape: tuple[int, ...]) -> None:
 
 
 @contextlib.contextmanager
-def memory_file() -> Iterator[Any]:
+def memory_file(like: Any = None) -> Iterator[Any]:
+    """A file in memory, filled in the order of ``like``, if that is a file which keeps one."""
     import uuid
 
     import h5py
@@ -93,7 +111,7 @@ def memory_file() -> Iterator[Any]:
     fapl.set_fapl_core(backing_store=False)
     # HDF5 tells open files apart by name, even those that are on no disk.
     name = uuid.uuid4().hex.encode()
-    with h5py.File(h5py.h5f.create(name, h5py.h5f.ACC_TRUNC, fcpl=file_creation(), fapl=fapl)) as file:
+    with h5py.File(h5py.h5f.create(name, h5py.h5f.ACC_TRUNC, fcpl=file_creation(like), fapl=fapl)) as file:
         yield file
 
 
@@ -112,10 +130,12 @@ def file_access() -> Any:
     return fapl
 
 
-def file_creation() -> Any:
+def file_creation(like: Any = None) -> Any:
     import h5py
 
     fcpl = h5py.h5p.create(h5py.h5p.FILE_CREATE)
     with contextlib.suppress(AttributeError):
         fcpl.set_obj_track_times(False)
+    if like is not None:
+        _keep_orders(like["/"].id.get_create_plist(), fcpl)
     return fcpl

@@ -66,9 +66,9 @@ def parse(member: memoryview) -> Array:
     shape = declared.shape(found)
     body = member[file.tell() :]
     if not (dtype.itemsize if dtype.kind in "US" else _is_number(dtype)):
-        raise ValueError(f"it has the type {dtype}")
+        raise ValueError(f"it has the type {str(dtype)[:60]}")
     if len(body) != math.prod((dtype.itemsize, *shape)):
-        raise ValueError(f"it has {len(body)} bytes, {dtype}{list(shape)} needs others")
+        raise ValueError(f"it has {len(body)} bytes, {dtype}{list(shape)} needs {math.prod((dtype.itemsize, *shape))}")
     return Array(dtype, shape, fortran, body)
 
 

@@ -61,7 +61,7 @@ def read(path: Path) -> Source:
         raise InvalidModel(
             f"{path} is no npz of plain arrays ({first_line(error)})", hint="write it with numpy.savez"
         ) from None
-    return Source("npz", "", tuple(tensors), metadata=about.metadata)
+    return Source("npz", "", tuple(tensors), metadata=about.metadata, files=(path,))
 
 
 def write(source: Source, path: Path) -> tuple[Path, ...]:

@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,11 +38,16 @@ def read(path: Path) -> Source:
     """Reads a model file; its external data, if it has any, from the same folder. Raises InvalidModel."""
     data = map_file(path)
     skeleton, cuts = wire.cut(data, TENSOR_FILE_BYTES, str(path))
-    model = parse(skeleton, str(path))
+    return assemble(parse(skeleton, str(path)), cuts, str(path), path)
+
+
+def assemble(model: Any, cuts: Sequence[memoryview], where: str, path: Path | None = None) -> Source:
+    """The source of a model whose large data are cut out into ``cuts``; ``path`` is the file it was read from, beside
+    which its external data stand. Raises InvalidModel."""
     found = []
     mapped: dict[str, memoryview] = {}
     for name, tensor in tensors(model):
-        here = f"{path}: tensor '{name}'"
+        here = f"{where}: tensor '{name}'"
         dtype, shape = _type_of(tensor, here), tuple(tensor.dims)
         outside = tensor.data_location == EXTERNAL
         body = _external(tensor, here, path, cuts, mapped) if outside else _inline(tensor, dtype, here)
@@ -55,9 +60,9 @@ def read(path: Path) -> Source:
         if outside and len(body) < TENSOR_FILE_BYTES:
             embed(tensor, bytes(body))
         found.append(TensorData(name, dtype, shape, body))
-    found += _learned_lists(model.graph, {tensor.name for tensor in found})
-    files = (path, *(path.parent / location for location in mapped))
-    return Source("onnx", framework_of(model), tuple(found), signature_of(model, str(path)), graph=model, files=files)
+    found += learned_lists(model.graph, {tensor.name for tensor in found})
+    files = (path, *(path.parent / location for location in mapped)) if path else ()
+    return Source("onnx", framework_of(model), tuple(found), signature_of(model, where), graph=model, files=files)
 
 
 def messages() -> Any:
@@ -81,15 +86,20 @@ def parse(data: bytes, where: str) -> Any:
         model.ParseFromString(data)
     except DecodeError:
         raise InvalidModel(f"{where} is not an ONNX model", hint="export it again") from None
+    validate(model, where)
+    return model
+
+
+def validate(model: Any, where: str) -> None:
+    """Raises InvalidModel for a message that is no whole model, or holds what nobody would carry along."""
     if not model.ir_version or not model.graph.output:
         raise InvalidModel(f"{where} is not an ONNX model (no graph with outputs in it)", hint="export it again")
     if model.ir_version >= _IR_WITH_OPSETS and not model.opset_import:
         raise InvalidModel(f"{where} is not a whole ONNX model (it names no opset)", hint="export or copy it again")
     check(model, where)
-    return model
 
 
-def _learned_lists(graph: Any, seen: set[str]) -> Iterator[TensorData]:
+def learned_lists(graph: Any, seen: set[str]) -> Iterator[TensorData]:
     """What classical models (ai.onnx.ml) learned: lists of floats in attributes. ONNX has no way to keep those outside
     the graph, so the HDF5 view shows a copy."""
     import numpy as np
@@ -228,7 +238,7 @@ def _clear_data(tensor: Any) -> None:
 
 
 def _external(
-    tensor: Any, here: str, path: Path, cuts: list[memoryview], mapped: dict[str, memoryview]
+    tensor: Any, here: str, path: Path | None, cuts: Sequence[memoryview], mapped: dict[str, memoryview]
 ) -> memoryview | None:
     """The bytes an initializer points at; None when it names no place or a file that is not there (weightless)."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
@@ -238,6 +248,11 @@ def _external(
         return cuts[int(entries[wire.CUT_KEY])]
     if "location" not in entries:
         return None
+    if path is None:
+        raise InvalidModel(
+            f"{here} keeps its data in {entries['location']}, which is not loaded",
+            hint="load the model with its external data, as onnx.load does, or save the file itself",
+        )
     try:
         location = inside(entries["location"].removeprefix("./"))
         offset = int(entries.get("offset", 0))

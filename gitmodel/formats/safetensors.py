@@ -69,7 +69,8 @@ def _read_file(path: Path) -> Source:
         raise InvalidModel(
             f"{path} is no whole safetensors file ({first_line(error)})", hint="save or copy it again"
         ) from None
-    return Source("safetensors", _FRAMEWORKS.get(metadata.get("format", ""), ""), tuple(tensors), metadata=metadata)
+    framework = _FRAMEWORKS.get(metadata.get("format", ""), "")
+    return Source("safetensors", framework, tuple(tensors), metadata=metadata, files=(path,))
 
 
 def _header(data: memoryview) -> tuple[dict[str, Any], memoryview]:
@@ -170,7 +171,7 @@ def _read_index(path: Path) -> Source:
             f"{path} is no index of shards ({first_line(error)})", hint="save or copy it again"
         ) from None
     found = {tensor.name: tensor for tensor in whole.tensors}
-    return replace(whole, tensors=tuple(found[name] for name in files))
+    return replace(whole, tensors=tuple(found[name] for name in files), files=(path, *whole.files))
 
 
 def _shard(index: Path, file: str) -> Path:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import mmap
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from gitmodel.errors import ExitCode, GitmodelError
 
 if TYPE_CHECKING:
+    from gitmodel.bundle.golden import GoldenCase
     from gitmodel.bundle.signature import Signature
 
 #: Tensors of at least this many bytes get a file of their own; smaller ones live inside the views.
@@ -54,6 +54,16 @@ class TensorData:
 
 
 @dataclass(frozen=True, eq=False)
+class NamedGraph:
+    """One more way to call a model: an ``onnx.ModelProto``, its signature, and which tensors of the source it uses, under
+    which initializer's name."""
+
+    graph: Any
+    signature: Signature
+    bound_names: Mapping[str, str]
+
+
+@dataclass(frozen=True, eq=False)
 class Source:
     """A model as read from the user's files.
 
@@ -71,8 +81,12 @@ class Source:
     bound_names: Mapping[str, str] = field(default_factory=dict)
     #: What the file says of itself in words (safetensors' ``__metadata__``).
     metadata: Mapping[str, str] = field(default_factory=dict)
+    #: Further graphs over the same tensors, by the name of their signature.
+    named: Mapping[str, NamedGraph] = field(default_factory=dict)
     #: Every file that was read for it.
     files: tuple[Path, ...] = ()
+    #: What the library that the graph was converted from gives; the graph has to give it, too (``frameworks.check``).
+    cases: tuple[GoldenCase, ...] = ()
 
     def close(self) -> None:
         """Lets go of the user's file; what is mapped of it stays readable."""
@@ -113,7 +127,8 @@ def join(sources: Sequence[Source]) -> Source:
     for key, text in (item for source in sources for item in source.metadata.items()):
         metadata.setdefault(key, text)
     framework = next((source.framework for source in sources if source.framework), "")
-    return Source(kinds.pop(), framework, tensors, metadata=metadata)
+    files = tuple(file for source in sources for file in source.files)
+    return Source(kinds.pop(), framework, tensors, metadata=metadata, files=files)
 
 
 def map_file(path: Path) -> memoryview:
@@ -139,6 +154,8 @@ def map_file(path: Path) -> memoryview:
 def scratch(size: int) -> memoryview:
     """Room for bytes that have to be unpacked: a writable mapping of a temp file without a name, so that they stand on
     disk and not in memory. Each one holds a file open: ask for the room of many tensors at once. Raises CannotWrite."""
+    import tempfile
+
     if not size:
         return memoryview(bytearray())
     try:

@@ -14,12 +14,14 @@ from gitmodel.bundle.bundle import HDF5_VIEW, ONNX_VIEW
 from gitmodel.bundle.lock import Lock, TensorEntry
 from gitmodel.formats import hdf5, hdf5_writing, onnx
 from gitmodel.formats.binding import alias
-from gitmodel.formats.dtypes import is_native, nbytes, storage
+from gitmodel.formats.dtypes import nbytes
+from gitmodel.formats.hdf5_unpack import unpack
 from gitmodel.formats.hdf5_walk import check_dataset, naming_damage, open_file
 from gitmodel.formats.onnx_walk import tensors
-from gitmodel.formats.source import InvalidModel, Source, TensorData, let_go, map_file, scratch
+from gitmodel.formats.source import InvalidModel, Source, TensorData, map_file, scratch
 
 _MEND = "the file is not of this lock: run 'gitmodel checkout' on the version, or save the model again"
+_ALIGNMENT = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +40,7 @@ class _Room:
 
     def reserve(self, size: int) -> int:
         start = self._size
-        self._size += size
+        self._size += size + -size % _ALIGNMENT
         return start
 
     @cached_property
@@ -58,13 +60,9 @@ class _Packed(TensorData):
 
     @cached_property
     def data(self) -> memoryview:
-        import numpy as np
-
         body = self._room.memory[self._start : self._start + self._size]
-        dtype, shape = storage(self.dtype, self.shape)
         with dataset_in(self._path) as dataset:
-            dataset.read_direct(np.frombuffer(body, dtype).reshape(shape))
-        let_go(body)
+            unpack(dataset, body)
         return body.toreadonly()
 
 
@@ -89,6 +87,7 @@ def read(folder: Path, lock: Lock) -> Stored:
         graph.signature if graph else None,
         graph=graph.graph if graph else None,
         groups=view.file,
+        metadata=hdf5.metadata_of(view.file),
         bound_names={name: tensor.name for name, tensor in in_graph.items() if name != tensor.name},
         folder=folder,
         linked=frozenset(entry.file for entry in lock.tensors if entry.file != HDF5_VIEW),
@@ -100,7 +99,8 @@ def tensor(folder: Path, entry: TensorEntry) -> TensorData:
     if entry.file != HDF5_VIEW:
         return _in_file(folder, entry, _Room())
     with contextlib.closing(_View(folder / HDF5_VIEW)) as view:
-        return view.tensor(entry)
+        found = view.tensor(entry)
+    return replace(found, data=memoryview(bytes(found.data)))  # small: not worth a mapping of its own
 
 
 def _in_graph(lock: Lock, graph: Source) -> dict[str, TensorData]:
@@ -128,8 +128,7 @@ def _in_file(folder: Path, entry: TensorEntry, room: _Room) -> TensorData:
     with dataset_in(path) as dataset:
         _check(entry, *hdf5.declared(dataset, str(path)), str(path))
         offset = hdf5.contiguous_offset(dataset)
-        marks = () if is_native(entry.dtype) else (hdf5_writing.DTYPE_ATTRIBUTE, hdf5_writing.SHAPE_ATTRIBUTE)
-        kept_as_is = not set(dataset.attrs).issubset(marks)
+        kept_as_is = not hdf5.is_plain(dataset, entry.dtype)
     if offset is None:
         return _Packed(entry, path, room)
     image = map_file(path)
@@ -144,7 +143,11 @@ def dataset_in(path: Path) -> Iterator[Any]:
 
     map_file(path)  # a missing file or a pointer is the better message
     with naming_damage(str(path)), open_file(path) as file:
-        found = file[hdf5_writing.DATASET] if isinstance(file.get(hdf5_writing.DATASET, getlink=True), h5py.HardLink) else None
+        found = (
+            file[hdf5_writing.DATASET]
+            if isinstance(file.get(hdf5_writing.DATASET, getlink=True), h5py.HardLink)
+            else None
+        )
         if not hdf5.is_numeric(found):
             raise InvalidModel(f"{path} has no dataset '{hdf5_writing.DATASET}' of numbers", hint=_MEND)
         check_dataset(found, str(path))

@@ -82,6 +82,15 @@ class History:
         return found
 
     @cached_property
+    def entries_of(self) -> dict[str, list[FileEntry]]:
+        """By an object's name, what the locks say of it, each thing once."""
+        found: dict[str, dict[FileEntry, None]] = {}
+        for files in self.files.values():
+            for entry in files:
+                found.setdefault(entry.md5, {})[entry] = None
+        return {oid: list(entries) for oid, entries in found.items()}
+
+    @cached_property
     def origins(self) -> dict[str, Change]:
         """By a lock's digest, the newest commit that brought it."""
         return {change.new: change for change in sorted(self.changes, key=lambda change: change.date) if change.new}
@@ -89,11 +98,6 @@ class History:
     def objects(self, digest: str) -> set[str]:
         """Names of all objects a bundle consists of: its files and DVC's listing of them."""
         return {*(entry.md5 for entry in self.files[digest]), self.listings[digest]}
-
-    def entries(self, oid: str) -> list[FileEntry]:
-        """What the locks say of an object, each thing once."""
-        found = (entry for digest in self.locks_of.get(oid, ()) for entry in self.files[digest] if entry.md5 == oid)
-        return list(dict.fromkeys(found))
 
     def labels(self, digests: Iterable[str]) -> list[str]:
         """References of the bundles these locks belong to: names people use, else ``name@commit``, the newest first."""

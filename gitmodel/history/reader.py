@@ -18,6 +18,7 @@ from gitmodel.bundle.yamlio import InvalidYaml
 from gitmodel.git import GitFailed, Repository
 from gitmodel.history.past import Change, History, Mention, Why
 from gitmodel.registry import MODELS
+from gitmodel.storage.audit import names_in
 from gitmodel.storage.pointer import Pointer
 from gitmodel.versions import ReleaseTag, StageTag, parse_tag
 
@@ -25,8 +26,6 @@ _POINTER = f"{WEIGHTS}.dvc"
 #: What may name stored bytes; DVC's own files are ``*.dvc`` and ``dvc.lock``.
 _PATHS = (f"*{LOCK}", "*.dvc", "*dvc.lock")
 _OURS = re.compile(rf"{MODELS}/([^/]+)/({re.escape(LOCK)}|{re.escape(_POINTER)})")
-#: An object's name wherever it stands in a pointer: so what DVC writes tomorrow, or a merge left broken, counts, too.
-_OID = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?:\.dir)?(?![0-9a-f])")
 _TREE = "40000"
 #: A replaced commit hides what the real one names.
 _PLAIN = {"GIT_NO_REPLACE_OBJECTS": "1"}
@@ -58,6 +57,7 @@ class _Reader:
         for root in self._worktrees():
             self._read_working_tree(root)
         self._read_pointers()
+        self._past.mentions = list(dict.fromkeys(self._past.mentions))
         return self._past
 
     def _read_commits(self, also: list[str]) -> None:
@@ -103,7 +103,7 @@ class _Reader:
         try:
             lock = Lock.from_text(data, where)
         except InvalidLock as error:
-            self._past.others.update(_OID.findall(data.decode(errors="replace")))
+            self._past.others |= names_in(data)
             return "", error.message
         self._past.files[lock.digest] = tuple(self._entries.setdefault(entry, entry) for entry in lock.files)
         return lock.digest, ""
@@ -113,8 +113,8 @@ class _Reader:
         told = self._repo.run("for-each-ref", f"--format={'%00'.join(f'%({field})' for field in fields)}")
         refs = [line.split("\0") for line in told.splitlines()]
         live = _live_stages(ref for ref, *_ in refs)
-        for ref, kind, peeled_kind, oid, peeled, tree, peeled_tree in refs:
-            kind, target, top = (peeled_kind, peeled, peeled_tree) if peeled_kind else (kind, oid, tree)
+        for ref, own_kind, peeled_kind, oid, peeled, own_tree, peeled_tree in refs:
+            kind, target, top = (peeled_kind, peeled, peeled_tree) if peeled_kind else (own_kind, oid, own_tree)
             if kind == "tree":
                 self._read_tree_of_ref(target)
             elif kind == "commit":
@@ -197,7 +197,8 @@ class _Reader:
 
     def _read_index(self, root: Path, listed: str) -> None:
         """In the middle of a merge a file stands there several times."""
-        locks, pointers = [], {}
+        locks: list[tuple[str, str]] = []
+        pointers: dict[str, str] = {}
         for entry in filter(None, listed.split("\0")):
             head, _, path = entry.partition("\t")
             mode, blob, _ = head.split(" ")
@@ -234,7 +235,7 @@ class _Reader:
             self._take_pointer(data, {path}, listings)
 
     def _take_pointer(self, data: bytes, paths: set[str], listings: set[str]) -> None:
-        named = set(_OID.findall(data.decode(errors="replace")))
+        named = names_in(data)
         if not (all(map(_OURS.fullmatch, paths)) and named <= listings):
             self._past.others |= named
 
@@ -251,7 +252,7 @@ class _Reader:
         if mode == _TREE and tree not in self._bundles:
             inside = self._folder(tree)
             lock, pointer = (inside.get(file, ("", "")) for file in (LOCK, _POINTER))
-            self._bundles[tree] = tuple(oid if kind.startswith("100") else "" for kind, oid in (lock, pointer))
+            self._bundles[tree] = (_plain(lock), _plain(pointer))
         return self._bundles.get(tree, ("", ""))
 
     def _folder(self, tree: str) -> dict[str, tuple[str, str]]:
@@ -273,6 +274,11 @@ def _names_bytes(path: str) -> bool:
 def _model_of_lock(path: str) -> str:
     match = _OURS.fullmatch(path)
     return match[1] if match and match[2] == LOCK else ""
+
+
+def _plain(entry: tuple[str, str]) -> str:
+    """The blob of a plain file in a tree; '' for a link, a folder, nothing."""
+    return entry[1] if entry[0].startswith("100") else ""
 
 
 def _pointer_in(data: bytes) -> str:

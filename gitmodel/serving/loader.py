@@ -6,7 +6,6 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 from gitmodel import registry, runtime
 from gitmodel.bundle.bundle import GOLDEN, ONNX_VIEW, Bundle, NotServable
@@ -23,7 +22,8 @@ from gitmodel.serving.servable import Servable
 from gitmodel.storage import setup
 from gitmodel.storage.cache import Cache
 from gitmodel.storage.files import storing
-from gitmodel.storage.remote import NoRemote, Remote, config_for_url, config_from_text, load_config
+from gitmodel.storage.remote import Remote
+from gitmodel.storage.settings import committed_config, config_for_url, remote_config
 from gitmodel.storage.supply import Supply
 from gitmodel.storage.workspace import MissingWeights
 
@@ -51,10 +51,9 @@ class Loader:
         self._path, self._remote_url, self._threads = repo, remote_url, threads
         found = Repository.open(repo)
         self._root, self._bare = found.root, found.bare
-        self._state = found.state_dir
         self._store = Cache(store or found.state_dir / "store")
         found.close()
-        self._commit_config = ""
+        self._committed = ""
         self._supply = Supply(self._store, self._caches(), self._remote)
 
     def load(self, aspired: AspiredVersion) -> Servable:
@@ -75,8 +74,7 @@ class Loader:
                 raise NotServable(
                     f"{bundle.label} is a checkpoint without a graph", hint="release one with an ONNX graph"
                 )
-            config = repo.folder(aspired.commit).read(".dvc/config")
-            self._commit_config = (config or b"").decode(errors="replace")
+            self._committed = committed_config(repo, aspired.commit)
             cases = goldens.read(bundle.folder, GOLDEN, signature, bundle.label)
             model = self._materialize(bundle)
         finally:
@@ -148,19 +146,9 @@ class Loader:
         return [setup.open_cache(self._root)]
 
     def _remote(self) -> Remote:
-        scratch = self._state / "dvc"
-        config: Any
         if self._remote_url:
-            config = config_for_url(self._remote_url, scratch)
-        elif not self._bare:
-            config = load_config(self._root / setup.DVC_DIR)
-        elif self._commit_config:
-            config = config_from_text(self._commit_config, scratch)
-        else:
-            raise NoRemote(
-                "the commit has no .dvc/config, so nobody knows where its weights are", hint="serve --remote URL"
-            )
-        return Remote(config)
+            return Remote(config_for_url(self._remote_url))
+        return Remote(remote_config(None if self._bare else self._root / setup.DVC_DIR, self._committed))
 
 
 def _warm_up(session: runtime.Session, signature: Signature, cases: list[GoldenCase]) -> float:

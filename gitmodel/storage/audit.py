@@ -1,69 +1,21 @@
-"""Looks at stored objects one by one: lists them, reads their bytes afresh, puts good ones over damaged ones.
-
-No memory of earlier hashes is used here, and no library's opinion: DVC trusts an object of mode 0444 for its mode.
-"""
+"""Reads stored objects afresh, both digests in one pass, and copies the good ones. No memory of earlier hashes is used."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
 import json
-import os
 import re
-import shutil
-import stat
-import tempfile
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
 
 from gitmodel.bundle.lock import FileEntry
-from gitmodel.errors import GitmodelError
-from gitmodel.storage.files import fsync_folder, storing
-from gitmodel.storage.remote import Progress, Remote, RemoteFailed
+from gitmodel.storage.depot import Blocks, Depot, Folder, Stored
+from gitmodel.storage.files import storing
+from gitmodel.storage.remote import Progress
 
-_BLOCK = 1 << 20
-_MODE = 0o444
-_TEMPORARY = "tmp-gitmodel-"
-_OID = re.compile(r"[0-9a-f]{32}(\.dir)?")
-#: At most so many at once from a remote, each with a buffer of its own.
-_REMOTE_JOBS, _REMOTE_BLOCK = 8, 4 << 20
-#: Half-written files younger than this may belong to somebody at work.
-ABANDONED = 3600.0
-
-Blocks = Iterator[memoryview]
-
-
-class NoCache(GitmodelError):
-    """A folder was named as one with stored objects, and holds none."""
-
-    code = "no-cache"
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A file of a place: its object's name ('' for what is no object), ``size`` in bytes (-1: unknown), when it was written
-    (seconds; None: unknown), its permission bits (0: it has none) and where it is."""
-
-    oid: str
-    size: int
-    modified: float | None
-    mode: int
-    path: str
-
-
-@dataclass(frozen=True)
-class Listing:
-    """All files of a place: objects by name, half-written ones, and those that have no business there."""
-
-    objects: dict[str, Stored]
-    temporary: tuple[Stored, ...] = ()
-    foreign: tuple[Stored, ...] = ()
+_NAMES = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?:\.dir)?(?![0-9a-f])")
 
 
 @dataclass(frozen=True)
@@ -81,29 +33,6 @@ class Digest:
         return named and all((self.sha256, self.size) == (entry.sha256, entry.size) for entry in entries)
 
 
-class Depot(Protocol):
-    """A place with objects in DVC's layout. ``name`` is how messages call it, ``jobs`` how many objects to read at once."""
-
-    name: str
-    jobs: int
-
-    def list(self, named: Iterable[str]) -> Listing:
-        """All that is there; a place that cannot be listed is asked for ``named`` alone. Raises RemoteFailed."""
-        ...
-
-    def find(self, oid: str) -> Stored | None: ...
-
-    def blocks(self, path: str) -> Blocks:
-        """The bytes of a file; a block is good until the next one. Raises FileNotFoundError, OSError, RemoteFailed."""
-        ...
-
-    def put(self, oid: str, source: Path) -> None:
-        """Puts the bytes of a local file under a name, over what is there. Raises StorageFailed, RemoteFailed."""
-        ...
-
-    def remove(self, path: str) -> None: ...
-
-
 def listing_of(files: Iterable[FileEntry]) -> tuple[str, bytes]:
     """Name and bytes of DVC's ``.dir`` object for these files."""
     listing = sorted(({"md5": f.md5, "relpath": f.path} for f in files), key=lambda item: item["relpath"])
@@ -111,21 +40,67 @@ def listing_of(files: Iterable[FileEntry]) -> tuple[str, bytes]:
     return f"{hashlib.md5(data, usedforsecurity=False).hexdigest()}.dir", data
 
 
-def members_of(data: bytes) -> set[str] | None:
-    """Names of the objects in a ``.dir`` object, or None when it is none."""
+def names_in(data: bytes) -> set[str]:
+    """Names of objects wherever they stand in a pointer: so what DVC writes tomorrow, or a merge left broken, counts, too."""
+    return set(_NAMES.findall(data.decode(errors="replace")))
+
+
+def expand(named: Iterable[str], depots: Sequence[Depot]) -> tuple[set[str], set[str]]:
+    """These names with those of all that is in the folders among them; and the folders whose listing no depot has whole."""
+    found, lost = set(named), set()
+    for oid in sorted(name for name in found if name.endswith(".dir")):
+        members = next((known for depot in depots if (known := _members(depot, oid)) is not None), None)
+        if members is None:
+            lost.add(oid)
+        else:
+            found |= members
+    return found, lost
+
+
+def _members(depot: Depot, oid: str) -> set[str] | None:
+    if (stored := depot.find(oid)) is None:
+        return None
+    try:
+        data = b"".join(map(bytes, depot.blocks(stored.path)))
+    except OSError:
+        return None
+    if not digest_of(iter([memoryview(data)])).fits(oid, ()):
+        return None
     try:
         return {str(item["md5"]) for item in json.loads(data)}
     except (ValueError, TypeError, KeyError):
         return None
 
 
+def run_cache_names(root: Path) -> set[str]:
+    """Names in DVC's memory of earlier pipeline runs, which lies in the cache folder ``root``."""
+    found: set[str] = set()
+    for path in (root / "runs").rglob("*"):
+        if path.is_file():
+            found |= names_in(path.read_bytes())
+    return found
+
+
+class Reading:
+    """Both digests of bytes that come block by block."""
+
+    def __init__(self) -> None:
+        self._md5, self._sha256, self._size = hashlib.md5(usedforsecurity=False), hashlib.sha256(), 0
+
+    def add(self, block: memoryview) -> None:
+        self._md5.update(block)  # the block stays in the processor's cache for both
+        self._sha256.update(block)
+        self._size += len(block)
+
+    def digest(self) -> Digest:
+        return Digest(self._md5.hexdigest(), self._sha256.hexdigest(), self._size)
+
+
 def digest_of(blocks: Blocks) -> Digest:
-    md5, sha256, size = hashlib.md5(usedforsecurity=False), hashlib.sha256(), 0
+    read = Reading()
     for block in blocks:
-        md5.update(block)
-        sha256.update(block)
-        size += len(block)
-    return Digest(md5.hexdigest(), sha256.hexdigest(), size)
+        read.add(block)
+    return read.digest()
 
 
 def digest_at(depot: Depot, path: str) -> Digest:
@@ -150,181 +125,33 @@ def digest_all(
             return item, None
 
     order = sorted(stored, key=lambda item: -item.size)
+    size, read = sum(max(item.size, 0) for item in order), 0
     pool = ThreadPoolExecutor(max_workers=depot.jobs, thread_name_prefix="audit")
     try:
         for done, (item, digest) in enumerate(pool.map(look, order), 1):
+            read += max(item.size, 0)
+            if progress:
+                progress(done, len(order), read, size)
             if digest is not None:
                 yield item, digest
-            if progress:
-                progress(done, len(order))
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def bring(depot: Depot, path: str, oid: str, entries: Iterable[FileEntry], target: Folder) -> bool:
-    """Copies an object into a folder if its bytes are the right ones, hashed on the way. Raises StorageFailed."""
+    """Copies an object into a folder if its bytes are the right ones, hashed on the way. Raises StorageFailed, RemoteFailed."""
     with storing(target.name), target.writing(oid) as (file, keep):
-        md5, sha256, size = hashlib.md5(usedforsecurity=False), hashlib.sha256(), 0
-        try:
-            for block in depot.blocks(path):
-                md5.update(block)
-                sha256.update(block)
-                size += len(block)
-                file.write(block)
-        except FileNotFoundError:
-            return False
-        if not Digest(md5.hexdigest(), sha256.hexdigest(), size).fits(oid, entries):
+        blocks, read = depot.blocks(path), Reading()
+        while True:
+            try:
+                block = next(blocks, None)
+            except OSError:
+                return False
+            if block is None:
+                break
+            read.add(block)
+            file.write(block)
+        if not read.digest().fits(oid, entries):
             return False
         keep()
         return True
-
-
-class Folder:
-    """A local folder of objects: a cache, or a remote that is a folder."""
-
-    jobs = 2
-
-    def __init__(self, objects: Path, name: str) -> None:
-        self.objects, self.name = objects, name
-
-    def list(self, named: Iterable[str] = ()) -> Listing:
-        objects: dict[str, Stored] = {}
-        temporary, foreign = [], []
-        for entry in _scan(self.objects):
-            below = entry.is_dir(follow_symlinks=False) and re.fullmatch("[0-9a-f]{2}", entry.name)
-            for file in _scan(Path(entry.path)) if below else [entry]:
-                oid = f"{entry.name}{file.name}" if below else ""
-                found = self._stored(oid if _OID.fullmatch(oid) else "", Path(file.path))
-                if found is None:
-                    continue
-                if found.oid and file.is_file(follow_symlinks=False):
-                    objects[oid] = found
-                elif file.name.startswith(_TEMPORARY) or file.name.endswith(".tmp"):
-                    temporary.append(found)
-                else:
-                    foreign.append(found)
-        return Listing(objects, tuple(temporary), tuple(foreign))
-
-    def find(self, oid: str) -> Stored | None:
-        found = self._stored(oid, self.path(oid))
-        return found if found and self.path(oid).is_file() else None
-
-    def path(self, oid: str) -> Path:
-        return self.objects / oid[:2] / oid[2:]
-
-    def _stored(self, oid: str, path: Path) -> Stored | None:
-        try:
-            info = path.lstat()
-        except FileNotFoundError:
-            return None
-        return Stored(oid, info.st_size, info.st_mtime, stat.S_IMODE(info.st_mode), str(path))
-
-    def blocks(self, path: str) -> Blocks:
-        # A link leads elsewhere and a pipe never ends: neither is opened.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise OSError(errno.EINVAL, "no plain file")
-            # What the kernel remembers of the file is not what the disk holds.
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-            buffer = memoryview(bytearray(_BLOCK))
-            while count := os.readv(descriptor, [buffer]):
-                yield buffer[:count]
-        finally:
-            os.close(descriptor)
-
-    @contextlib.contextmanager
-    def writing(self, oid: str) -> Iterator[tuple[Any, Callable[[], None]]]:
-        """A temporary file and what makes it the object; without that call it goes away again."""
-        target = self.path(oid)
-        self.objects.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=_TEMPORARY, dir=self.objects)
-        with os.fdopen(descriptor, "wb") as file:
-
-            def keep() -> None:
-                file.flush()
-                os.fchmod(file.fileno(), _MODE)
-                os.fsync(file.fileno())
-                target.parent.mkdir(exist_ok=True)
-                Path(temporary).replace(target)
-                fsync_folder(target.parent)
-
-            try:
-                yield file, keep
-            finally:
-                Path(temporary).unlink(missing_ok=True)
-
-    def put(self, oid: str, source: Path) -> None:
-        with storing(self.name), self.writing(oid) as (file, keep):
-            for block in self.blocks(str(source)):
-                file.write(block)
-            keep()
-
-    def remove(self, path: str) -> None:
-        with storing(self.name):
-            Path(path).unlink(missing_ok=True)
-
-
-class Elsewhere:
-    """A DVC remote that is no folder, by way of its own file system library."""
-
-    jobs = _REMOTE_JOBS
-
-    def __init__(self, odb: Any, name: str) -> None:
-        self._odb, self._fs, self.name = odb, odb.fs, name
-
-    def list(self, named: Iterable[str]) -> Listing:
-        with self._reaching():
-            if not self._fs.CAN_TRAVERSE:
-                found = [self._odb.oid_to_path(oid) for oid in named]
-                there = [path for path, exists in zip(found, self._fs.exists(found), strict=True) if exists]
-                return self._sort((path, {}) for path in there)
-            self._fs.fs.invalidate_cache()
-            try:
-                return self._sort(self._fs.fs.find(self._odb.path, detail=True).items())
-            except FileNotFoundError:
-                return Listing({})
-
-    def _sort(self, found: Iterable[tuple[str, dict[str, Any]]]) -> Listing:
-        objects: dict[str, Stored] = {}
-        foreign = []
-        for path, info in found:
-            try:
-                oid = self._odb.path_to_oid(path)
-            except ValueError:
-                oid = ""
-            size = info.get("size")
-            item = Stored(oid, -1 if size is None else int(size), _modified(info), 0, path)
-            if _OID.fullmatch(oid):
-                objects[oid] = item
-            else:
-                foreign.append(item)
-        return Listing(objects, (), tuple(foreign))
-
-    def find(self, oid: str) -> Stored | None:
-        path = self._odb.oid_to_path(oid)
-        with self._reaching():
-            return Stored(oid, -1, None, 0, path) if self._fs.exists(path) else None
-
-    def blocks(self, path: str) -> Blocks:
-        with self._reaching(), self._fs.open(path, mode="rb", block_size=_REMOTE_BLOCK) as file:
-            while block := file.read(_BLOCK):
-                yield memoryview(block)
-
-    def put(self, oid: str, source: Path) -> None:
-        with self._reaching():
-            self._fs.put_file(str(source), self._odb.oid_to_path(oid))
-
-    def remove(self, path: str) -> None:
-        with self._reaching(), contextlib.suppress(FileNotFoundError):
-            self._fs.fs.rm_file(path)
-
-    @contextlib.contextmanager
-    def _reaching(self) -> Iterator[None]:
-        try:
-            yield
-        except (GitmodelError, FileNotFoundError, GeneratorExit):
-            raise
-        except Exception as error:  # any file system library may raise anything here
-            reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
-            raise RemoteFailed(f"{self.name} failed ({reason})", hint="check that it can be reached and run again") from error

@@ -68,7 +68,10 @@ def equal(path: Path, header: bytes, body: memoryview) -> bool:
             return True
         stored = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     for start in range(0, len(body), _SEGMENT):
-        ours, theirs = body[start : start + _SEGMENT], stored[len(header) + start :][: len(body[start : start + _SEGMENT])]
+        ours, theirs = (
+            body[start : start + _SEGMENT],
+            stored[len(header) + start :][: len(body[start : start + _SEGMENT])],
+        )
         if not _same(ours, theirs):
             return False
         let_go(ours)

@@ -10,7 +10,7 @@ import contextlib
 import os
 import secrets
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from types import MappingProxyType
@@ -40,7 +40,7 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class Carrier(Protocol):
-    """The objects of one remote, by name."""
+    """The objects of one remote, by name; made of DVC's ``ObjectDB`` for it."""
 
     def sizes(self, oids: Collection[str]) -> dict[str, int | None]:
         """The size in bytes of each that is there, None where the remote does not tell."""
@@ -64,11 +64,11 @@ class FolderCarrier:
 
     jobs = 2
 
-    def __init__(self, base: Path) -> None:
-        self._base = base
+    def __init__(self, odb: Any) -> None:
+        self._odb = odb
 
     def _path(self, oid: str) -> Path:
-        return self._base / oid[:2] / oid[2:]
+        return Path(self._odb.oid_to_path(oid))
 
     def sizes(self, oids: Collection[str]) -> dict[str, int | None]:
         found: dict[str, int | None] = {}
@@ -95,19 +95,16 @@ class FolderCarrier:
         told(size)
 
     def reached(self) -> bool:
-        return self._base.is_dir()
+        return Path(self._odb.path).is_dir()
 
 
 class FileSystemCarrier:
     """Any other remote, through the file system DVC has for it."""
 
-    def __init__(self, fs: Any, base: str) -> None:
-        self._fs, self._base = fs, base
-        self._kind = str(fs.protocol)
-        self.jobs = int(fs.jobs)
-
-    def _path(self, oid: str) -> str:
-        return str(self._fs.join(self._base, oid[:2], oid[2:]))
+    def __init__(self, odb: Any) -> None:
+        self._odb, self._fs = odb, odb.fs
+        self._kind = str(odb.fs.protocol)
+        self.jobs = int(odb.fs.jobs)
 
     def sizes(self, oids: Collection[str]) -> dict[str, int | None]:
         if not oids:
@@ -126,17 +123,19 @@ class FileSystemCarrier:
     def _size(self, oid: str) -> int | None:
         """-1 when there is no such object."""
         try:
-            info = self._fs.info(self._path(oid))
+            info = self._fs.info(self._odb.oid_to_path(oid))
         except FileNotFoundError:
             return -1
         size = info.get("size")
         return -1 if info.get("type") == "directory" else None if size is None else int(size)
 
     def get(self, oid: str, target: Path, told: Told) -> None:
-        self._fs.get_file(self._path(oid), str(target), callback=_callback(told), **_GET.get(self._kind, _NOTHING))
+        self._fs.get_file(
+            self._odb.oid_to_path(oid), str(target), callback=_callback(told), **_GET.get(self._kind, _NOTHING)
+        )
 
     def put(self, source: Path, oid: str, told: Told) -> None:
-        path, options = self._path(oid), {"callback": _callback(told), **_PUT.get(self._kind, _NOTHING)}
+        path, options = self._odb.oid_to_path(oid), {"callback": _callback(told), **_PUT.get(self._kind, _NOTHING)}
         if not self._kind.startswith("webdav"):
             self._fs.put_file(str(source), path, **options)
             return
@@ -152,7 +151,7 @@ class FileSystemCarrier:
 
     def reached(self) -> bool:
         try:
-            return bool(self._fs.exists(self._base))
+            return bool(self._fs.exists(self._odb.path))
         except Exception:  # any file system library may raise anything here
             return False
 
@@ -178,13 +177,16 @@ def within(seconds: float, ask: Callable[[], Result]) -> Result:
     return answer[0]
 
 
-def each(jobs: int, tasks: Iterable[Callable[[], None]]) -> None:
+def each(jobs: int, tasks: Sequence[Callable[[], None]], stopped: threading.Event) -> None:
     """Runs them ``jobs`` at a time. After the first failure, which is raised, none is begun any more; those under way
-    end, so that what has nearly arrived is not thrown away."""
+    end, for what has nearly arrived is not thrown away. Only an interrupt sets ``stopped``, so that they give up."""
     with ThreadPoolExecutor(jobs, thread_name_prefix="carry") as pool:
         futures = [pool.submit(task) for task in tasks]
         try:
             wait(futures, return_when=FIRST_EXCEPTION)
+        except BaseException:
+            stopped.set()
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
     for future in futures:

@@ -16,8 +16,8 @@ import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-#: A file changed less than this before it was hashed could change again without a new time of change.
-TICK_NS = 50_000_000
+#: Linux notes the time of a change in ticks of 10 ms at most, older file systems and some of the network in seconds.
+_TICK_NS, _COARSE_TICK_NS = 20_000_000, 2_000_000_000
 _SCHEMA = """CREATE TABLE IF NOT EXISTS digests (
     device INTEGER, inode INTEGER, size INTEGER, changed INTEGER, sha256 TEXT,
     PRIMARY KEY (device, inode)) WITHOUT ROWID"""
@@ -34,6 +34,12 @@ def hash_file(path: Path) -> str:
 
 def state_of(info: os.stat_result) -> State:
     return (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns)
+
+
+def is_settled(changed_ns: int) -> bool:
+    """Whether a file changed then could not change again without a new time of change."""
+    coarse = changed_ns % 1_000_000 == 0
+    return time.time_ns() - changed_ns > (_COARSE_TICK_NS if coarse else _TICK_NS)
 
 
 class Digests:
@@ -55,7 +61,7 @@ class Digests:
             digest = self._known.get(state) or (self._table.get(state) if self._table else None)
         if digest is None:
             digest = hash_file(path)
-            if time.time_ns() - info.st_mtime_ns > TICK_NS:
+            if is_settled(info.st_mtime_ns):
                 self.note(info, digest)
         return digest
 
@@ -75,7 +81,7 @@ class Digests:
 
         def settled() -> bool:
             with contextlib.suppress(OSError):
-                return state_of(path.stat()) == state and time.time_ns() - info.st_mtime_ns > TICK_NS
+                return state_of(path.stat()) == state and is_settled(info.st_mtime_ns)
             return False
 
         with self._lock:

@@ -1,20 +1,41 @@
-"""DVC remotes of any kind: sends and brings objects by DVC's own transfer, and believes none of them until sha256 agrees."""
+"""DVC remotes of any kind: what is missing there is sent, what is missing here is brought, and nothing that arrives has a
+name in the cache before its size, sha256 and md5 are right."""
 
 from __future__ import annotations
 
-import configparser
-import logging
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from gitmodel.bundle.lock import FileEntry
 from gitmodel.errors import ExitCode, GitmodelError
 from gitmodel.storage.cache import Cache
-from gitmodel.storage.files import replace_file
+from gitmodel.storage.carrier import OPTIONS, Carrier, FileSystemCarrier, FolderCarrier, Told, each
+from gitmodel.storage.files import fsync_folder, storing
 
-#: Called with (files done, files in all).
-Progress = Callable[[int, int], None]
+#: What only the cache's own disk answers while something is brought.
+_HERE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+_REFUSED = re.compile(
+    r"\b40[13]\b|denied|forbidden|unauthori[sz]ed|credentials|InvalidAccessKey|SignatureDoesNotMatch", re.I
+)
+_BLOCK = 1 << 20
+
+
+class Progress(Protocol):
+    """Called with files done, files in all, bytes done, bytes in all (where bytes are counted); never by two threads at
+    once."""
+
+    def __call__(self, done: int, total: int, moved: int = 0, size: int = 0, /) -> None: ...
 
 
 class NoRemote(GitmodelError):
@@ -30,48 +51,8 @@ class RemoteFailed(GitmodelError):
     exit_code = ExitCode.INCOMPLETE
 
 
-def load_config(dvc_dir: Path) -> Any:
-    """DVC's configuration as DVC reads it: the repository's, the user's and the system's."""
-    from dvc.config import Config, ConfigError
-
-    try:
-        return Config(str(dvc_dir))
-    except ConfigError as error:
-        raise NoRemote(f"DVC's configuration cannot be read ({error})", hint=f"mend {dvc_dir / 'config'}") from error
-
-
-def config_for_url(url: str, scratch: Path) -> Any:
-    """A configuration whose one remote is ``url``, with the user's own settings beneath. ``scratch`` keeps it."""
-    return config_from_text(f"[core]\n    remote = storage\n['remote \"storage\"']\n    url = {url}\n", scratch)
-
-
-def config_from_text(text: str, scratch: Path) -> Any:
-    """The configuration a commit holds, for a bare repository, which has no folder it could be relative to."""
-    replace_file(scratch / "config", text.encode())
-    config = load_config(scratch)
-    name = config["core"].get("remote", "")
-    said = _url_in(text, name)
-    if said and "://" not in said and not said.startswith("/"):
-        raise NoRemote(
-            f"the DVC remote's URL '{said}' is relative, which means nothing here",
-            hint="name it absolutely: serve --remote URL",
-        )
-    return config
-
-
-def _url_in(text: str, name: str) -> str:
-    """The URL of a remote as it is written; what DVC gives back is made absolute already."""
-    parser = configparser.ConfigParser(interpolation=None, strict=False)
-    try:
-        parser.read_string(text)
-    except configparser.Error:
-        return ""
-    sections = (parser[s] for s in parser.sections() if s.strip("'\"").replace('"', "").split() == ["remote", name])
-    return next((section.get("url", "") for section in sections), "")
-
-
 class Remote:
-    """A DVC remote by name; without one, the default."""
+    """A DVC remote by name; without one, the default. ``config`` is what ``settings`` gives."""
 
     def __init__(self, config: Any, name: str = "") -> None:
         self.name = name or config["core"].get("remote", "")
@@ -79,45 +60,86 @@ class Remote:
             raise NoRemote(
                 "no DVC remote is set", hint="run 'gitmodel init --remote URL' (or 'dvc remote add -d NAME URL')"
             )
-        self._odb, self.url = _open(config, self.name)
-
-    def push(self, cache: Cache, oids: Iterable[str], progress: Progress | None = None) -> int:
-        """Sends what the remote lacks; a folder's listing goes after its files. Returns how many objects went."""
-        return self._transfer(_local(cache), self._odb, list(oids), progress)
-
-    def pull(self, cache: Cache, entries: Sequence[FileEntry], progress: Progress | None = None) -> int:
-        """Brings what the cache lacks, verified on arrival. Raises RemoteFailed; wrong bytes do not stay in the cache."""
-        wanted = list({entry.md5: entry for entry in entries if not cache.has(entry)}.values())
-        if not wanted:
-            return 0
-        self._transfer(self._odb, _local(cache), [entry.md5 for entry in wanted], progress)
-        arrived = [entry for entry in wanted if cache.has(entry)]
-        wrong = [entry for entry in arrived if cache.digests.of(cache.path(entry.md5)) != entry.sha256]
-        for entry in wrong:
-            cache.path(entry.md5).unlink()
-        if wrong:
-            raise RemoteFailed(
-                f"the remote '{self.name}' has other bytes for {wrong[0].path} than weights.lock says",
-                hint="push it again from where it was saved",
-            )
-        if len(arrived) < len(wanted):
-            raise self._missing(next(entry for entry in wanted if entry not in arrived))
-        return len(wanted)
+        self._odb = _open(config, self.name)
+        self._carrier: Carrier = (
+            FolderCarrier(self._odb) if self._odb.fs.protocol == "local" else FileSystemCarrier(self._odb)
+        )
+        self.url = _without_password(str(config["remote"][self.name.lower()]["url"]))
 
     def lacks(self, entries: Sequence[FileEntry]) -> list[FileEntry]:
-        """The entries whose objects are not there. Raises RemoteFailed."""
+        """The entries whose objects are not there, or not whole. Raises RemoteFailed."""
+        there = self._sizes(entries)
+        return [entry for entry in entries if there.get(entry.md5, -1) not in (None, entry.size)]
+
+    def push(
+        self,
+        cache: Cache,
+        files: Sequence[FileEntry],
+        listings: Sequence[FileEntry] = (),
+        progress: Progress | None = None,
+    ) -> None:
+        """Sends these objects of the cache; listings of folders go when all files have arrived. Raises RemoteFailed."""
+        tally = _Tally([*files, *listings], progress)
+        for entries in (_distinct(files), _distinct(listings)):
+            self._carry(entries, lambda entry, told: self._carrier.put(cache.path(entry.md5), entry.md5, told), tally)
+
+    def pull(self, cache: Cache, entries: Sequence[FileEntry], progress: Progress | None = None) -> int:
+        """Brings what the cache lacks and returns how many objects that were.
+
+        Raises RemoteFailed, and StorageFailed when there is no room here. What arrived whole before that stays.
+        """
+        wanted = _distinct([entry for entry in entries if not cache.has(entry)])
+        if not wanted:
+            return 0
+        there = self._sizes(wanted)
+        for entry in wanted:
+            if there.get(entry.md5, -1) not in (None, entry.size):
+                raise self._missing(entry)
+        self._carry(wanted, partial(self._receive, cache), _Tally(wanted, progress))
+        return len(wanted)
+
+    def _sizes(self, entries: Sequence[FileEntry]) -> dict[str, int | None]:
         try:
-            there = set(self._odb.oids_exist([entry.md5 for entry in entries]))
+            return self._carrier.sizes(list({entry.md5 for entry in entries}))
+        except Exception as error:  # any file system library may raise anything here
+            raise self._failed(error) from error
+
+    def _carry(self, entries: Sequence[FileEntry], carry: Callable[[FileEntry, Told], None], tally: _Tally) -> None:
+        def one(entry: FileEntry) -> None:
+            carry(entry, tally.told(entry))
+            tally.done(entry)
+
+        try:
+            each(self._carrier.jobs, [partial(one, entry) for entry in entries], tally.stopped)
+        except GitmodelError:
+            raise
         except Exception as error:
             raise self._failed(error) from error
-        return [entry for entry in entries if entry.md5 not in there]
+
+    def _receive(self, cache: Cache, entry: FileEntry, told: Told) -> None:
+        with storing(f"the DVC cache {cache.root}"), _temporary(cache) as temporary:
+            try:
+                self._carrier.get(entry.md5, temporary, told)
+            except OSError as error:
+                if error.errno in _HERE:
+                    raise
+                raise self._failed(error) from error
+            if _identity(temporary) != (entry.size, entry.sha256, entry.md5):
+                raise self._wrong(entry)
+            temporary.chmod(0o444)
+            descriptor = os.open(temporary, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+                target = cache.path(entry.md5)
+                target.parent.mkdir(exist_ok=True)
+                temporary.replace(target)
+                cache.digests.note(os.fstat(descriptor), entry.sha256)
+            finally:
+                os.close(descriptor)
+            fsync_folder(target.parent)
 
     def _missing(self, entry: FileEntry) -> RemoteFailed:
-        try:
-            there = bool(self._odb.fs.exists(self._odb.path))
-        except Exception:
-            there = False
-        if not there:
+        if not self._carrier.reached():
             return RemoteFailed(
                 f"the remote '{self.name}' ({self.url}) cannot be reached, or holds nothing",
                 hint="check the URL and the way there; 'gitmodel push' where the model was saved fills it",
@@ -127,35 +149,64 @@ class Remote:
             hint="run 'gitmodel push' where it was saved",
         )
 
-    def _failed(self, error: Exception) -> RemoteFailed:
+    def _wrong(self, entry: FileEntry) -> RemoteFailed:
         return RemoteFailed(
-            f"the remote '{self.name}' ({self.url}) failed ({_reason(error)})",
-            hint="check that it can be reached and run again",
+            f"the remote '{self.name}' has other bytes for {entry.path} than weights.lock says",
+            hint=f"remove the object {entry.md5} there and run 'gitmodel push' where it was saved",
         )
 
-    def _transfer(self, source: Any, target: Any, oids: list[str], progress: Progress | None) -> int:
-        from dvc_data.hashfile.hash_info import HashInfo
-        from dvc_data.hashfile.transfer import transfer
-
-        logger = logging.getLogger("dvc_data")
-        level, logger.level = logger.level, logging.CRITICAL  # failures are raised below, once, in our words
-        try:
-            result = transfer(
-                source, target, {HashInfo("md5", oid) for oid in oids}, shallow=False, callback=_callback(progress)
-            )
-        except Exception as error:  # any file system library may raise anything here
-            raise self._failed(error) from error
-        finally:
-            logger.level = level
-        if result.failed:
-            raise RemoteFailed(
-                f"{len(result.failed)} objects could not be moved to or from '{self.name}' ({self.url})",
-                hint="check rights and space there and run again",
-            )
-        return len(result.transferred)
+    def _failed(self, error: Exception) -> RemoteFailed:
+        reason = (str(error).strip().splitlines() or [""])[0][:200] or type(error).__name__
+        hint = "check that it can be reached and run again: what arrived stays"
+        if isinstance(error, PermissionError) or _REFUSED.search(reason):
+            hint = "check the credentials DVC has for it, and the rights there"
+        elif isinstance(error, OSError) and error.errno in _HERE:
+            hint = "make room or rights there and run again: what arrived stays"
+        return RemoteFailed(f"the remote '{self.name}' ({self.url}) failed ({reason})", hint=hint)
 
 
-def _open(config: Any, name: str) -> tuple[Any, str]:
+@dataclass
+class _Tally:
+    """Counts what many threads move. ``stopped`` makes those under way give up."""
+
+    entries: Sequence[FileEntry]
+    progress: Progress | None
+
+    def __post_init__(self) -> None:
+        self.stopped = threading.Event()
+        self._lock = threading.Lock()
+        self._bytes: dict[str, int] = {}
+        self._done = 0
+        distinct = _distinct(self.entries)
+        self._all = (len(distinct), sum(entry.size for entry in distinct))
+        self._report()
+
+    def told(self, entry: FileEntry) -> Told:
+        def told(size: int) -> None:
+            if self.stopped.is_set():
+                raise InterruptedError("stopped")
+            with self._lock:
+                self._bytes[entry.md5] = min(size, entry.size)
+                self._report()
+
+        return told
+
+    def done(self, entry: FileEntry) -> None:
+        with self._lock:
+            self._bytes[entry.md5] = entry.size
+            self._done += 1
+            self._report()
+
+    def _report(self) -> None:
+        if self.progress is not None:
+            self.progress(self._done, self._all[0], sum(self._bytes.values()), self._all[1])
+
+
+def _distinct(entries: Sequence[FileEntry]) -> list[FileEntry]:
+    return list({entry.md5: entry for entry in entries}.values())
+
+
+def _open(config: Any, name: str) -> Any:
     from dvc.config import ConfigError
     from dvc.fs import get_cloud_fs
     from dvc_data.hashfile.db import get_odb
@@ -163,37 +214,45 @@ def _open(config: Any, name: str) -> tuple[Any, str]:
 
     try:
         fs_class, options, path = get_cloud_fs(config, name=name)
-        fs = fs_class(**options)
-        url = str(options.get("url") or path)
-        return get_odb(fs, fs.join(path, "files", "md5"), hash_name="md5", **options), url
+        if options.get("version_aware") or options.get("worktree"):
+            raise NoRemote(
+                f"the remote '{name}' keeps versions in the cloud's own way (version_aware or worktree)",
+                hint="name one without: weights are addressed by their content",
+            )
+        fs = fs_class(**OPTIONS.get(fs_class.protocol, {}) | options)
+        return get_odb(fs, fs.join(path, "files", "md5"), hash_name="md5", **options)
     except (ConfigError, KeyError) as error:
         raise NoRemote(
             f"DVC knows no usable remote '{name}' ({error})", hint="'dvc remote list' shows what there is"
         ) from error
     except (RemoteMissingDepsError, ImportError) as error:
-        raise NoRemote(f"the remote '{name}' needs a plugin ({error})", hint="install it") from error
+        raise NoRemote(
+            f"the remote '{name}' needs a plugin ({error})", hint="install it: pip install 'gitmodel[s3]' or its like"
+        ) from error
 
 
-def _local(cache: Cache) -> Any:
-    from dvc_data.hashfile.db.local import LocalHashFileDB
-    from dvc_objects.fs.local import LocalFileSystem
-
-    return LocalHashFileDB(LocalFileSystem(), str(cache.objects), hash_name="md5")
-
-
-def _callback(progress: Progress | None) -> Any:
-    from fsspec.callbacks import Callback
-
-    if progress is None:
-        return Callback()
-    report = progress
-
-    class _Reporting(Callback):  # type: ignore[misc]  # fsspec is untyped
-        def call(self, *_: Any, **__: Any) -> None:
-            report(self.value, self.size or 0)
-
-    return _Reporting()
+@contextlib.contextmanager
+def _temporary(cache: Cache) -> Iterator[Path]:
+    """A file beside the objects, which ``Cache.sweep`` removes should we be killed."""
+    cache.objects.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix="tmp-gitmodel-", dir=cache.objects)
+    os.close(descriptor)
+    try:
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
 
 
-def _reason(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0][:200] or type(error).__name__
+def _identity(path: Path) -> tuple[int, str, str]:
+    """(size, sha256, md5) of a file, read once."""
+    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            sha256.update(block)
+            md5.update(block)
+        return file.tell(), sha256.hexdigest(), md5.hexdigest()
+
+
+def _without_password(url: str) -> str:
+    password = urlsplit(url).password if "://" in url else ""
+    return url.replace(f":{password}@", "@", 1) if password else url

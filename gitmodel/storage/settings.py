@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import sys
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gitmodel.storage.remote import NoRemote
+
+if TYPE_CHECKING:
+    from gitmodel.git import Repository
 
 #: A line that cannot say where the cache is: nothing, a comment, the name of another section, ``key = value``.
 _HARMLESS = re.compile(
@@ -18,6 +22,7 @@ _HARMLESS = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _ALONE = "_dvc_alone"
+_NAME_IT = "name it with --remote URL, which 'gitmodel fetch' and 'gitmodel serve' take"
 
 
 def load_config(dvc_dir: Path) -> Any:
@@ -28,6 +33,33 @@ def load_config(dvc_dir: Path) -> Any:
         return Config(str(dvc_dir))
     except (ConfigError, OSError) as error:
         raise NoRemote(f"DVC's configuration cannot be read ({error})", hint=f"mend {dvc_dir / 'config'}") from error
+
+
+def remote_config(dvc_dir: Path | None, committed: str, wanted: str = "") -> Any:
+    """The configuration that has the remote ``wanted``, a URL, a name, or '' for the default one.
+
+    That is the working tree's, whose ``dvc_dir`` it is; without one, what a commit holds. Raises NoRemote.
+    """
+    if is_url(wanted):
+        return config_for_url(wanted if "://" in wanted else os.path.abspath(wanted))  # noqa: PTH100  # folds '..', too
+    if dvc_dir is not None:
+        return load_config(dvc_dir)
+    if not committed:
+        raise NoRemote("the commit has no .dvc/config, so nobody knows where its weights are", hint=_NAME_IT)
+    return config_from_text(committed, wanted)
+
+
+def is_url(remote: str) -> bool:
+    """Whether a remote is named by where it is; a name has no slash."""
+    return "/" in remote
+
+
+def committed_config(repo: Repository, commit: str = "") -> str:
+    """What a commit holds as DVC's configuration, or HEAD when it holds none; '' when neither does."""
+    for at in filter(None, (commit, repo.head())):
+        if found := repo.folder(at).read(".dvc/config"):
+            return found.decode(errors="replace")
+    return ""
 
 
 def config_for_url(url: str) -> Any:
@@ -42,9 +74,9 @@ def config_for_url(url: str) -> Any:
         raise NoRemote(f"DVC takes no remote '{url}' ({error})", hint="name a folder, s3://, ssh:// ...") from error
 
 
-def config_from_text(text: str) -> Any:
-    """The configuration a commit holds, with the user's and the system's beneath. Raises NoRemote, also when the default
-    remote is named relative to a working tree."""
+def config_from_text(text: str, name: str = "") -> Any:
+    """The configuration a commit holds, with the user's and the system's beneath. Raises NoRemote, also when the remote
+    ``name``, or the default one, is named relative to a working tree."""
     from dvc.config import Config, ConfigError
     from dvc_objects.fs.memory import MemoryFileSystem
 
@@ -56,7 +88,8 @@ def config_from_text(text: str) -> Any:
         raise NoRemote(
             f"DVC's configuration cannot be read ({error})", hint="mend .dvc/config and commit it"
         ) from error
-    _refuse_relative(str(as_written["remote"].get(config["core"].get("remote", ""), {}).get("url", "")))
+    name = name.lower() or config["core"].get("remote", "")
+    _refuse_relative(str(as_written["remote"].get(name, {}).get("url", "")))
     return config
 
 
@@ -64,7 +97,7 @@ def _refuse_relative(url: str) -> None:
     if url and "://" not in url and not url.startswith(("/", "~")):
         raise NoRemote(
             f"the DVC remote's URL '{url}' is relative, which means nothing without a working tree",
-            hint="name it absolutely with --remote URL, as 'gitmodel fetch' and 'gitmodel serve' take it",
+            hint=_NAME_IT,
         )
 
 

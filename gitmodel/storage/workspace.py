@@ -59,8 +59,8 @@ class Layout:
         self.cache.digests.note_when_settled(self.folder / entry.path, entry.sha256)
 
 
-def plan(lock: Lock, cache: Cache, folder: Path) -> Layout:
-    """What ``folder`` needs to hold exactly the lock's files. Touches nothing.
+def plan(lock: Lock, cache: Cache, folder: Path, before: Lock | None = None) -> Layout:
+    """What ``folder`` needs to hold exactly the lock's files; ``before`` is the lock it was laid out by. Touches nothing.
 
     Raises MissingWeights when the cache lacks a file, and WouldLose when a file that would go is nowhere else: every
     version's files are in the cache, so only what a person put there by hand is not.
@@ -75,7 +75,8 @@ def plan(lock: Lock, cache: Cache, folder: Path) -> Layout:
     present = [path for path in sorted(folder.rglob("*")) if path.is_symlink() or path.is_file()]
     surplus = [path for path in present if path.relative_to(folder).as_posix() not in wanted]
     for path in (*surplus, *(folder / entry.path for entry in stale if (folder / entry.path).exists())):
-        if not _is_left_over(path) and not _is_cached(path, cache):
+        known = before.file(path.relative_to(folder).as_posix()) if before else None
+        if not _is_left_over(path) and not _is_cached(path, cache, known):
             raise WouldLose(
                 f"{path} was never saved and would be lost", hint="move it elsewhere; weights/ is gitmodel's own"
             )
@@ -117,9 +118,11 @@ def _is_current(path: Path, entry: FileEntry, digests: Digests) -> bool:
         return False
 
 
-def _is_cached(path: Path, cache: Cache) -> bool:
+def _is_cached(path: Path, cache: Cache, known: FileEntry | None) -> bool:
     if path.is_symlink():
         return False
+    if known and cache.has(known) and _is_current(path, known, cache.digests):
+        return True
     with path.open("rb") as file:
         md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     try:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from gitmodel import registry
 from gitmodel.bundle.bundle import WEIGHTS
+from gitmodel.bundle.lock import InvalidLock
 from gitmodel.storage.remote import Progress
 from gitmodel.storage.workspace import WouldLose, plan
+from gitmodel.workflows.store import lock_in
 from gitmodel.workflows.workspace import Workspace
 
 
@@ -34,7 +37,10 @@ def checkout(reference: str, *, repo: Path | str = ".", progress: Progress | Non
         if bundle.commit:
             _refuse_loss(place, bundle.name, path)
         place.supply.ensure(bundle.lock.files, bundle.label, progress)
-        layout = plan(bundle.lock, place.cache, place.repo.root / path / WEIGHTS)
+        folder, before = place.repo.root / path, None
+        with contextlib.suppress(InvalidLock):  # a damaged one is what a checkout mends
+            before = lock_in(folder)
+        layout = plan(bundle.lock, place.cache, folder / WEIGHTS, before)
         if bundle.commit:
             place.repo.checkout_paths(bundle.commit, path)
         place.cache.add_directory(bundle.lock.files)

@@ -249,9 +249,7 @@ def _tensors(bundle: Bundle) -> tuple[TensorEntry, ...]:
     from gitmodel.formats import hdf5
 
     with contextlib.closing(formats.read(bundle.file)) as source:
-        return tuple(
-            TensorEntry(t.name, t.dtype, t.shape, hdf5.digest(t), "") for t in source.tensors
-        )
+        return tuple(TensorEntry(t.name, t.dtype, t.shape, hdf5.digest(t), "") for t in source.tensors)
 
 
 def _same_weights(old: Bundle, new: Bundle) -> bool:

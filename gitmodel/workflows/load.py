@@ -2,21 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gitmodel import registry
-from gitmodel.bundle.bundle import Bundle
+from gitmodel.bundle.bundle import ASSETS, Bundle
+from gitmodel.bundle.lock import TensorEntry
 from gitmodel.bundle.signature import Signature
 from gitmodel.git import NotARepository, Repository
-from gitmodel.workflows.workspace import Workspace, opened
+from gitmodel.workflows.workspace import Workspace, opened, weights_of
 
 if TYPE_CHECKING:
     import numpy as np
 
     from gitmodel.runtime import Session
+
+
+class Weights(Mapping[str, "np.ndarray"]):
+    """Read-only arrays by name. Names cost nothing; an array's file is fetched, verified and mapped when it is asked for,
+    and no other. Types numpy lacks are those of ml_dtypes, texts are objects."""
+
+    def __init__(self, tensors: Mapping[str, Any], get: Callable[[str], np.ndarray]) -> None:
+        self._tensors, self._get = tensors, get
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tensors
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """Raises KeyError, MissingWeights and kin."""
+        if name not in self._tensors:
+            raise KeyError(name)
+        return self._get(name)
 
 
 class LoadedModel:
@@ -36,6 +61,33 @@ class LoadedModel:
     @property
     def labels(self) -> list[str]:
         return self.bundle.labels
+
+    @cached_property
+    def assets(self) -> Mapping[str, bytes]:
+        """What was saved with the model, by path below ``assets/``; the labels are among it."""
+        read = {path: self.bundle.folder.read(path) for path in self.bundle.folder.files(ASSETS)}
+        return {path.removeprefix(f"{ASSETS}/"): data for path, data in read.items() if data is not None}
+
+    @cached_property
+    def weights(self) -> Weights:
+        """Arrays by name, each fetched when it is asked for."""
+        from gitmodel import formats
+        from gitmodel.formats.arrays import array_of
+
+        if self.bundle.file is None:
+            entries = {entry.name: entry for entry in self.bundle.lock.tensors}
+            return Weights(entries, lambda name: self._array(entries[name]))
+        with contextlib.closing(formats.read(self.bundle.file)) as source:
+            tensors = {tensor.name: tensor for tensor in source.tensors}
+        return Weights(tensors, lambda name: array_of(tensors[name]))
+
+    def _array(self, entry: TensorEntry) -> np.ndarray:
+        from gitmodel.formats import stored
+        from gitmodel.formats.arrays import array_of
+
+        files = [file for file in self.bundle.lock.files if file.path == entry.file]
+        with weights_of(self._place, self.bundle, files) as folder:
+            return array_of(stored.tensor(folder, entry))
 
     @cached_property
     def session(self) -> Session:

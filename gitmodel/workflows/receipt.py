@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from gitmodel.bundle import bundle as bundle_files
 from gitmodel.bundle.folder import DiskFolder
-from gitmodel.storage.digests import TICK_NS
+from gitmodel.storage.digests import is_settled
 from gitmodel.storage.files import StorageFailed, replace_file
 
 _SCHEMA = 1
@@ -20,8 +19,8 @@ _SCHEMA = 1
 
 @dataclass(frozen=True)
 class Receipt:
-    """``files`` maps absolute paths to their state; ``bundle`` names what was written from them. ``given`` are the paths
-    as the caller gave them, in order; ``stale`` how many recorded golden cases did not hold."""
+    """``given`` is what the caller asked for; ``files`` maps the absolute paths of all that was read for it to their state;
+    ``bundle`` names what was written from them; ``stale`` is how many recorded golden cases did not hold."""
 
     given: tuple[str, ...]
     files: dict[str, list[int]]
@@ -36,24 +35,24 @@ def path_for(state_dir: Path, name: str) -> Path:
     return state_dir / "receipts" / f"{name}.json"
 
 
-def write(path: Path, given: Iterable[Path], files: Iterable[Path], folder: Path, made: tuple[str, str, int]) -> None:
+def write(path: Path, given: Iterable[str], files: Iterable[Path], folder: Path, made: tuple[str, str, int]) -> None:
     """Remembers a save. A file so fresh that it could change again unseen leaves none; one that cannot be written is a
     loss of time only."""
     format_, framework, stale = made
     with contextlib.suppress(OSError, StorageFailed):
         states = {str(file.resolve()): _state(file) for file in files}
-        if not states or time.time_ns() - max(max(state[3:]) for state in states.values()) < TICK_NS:
+        if not states or not all(is_settled(changed) for state in states.values() for changed in state[3:]):
             path.unlink(missing_ok=True)
             return
-        receipt = Receipt(tuple(map(str, given)), states, fingerprint(folder), format_, framework, stale)
+        receipt = Receipt(tuple(given), states, fingerprint(folder), format_, framework, stale)
         replace_file(path, json.dumps(asdict(receipt)).encode())
 
 
-def find(path: Path, given: Iterable[Path], folder: Path) -> Receipt | None:
-    """The receipt of a save of just these files, if they and the bundle are still what they were then."""
+def find(path: Path, given: Iterable[str], folder: Path) -> Receipt | None:
+    """The receipt of a save of just this, if they and the bundle are still what they were then."""
     with contextlib.suppress(OSError, ValueError, TypeError):
         receipt = Receipt(**json.loads(path.read_bytes()))
-        if receipt.schema != _SCHEMA or list(receipt.given) != list(map(str, given)):
+        if receipt.schema != _SCHEMA or list(receipt.given) != list(given):
             return None
         if all(_state(Path(file)) == state for file, state in receipt.files.items()):
             return receipt if receipt.bundle == fingerprint(folder) else None

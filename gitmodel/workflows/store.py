@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
-from gitmodel.bundle.bundle import HDF5_VIEW, ONNX_VIEW
+from gitmodel.bundle.bundle import HDF5_VIEW, LOCK, view_of
 from gitmodel.bundle.lock import FileEntry, Lock, TensorEntry
+from gitmodel.bundle.signature import DEFAULT
 from gitmodel.formats import naming
 from gitmodel.formats.source import TENSOR_FILE_BYTES, Source, TensorData
 from gitmodel.storage.blocks import Hashed
@@ -76,6 +78,12 @@ def store_weights(source: Source, cache: Cache, parent: Lock | None) -> tuple[Lo
     return Lock.of(tensors, files), [entry for entry in files if entry.md5 not in old]
 
 
+def lock_in(folder: Path) -> Lock | None:
+    """The lock that a bundle's folder was laid out by. Raises InvalidLock."""
+    path = folder / LOCK
+    return Lock.from_text(path.read_bytes(), str(path)) if path.is_file() and not path.is_symlink() else None
+
+
 @contextmanager
 def _pool() -> Iterator[ThreadPoolExecutor]:
     """Threads that are through when this ends, however it ends: an error must not leave them writing."""
@@ -94,12 +102,16 @@ def _views(source: Source, cache: Cache, places: Mapping[str, _Place]) -> dict[s
     if source.graph is not None:
         from gitmodel.formats import onnx
 
-        sizes = {t.name: len(t.data) for t in source.tensors}
-        placements = {}
-        for name, place in places.items():
-            if place.offset is not None:
-                bound = source.bound_names.get(name, name)
-                placements[bound] = onnx.Placement(place.path, place.offset, sizes[name])
-        by_initializer = {source.bound_names.get(t.name, t.name): t for t in source.tensors}
-        views[ONNX_VIEW] = cache.add(onnx.write_view(source.graph, placements, by_initializer))
+        tensors = {tensor.name: tensor for tensor in source.tensors}
+        whole = {name: source.bound_names.get(name, name) for name in tensors}
+        graphs = {DEFAULT: (source.graph, whole)}
+        graphs |= {name: (named.graph, dict(named.bound_names)) for name, named in source.named.items()}
+        for signature, (graph, bound) in graphs.items():
+            placements = {
+                initializer: onnx.Placement(places[name].path, offset, len(tensors[name].data))
+                for name, initializer in bound.items()
+                if name in places and (offset := places[name].offset) is not None
+            }
+            data = {initializer: tensors[name] for name, initializer in bound.items()}
+            views[view_of(signature)] = cache.add(onnx.write_view(graph, placements, data))
     return views

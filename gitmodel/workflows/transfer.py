@@ -1,25 +1,45 @@
-"""``push``, ``pull``: weights to and from the DVC remote, only what is missing there or here."""
+"""``push``, ``fetch``, ``pull``: weights to and from the DVC remote, only what is missing there or here."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import difflib
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from gitmodel import registry
-from gitmodel.bundle.bundle import WEIGHTS, Bundle
+from gitmodel.bundle.bundle import HDF5_VIEW, ONNX_VIEW, WEIGHTS, Bundle
+from gitmodel.bundle.lock import FileEntry
+from gitmodel.errors import GitmodelError
 from gitmodel.git import GitFailed, Repository
+from gitmodel.storage.digests import hash_file
 from gitmodel.storage.remote import Progress
 from gitmodel.storage.workspace import missing_weights, plan
 from gitmodel.workflows.workspace import Workspace
 
+#: The views a part of a bundle can be asked for by, and the file each does without.
+VIEWS = {"onnx": HDF5_VIEW, "hdf5": ONNX_VIEW}
+
+
+class UnknownTensor(GitmodelError):
+    """No tensor of that name is in what was asked for."""
+
+    code = "unknown-tensor"
+
+
+class UnknownView(GitmodelError):
+    """Weights have two views, and this is neither."""
+
+    code = "unknown-view"
+
 
 @dataclass(frozen=True)
 class Moved:
-    """How many bundles were looked at, and how many objects had to move."""
+    """How many bundles were looked at, and how many objects of ``size`` bytes together had to move."""
 
     bundles: int
     objects: int
+    size: int
     remote: str
 
 
@@ -30,61 +50,138 @@ def push(
     place = Workspace.open(Path(repo), remote=remote, progress=progress)
     bundles = _bundles(place.repo, references) if references else [*_current(place.repo), *_released(place.repo)]
     place.remote  # noqa: B018  # a missing remote is said before anything else
-    distinct = _distinct(bundles)
-    return Moved(len(distinct), sum(push_bundle(place, bundle) for bundle in distinct), place.remote.name)
+    return push_bundles(place, bundles)
+
+
+def fetch(
+    references: Sequence[str] = (),
+    *,
+    repo: Path | str = ".",
+    remote: str = "",
+    tensors: Sequence[str] = (),
+    view: str = "",
+    progress: Progress | None = None,
+) -> Moved:
+    """Brings the weights of these references, or of every model of the working tree, into the cache and lays out nothing.
+
+    ``tensors`` brings only the files these stand in, ``view`` (onnx or hdf5) only what that view needs. A bare repository
+    will do. Raises NoRemote, RemoteFailed, MissingWeights, UnknownTensor, UnknownView, NotServable.
+    """
+    place = Workspace.reading(Path(repo), remote=remote, progress=progress)
+    bundles = _bundles(place.repo, references) if references else _current(place.repo)
+    return _bring(place, bundles, _parts(bundles, tensors, view))
 
 
 def pull(
     references: Sequence[str] = (), *, repo: Path | str = ".", remote: str = "", progress: Progress | None = None
 ) -> Moved:
-    """Brings the weights of these references, or of every model of the working tree, and lays the latter out.
-
-    Raises NoRemote, RemoteFailed, MissingWeights.
-    """
+    """``fetch``, and lays out those that are of the working tree. Raises NoRemote, RemoteFailed, MissingWeights."""
     place = Workspace.open(Path(repo), remote=remote, progress=progress)
     bundles = _bundles(place.repo, references) if references else _current(place.repo)
-    moved = 0
     with place.repo.lock():
+        moved = _bring(place, bundles, [list(bundle.lock.files) for bundle in bundles])
         for bundle in bundles:
-            missing = [entry for entry in bundle.lock.files if not place.cache.has(entry)]
-            moved += len({entry.md5 for entry in missing})
-            place.supply.ensure(bundle.lock.files, bundle.label, progress)
             place.cache.add_directory(bundle.lock.files)
             if not bundle.commit:
                 plan(bundle.lock, place.cache, place.repo.root / registry.model_path(bundle.name) / WEIGHTS).apply()
-    return Moved(len(bundles), moved, place.remote_name)
+    return moved
 
 
 def push_bundle(place: Workspace, bundle: Bundle) -> int:
-    """Sends one bundle's files, then DVC's listing of them. Raises MissingWeights when they are not here."""
-    if missing := [entry for entry in bundle.lock.files if not place.cache.has(entry)]:
-        raise missing_weights(missing, bundle.label)
-    directory = place.cache.add_directory(bundle.lock.files)
+    """Sends one bundle's files, then DVC's listing of them; returns how many objects went. Raises as ``push_bundles``."""
+    return push_bundles(place, [bundle]).objects
+
+
+def push_bundles(place: Workspace, bundles: Iterable[Bundle]) -> Moved:
+    """Sends the files of all of them that the remote lacks, then DVC's listings.
+
+    Raises NoRemote, RemoteFailed, and MissingWeights when what must go is not here, or damaged.
+    """
+    distinct = list({bundle.lock.digest: bundle for bundle in bundles}.values())
+    files = _distinct(entry for bundle in distinct for entry in bundle.lock.files)
+    listings = _distinct(_listing(place, bundle) for bundle in distinct)
+    lacking = set(place.remote.lacks([*files, *listings]))
+    going = [entry for entry in files if entry in lacking]
+    if missing := [entry for entry in going if not place.cache.has(entry)]:
+        raise missing_weights(missing, next(bundle.label for bundle in distinct if missing[0] in bundle.lock.files))
     # Only what is about to leave is hashed: an object damaged here must not spread.
-    place.supply.verify(place.remote.lacks(bundle.lock.files))
-    return place.remote.push(place.cache, [directory], place.progress)
+    place.supply.verify(going)
+    place.remote.push(place.cache, going, [entry for entry in listings if entry in lacking], place.progress)
+    return Moved(
+        len(distinct), len(lacking), sum(entry.size for entry in lacking), place.remote_name or place.remote.name
+    )
 
 
 def push_refs(repo: Repository, remote: str, tag: str) -> str:
-    """Sends the current branch and the tag; the tag never arrives before its commit. Returns Git's words."""
+    """Sends the current branch and then the tag, which stays here when the branch is refused. Returns Git's words."""
     branch = repo.branch()
-    return _push(repo, remote, [f"refs/heads/{branch}"] if branch else [], [tag])
+    said = [_push(repo, remote, f"refs/heads/{branch}", tag)] if branch else []
+    return "\n".join(filter(None, [*said, push_tags(repo, remote, tag)]))
 
 
 def push_tags(repo: Repository, remote: str, *tags: str) -> str:
     """Sends tags alone: a branch may hold commits that nobody meant to send. Returns Git's words."""
-    return _push(repo, remote, [], tags)
+    return "\n".join(filter(None, [_push(repo, remote, f"refs/tags/{tag}", tag) for tag in tags]))
 
 
-def _push(repo: Repository, remote: str, refs: Sequence[str], tags: Sequence[str]) -> str:
+def _push(repo: Repository, remote: str, ref: str, tag: str) -> str:
     try:
-        return repo.push(remote, [*refs, *(f"refs/tags/{tag}" for tag in tags)])
+        return repo.push(remote, [ref])
     except GitFailed as error:
-        names = " ".join(f"'{tag}'" for tag in tags)
         raise GitFailed(
-            f"{names} is made here but not pushed ({error.message})",
-            hint=f"mend that and run: git push {remote} HEAD {names}",
+            f"'{tag}' is made here but not pushed ({error.message})",
+            hint=f"mend that and run: git push {remote} HEAD && git push {remote} '{tag}'",
         ) from error
+
+
+def _bring(place: Workspace, bundles: Sequence[Bundle], parts: Sequence[Sequence[FileEntry]]) -> Moved:
+    """Brings the part of each bundle, all verified; those that come from one remote come together."""
+    commits = {bundle.commit if place.repo.bare else "" for bundle in bundles}
+    objects = size = 0
+    for commit in sorted(commits):
+        chosen = [i for i, bundle in enumerate(bundles) if not place.repo.bare or bundle.commit == commit]
+        entries = _distinct(entry for i in chosen for entry in parts[i])
+        missing = [entry for entry in entries if not place.cache.has(entry)]
+        what = bundles[chosen[0]].label if len(chosen) == 1 else f"{len(chosen)} models"
+        place.supply_for(commit).ensure(entries, what, place.progress)
+        objects, size = objects + len(missing), size + sum(entry.size for entry in missing)
+    return Moved(len(bundles), objects, size, place.remote_name)
+
+
+def _parts(bundles: Sequence[Bundle], tensors: Sequence[str], view: str) -> list[list[FileEntry]]:
+    """The files of each bundle that were asked for."""
+    if view and view not in VIEWS:
+        raise UnknownView(f"there is no view '{view}'", hint=f"name one of {', '.join(VIEWS)}")
+    known = {tensor.name for bundle in bundles for tensor in bundle.lock.tensors}
+    check_tensors(tensors, known, ", ".join(bundle.label for bundle in bundles[:3]) or "no model")
+    return [_part(bundle, tensors, view) for bundle in bundles]
+
+
+def check_tensors(names: Iterable[str], known: Collection[str], where: str) -> None:
+    """Raises UnknownTensor for a name that is not known, and says which are near it."""
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or sorted(known)[:3]
+            raise UnknownTensor(
+                f"there is no tensor '{name}' in {where}",
+                hint=f"near it: {', '.join(close)}" if close else "'gitmodel show' lists tensors",
+            )
+
+
+def _part(bundle: Bundle, tensors: Sequence[str], view: str) -> list[FileEntry]:
+    files = bundle.graph_files() if view == "onnx" else list(bundle.lock.files)
+    files = [entry for entry in files if entry.path != VIEWS.get(view)]
+    if not tensors:
+        return files
+    wanted = {tensor.file for tensor in bundle.lock.tensors if tensor.name in tensors}
+    return [entry for entry in files if entry.path in wanted]
+
+
+def _listing(place: Workspace, bundle: Bundle) -> FileEntry:
+    """DVC's listing of the bundle's files as an object like them."""
+    oid = place.cache.add_directory(bundle.lock.files)
+    path = place.cache.path(oid)
+    return FileEntry(f"the listing of {bundle.label}", path.stat().st_size, hash_file(path), oid)
 
 
 def _bundles(repo: Repository, references: Sequence[str]) -> list[Bundle]:
@@ -92,7 +189,10 @@ def _bundles(repo: Repository, references: Sequence[str]) -> list[Bundle]:
 
 
 def _current(repo: Repository) -> list[Bundle]:
-    return [registry.working_bundle(repo, name) for name in registry.models(repo)]
+    """The models of the working tree; in a bare repository, of HEAD."""
+    if repo.bare and not repo.head():
+        return []
+    return [registry.working_bundle(repo, name) for name in registry.models(repo, repo.head() if repo.bare else "")]
 
 
 def _released(repo: Repository) -> list[Bundle]:
@@ -104,5 +204,5 @@ def _released(repo: Repository) -> list[Bundle]:
     return found
 
 
-def _distinct(bundles: Iterable[Bundle]) -> list[Bundle]:
-    return list({bundle.lock.digest: bundle for bundle in bundles}.values())
+def _distinct(entries: Iterable[FileEntry]) -> list[FileEntry]:
+    return list({entry.md5: entry for entry in entries}.values())

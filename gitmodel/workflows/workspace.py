@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from gitmodel.bundle.bundle import ONNX_VIEW, WEIGHTS, Bundle
 from gitmodel.bundle.folder import DiskFolder
+from gitmodel.bundle.lock import FileEntry
 from gitmodel.errors import GitmodelError
 from gitmodel.git import Repository
 from gitmodel.storage import setup
 from gitmodel.storage.cache import Cache
 from gitmodel.storage.digests import Digests, hash_file
-from gitmodel.storage.remote import Progress, Remote, load_config
+from gitmodel.storage.remote import Progress, Remote
+from gitmodel.storage.settings import committed_config, is_url, remote_config
 from gitmodel.storage.supply import Supply
 from gitmodel.storage.workspace import MissingWeights
 
@@ -28,7 +30,8 @@ class NeedsWorkingTree(GitmodelError):
 
 @dataclass
 class Workspace:
-    """A model repository with a working tree; opens what it needs when it is first asked for."""
+    """A model repository; opens what it needs when it is first asked for. ``remote_name`` is a DVC remote's name or URL,
+    the default one's when empty."""
 
     repo: Repository
     remote_name: str = ""
@@ -49,31 +52,47 @@ class Workspace:
         """The workspace itself, or the one of that folder: verbs that follow each other share it."""
         return repo if isinstance(repo, Workspace) else cls.open(Path(repo), progress=progress)
 
+    @classmethod
+    def reading(cls, path: Path, *, remote: str = "", progress: Progress | None = None) -> Workspace:
+        """For verbs that touch no working tree: a bare repository will do. Raises NotARepository, NotInitialised."""
+        repo = Repository.open(path)
+        return cls(repo, remote, progress) if repo.bare else cls.open(path, remote=remote, progress=progress)
+
     @cached_property
     def cache(self) -> Cache:
-        """Raises NeedsWorkingTree, NotInitialised."""
+        """DVC's cache; in a bare repository, a store of its own. Raises NotInitialised."""
+        digests = Digests(self.repo.state_dir / "digests.sqlite")
         if self.repo.bare:
-            raise NeedsWorkingTree(
-                f"{self.repo.root} is a bare repository and keeps no weights", hint="run this in a clone of it"
-            )
-        return setup.open_cache(self.repo.root, Digests(self.repo.state_dir / "digests.sqlite"))
+            return Cache(self.repo.state_dir / "store", digests)
+        return setup.open_cache(self.repo.root, digests)
 
     @cached_property
     def remote(self) -> Remote:
         """Raises NoRemote."""
-        return Remote(load_config(self.repo.root / setup.DVC_DIR), self.remote_name)
+        return self.remote_for("")
+
+    def remote_for(self, commit: str) -> Remote:
+        """The remote of the working tree; in a bare repository, the one ``commit`` names, or HEAD. Raises NoRemote."""
+        bare, wanted = self.repo.bare, self.remote_name
+        committed = committed_config(self.repo, commit) if bare else ""
+        config = remote_config(None if bare else self.repo.root / setup.DVC_DIR, committed, wanted)
+        return Remote(config, "" if is_url(wanted) else wanted)
 
     @cached_property
     def supply(self) -> Supply:
         return Supply(self.cache, (), lambda: self.remote)
 
+    def supply_for(self, commit: str) -> Supply:
+        """As ``supply``, where the remote may depend on the commit."""
+        return Supply(self.cache, (), lambda: self.remote_for(commit)) if self.repo.bare else self.supply
+
     @contextlib.contextmanager
-    def staged(self, bundle: Bundle) -> Iterator[Path]:
-        """The bundle's ONNX view in a folder of its own, bytes verified. Raises NotServable, MissingWeights and kin."""
-        entries = bundle.graph_files()
-        self.supply.ensure(entries, bundle.label, self.progress)
-        with self.supply.staged(entries, self.repo.state_dir / "staged") as folder:
-            yield folder / ONNX_VIEW
+    def staged(self, bundle: Bundle, entries: Sequence[FileEntry]) -> Iterator[Path]:
+        """These of the bundle's files in a folder of their own, bytes verified. Raises MissingWeights and kin."""
+        supply = self.supply_for(bundle.commit)
+        supply.ensure(entries, bundle.label, self.progress)
+        with supply.staged(entries, self.repo.state_dir / "staged") as folder:
+            yield folder
 
 
 @contextlib.contextmanager
@@ -82,18 +101,27 @@ def opened(place: Workspace | None, bundle: Bundle) -> Iterator[Path]:
     somewhere on disk, or one of the repository's. Raises NotServable, MissingWeights, NeedsWorkingTree and kin."""
     if bundle.file is not None:
         yield bundle.file
-    elif isinstance(bundle.folder, DiskFolder) and (place is None or not _is_inside(bundle.folder.root, place.repo)):
+    else:
+        with weights_of(place, bundle, bundle.graph_files()) as folder:
+            yield folder / ONNX_VIEW
+
+
+@contextlib.contextmanager
+def weights_of(place: Workspace | None, bundle: Bundle, entries: Sequence[FileEntry]) -> Iterator[Path]:
+    """A folder that has these files of a bundle's weights, verified, and may have others. Raises MissingWeights,
+    NeedsWorkingTree and kin."""
+    if isinstance(bundle.folder, DiskFolder) and (place is None or not _is_inside(bundle.folder.root, place.repo)):
         weights = bundle.folder.root / WEIGHTS
-        for entry in bundle.graph_files():
+        for entry in entries:
             path = weights / entry.path
             if not path.is_file() or hash_file(path) != entry.sha256:
                 raise MissingWeights(f"{path} is missing or is not what weights.lock says", hint="run 'dvc pull' there")
-        yield weights / ONNX_VIEW
+        yield weights
     elif place is None:
         raise NeedsWorkingTree(f"{bundle.label} has its weights in a repository", hint="run inside it")
     else:
-        with place.staged(bundle) as path:
-            yield path
+        with place.staged(bundle, entries) as folder:
+            yield folder
 
 
 def _is_inside(folder: Path, repo: Repository) -> bool:

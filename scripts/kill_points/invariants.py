@@ -192,7 +192,11 @@ def left_over(place: Place) -> list[str]:
     found = [
         path for root in (place.repo, place.storage) for path in root.rglob("*") if _TEMPORARY.fullmatch(path.name)
     ]
-    return sorted(path.relative_to(place.root).as_posix() for path in (*found, *(place.root / "tmp").iterdir()))
+    return sorted(
+        path.relative_to(place.root).as_posix()
+        for path in (*found, *(place.root / "tmp").iterdir())
+        if path.name != ".ses"
+    )
 
 
 def object_path(root: Path, name: str) -> Path:

@@ -18,6 +18,7 @@ _TOLD = {
     KILL: "signal=SIGKILL", INTERRUPT: "signal=SIGINT", TERMINATE: "signal=SIGTERM",
     NO_SPACE: "error=ENOSPC", BAD_DISK: "error=EIO",
 }  # fmt: skip
+FAULTS = (*_TOLD, FULL)
 SIGNALS = {KILL, INTERRUPT, TERMINATE}
 #: Who is struck: gitmodel (a Git it started lives on), one Git (gitmodel has to tell), or both at the same moment.
 OWN, GIT, BOTH = "gitmodel", "git", "both"
@@ -59,7 +60,7 @@ class Point:
         """Raises ValueError."""
         command, who, fault, call, nth = name.split(":")
         bare = who.rstrip("0123456789")
-        if bare not in (OWN, GIT, BOTH) or fault not in (*_TOLD, FULL):
+        if bare not in (OWN, GIT, BOTH) or fault not in FAULTS:
             raise ValueError(f"'{name}' is no point")
         return cls(command, bare, int(who[len(bare) :] or 0), fault, call, int(nth))
 

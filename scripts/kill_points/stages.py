@@ -25,6 +25,9 @@ _SAVE = (
 )
 
 
+_WIDTHS = (128, 160, 256, 256, 200, 160, 128)
+
+
 @dataclass(frozen=True)
 class Command:
     """``args`` are gitmodel's; ``start`` names the place to start from."""
@@ -108,7 +111,7 @@ def rehearse(command: Command, template: Place, root: Path) -> Stage:
 
 def _released(place: Place) -> None:
     """v1.0.0, on the stage prod and pushed; ``two.onnx``, of which half the tensors differ, waits to be saved."""
-    _write_models(place.files)
+    _write_files(place.files)
     place.must("git", "init", "-q", "--bare", str(place.origin), cwd=place.root)
     place.must("git", "init", "-q", str(place.repo), cwd=place.root)
     place.git("remote", "add", "origin", "../origin.git")
@@ -141,28 +144,33 @@ def _used(place: Place) -> int:
     return sum(-(-size // 4096) * 4 for size in sizes)
 
 
-def _write_models(folder: Path) -> None:
-    """Six layers of 64 to 256 KiB, each with a small bias; the second file has other values in three of them."""
+def write_model(path: Path, scale: float = 1.0) -> None:
+    """Six layers of 64 to 256 KiB, each with a small bias; ``scale`` changes the values of three of them."""
     import numpy as np
     import onnx
     from onnx import helper, numpy_helper
 
-    widths = (128, 160, 256, 256, 200, 160, 128)
+    random = np.random.default_rng(0)
+    weights, nodes, flow = [], [], "x"
+    for layer, (rows, columns) in enumerate(itertools.pairwise(_WIDTHS)):
+        values = random.normal(size=(rows, columns)) / rows * (scale if layer % 2 else 1.0)
+        bias = random.normal(size=columns)
+        for kind, value in (("weight", values), ("bias", bias)):
+            weights.append(numpy_helper.from_array(value.astype("float32"), f"layer{layer}/{kind}"))
+        nodes.append(helper.make_node("MatMul", [flow, f"layer{layer}/weight"], [f"m{layer}"]))
+        nodes.append(helper.make_node("Add", [f"m{layer}", f"layer{layer}/bias"], [f"h{layer}"]))
+        flow = f"h{layer}"
+    given = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["batch", _WIDTHS[0]])
+    gives = helper.make_tensor_value_info(flow, onnx.TensorProto.FLOAT, ["batch", _WIDTHS[-1]])
+    graph = helper.make_graph(nodes, "graph", [given], [gives], weights)
+    model = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 21)])
+    path.write_bytes(model.SerializeToString())
+
+
+def _write_files(folder: Path) -> None:
+    import numpy as np
+
     for name, scale in (("one", 1.0), ("two", 1.0001)):
-        random = np.random.default_rng(0)
-        weights, nodes, flow = [], [], "x"
-        for layer, (rows, columns) in enumerate(itertools.pairwise(widths)):
-            values = random.normal(size=(rows, columns)) / rows * (scale if layer % 2 else 1.0)
-            weights.append(numpy_helper.from_array(values.astype("float32"), f"layer{layer}/weight"))
-            bias = random.normal(size=columns).astype("float32")
-            weights.append(numpy_helper.from_array(bias, f"layer{layer}/bias"))
-            nodes.append(helper.make_node("MatMul", [flow, f"layer{layer}/weight"], [f"m{layer}"]))
-            nodes.append(helper.make_node("Add", [f"m{layer}", f"layer{layer}/bias"], [f"h{layer}"]))
-            flow = f"h{layer}"
-        given = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["batch", widths[0]])
-        gives = helper.make_tensor_value_info(flow, onnx.TensorProto.FLOAT, ["batch", widths[-1]])
-        graph = helper.make_graph(nodes, "graph", [given], [gives], weights)
-        model = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 21)])
-        (folder / f"{name}.onnx").write_bytes(model.SerializeToString())
+        write_model(folder / f"{name}.onnx", scale)
         (folder / f"{name}.yaml").write_text(f"scale: {scale}\n")
-    np.savez(folder / "cases.npz", x=np.random.default_rng(1).normal(size=(2, widths[0])).astype("float32"))
+    np.savez(folder / "cases.npz", x=np.random.default_rng(1).normal(size=(2, _WIDTHS[0])).astype("float32"))

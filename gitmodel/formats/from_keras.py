@@ -1,0 +1,125 @@
+"""Keras to ONNX: the model's own export, or tf2onnx for a Keras that has none; what gets a new number in every process, or
+with every backend, is renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from gitmodel.bundle.golden import GoldenCase
+from gitmodel.bundle.signature import Signature
+from gitmodel.formats import onnx as onnx_format
+from gitmodel.formats.frameworks import (
+    BATCH,
+    ConversionFailed,
+    MissingConverter,
+    exported,
+    leaves,
+    need,
+    output_name,
+    rename_dims,
+)
+from gitmodel.formats.from_torch import evaluating
+from gitmodel.formats.onnx_walk import unique
+from gitmodel.formats.source import Source, first_line
+
+#: Names that Keras makes up for inputs.
+_NUMBERED = re.compile(r"(keras_tensor|input_layer|inputs?|args)(_[0-9]+)?")
+
+
+def convert(model: Any, example: Any, path: Path) -> Source:
+    """The first dimension of inputs and outputs is free, as Keras has it."""
+    if isinstance(example, tuple):
+        example = list(example)
+    outputs = None if example is None else model.predict_on_batch(example)
+    # With PyTorch as the backend its export leaves the model in evaluation mode.
+    with evaluating(model) if hasattr(model, "modules") else contextlib.nullcontext():
+        _export(model, path, known=example is not None)
+    source, _ = exported(path)
+    _name(source.graph.graph, outputs if outputs is not None else getattr(model, "output", None))
+    signature = onnx_format.signature_of(source.graph, str(path))
+    cases = () if example is None else (_case(signature, example, outputs),)
+    return replace(source, signature=signature, cases=cases)
+
+
+def _export(model: Any, path: Path, *, known: bool) -> None:
+    """Writes the ONNX file; ``known`` when the model was called with an example. Raises MissingConverter, ConversionFailed."""
+    if "format" not in inspect.signature(model.export).parameters:
+        need("tf2onnx").convert.from_keras(model, output_path=str(path))
+        return
+    if not known and not model.built:
+        raise ConversionFailed(
+            f"the {type(model).__name__} is not built, so it is not known what it takes",
+            hint="give example=, inputs as it takes them",
+        )
+    taken = [model.input] if hasattr(model, "input") else getattr(model, "inputs", None)
+    options = {} if known or not taken else {"input_signature": taken}
+    try:
+        model.export(str(path), format="onnx", verbose=False, **options)
+    except ImportError as error:
+        raise MissingConverter(
+            f"Keras lacks a package that makes ONNX ({first_line(error)})",
+            hint="pip install tf2onnx, or onnxscript where PyTorch is the backend",
+        ) from error
+
+
+def _case(signature: Signature, example: Any, outputs: Any) -> GoldenCase:
+    import numpy as np
+
+    given = [np.asarray(value) for _, value in leaves(_sorted(example))]
+    inputs = {spec.name: value.astype(spec.dtype) for spec, value in zip(signature.inputs, given, strict=True)}
+    made = [value for _, value in leaves(_sorted(outputs))]
+    return GoldenCase("example", inputs, dict(zip((spec.name for spec in signature.outputs), made, strict=True)))
+
+
+def _sorted(value: Any) -> Any:
+    """With mappings in the order of their keys, which is the order of Keras' exports."""
+    if isinstance(value, Mapping):
+        return {key: _sorted(value[key]) for key in sorted(value)}
+    return [_sorted(held) for held in value] if isinstance(value, (tuple, list)) else value
+
+
+def _name(graph: Any, outputs: Any) -> None:
+    """Outputs are named by their keys or places in what the model gives, free dimensions by theirs."""
+    seen = {name for node in graph.node for name in node.output} | {tensor.name for tensor in graph.initializer}
+    seen |= {value.name for value in graph.input}
+    seen -= {value.name for value in graph.output}
+    names = {}
+    for number, value in enumerate(graph.input):
+        if _NUMBERED.fullmatch(value.name):
+            names[value.name] = unique("input" if len(graph.input) == 1 else f"input_{number}", seen)
+    places = [place for place, _ in leaves(_sorted(outputs))]
+    if len(places) != len(graph.output):
+        places = [() if len(graph.output) == 1 else (str(number),) for number in range(len(graph.output))]
+    for place, value in zip(places, graph.output, strict=True):
+        if value.name not in names:
+            names[value.name] = unique(output_name(place), seen)
+    _rename(graph, names)
+    dims: dict[str, str] = {}
+    for name, axis, symbol in _symbols(graph):
+        dims.setdefault(symbol, f"{name}_{axis}" if axis else BATCH)
+    rename_dims(graph, dims)
+
+
+def _symbols(graph: Any) -> Iterator[tuple[str, int, str]]:
+    for value in (*graph.input, *graph.output):
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+            if dim.dim_param:
+                yield value.name, axis, dim.dim_param
+
+
+def _rename(graph: Any, names: Mapping[str, str]) -> None:
+    """Gives values other names wherever they stand, in nested graphs, too."""
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        value.name = names.get(value.name, value.name)
+    for node in graph.node:
+        for listed in (node.input, node.output):
+            listed[:] = [names.get(name, name) for name in listed]
+        for attribute in node.attribute:
+            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+                _rename(inner, names)

@@ -1,0 +1,163 @@
+"""Looks at one place after the other, reading every byte afresh, and says what is wrong there. Changes nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+
+from gitmodel import registry
+from gitmodel.bundle.bundle import WEIGHTS
+from gitmodel.history.past import History, Mention, Why
+from gitmodel.storage.audit import Digest, digest_all
+from gitmodel.storage.depot import Depot, Folder, Listing, Stored
+from gitmodel.storage.remote import Progress
+from gitmodel.workflows.findings import Finding, Read
+
+#: Half-written files younger than this may belong to somebody at work.
+ABANDONED = 3600.0
+_REPAIR = "gitmodel fsck --repair"
+
+
+class Examination:
+    """Gathers findings; ``good`` are verified files of working trees by sha256, from which objects can be mended."""
+
+    def __init__(self, past: History, progress: Progress | None = None) -> None:
+        self.past, self._progress = past, progress
+        self.findings: list[Finding] = []
+        self.read: list[Read] = []
+        self.good: dict[str, Path] = {}
+
+    def objects(self, depot: Depot, stored: Collection[Stored], mend: str) -> None:
+        """Reads these objects, and says which are not what they should be and which versions suffer."""
+        size = 0
+        for item, digest in digest_all(depot, stored, self._progress):
+            size += digest.size
+            entries = self.past.entries_of.get(item.oid, ())
+            if not digest.fits(item.oid, entries):
+                self.findings.append(self._damaged(depot, item, digest, mend))
+        self.read.append(Read(depot.name, len(stored), size))
+
+    def _damaged(self, depot: Depot, item: Stored, digest: Digest, mend: str) -> Finding:
+        oid, entries = item.oid, self.past.entries_of.get(item.oid, ())
+        needing = self.past.locks_of.get(oid, [])
+        kind, sizes = "corrupt", {entry.size for entry in entries}
+        if digest.error:
+            message = f"cannot be read ({digest.error})"
+        elif digest.fits(oid, ()):
+            strict = [e for e in entries if (e.sha256, e.size) != (digest.sha256, digest.size)]
+            needing = [lock for lock in needing if set(strict) & set(self.past.files[lock])]
+            kind, message = "clash", "is what its name says, and weights.lock says something else"
+            mend = "these versions were never whole, or somebody made another file of the same md5: save them again"
+        elif sizes and digest.size not in sizes:
+            message = f"has {digest.size} bytes where {min(sizes)} should be"
+        else:
+            message = "has other bytes than its name says"
+        if item.mode == 0o444 and kind == "corrupt":
+            message += "; for its mode 0444 DVC would trust it"
+        if oid in self.past.listings.values() and kind == "corrupt":
+            kind = "listing"
+        return self._about(kind, depot.name, message, oid, item, needing, mend)
+
+    def _about(
+        self, kind: str, where: str, message: str, oid: str, item: Stored | None, locks: Iterable[str], mend: str
+    ) -> Finding:
+        entries = self.past.entries_of.get(oid, [])
+        size = item.size if item else max((entry.size for entry in entries), default=0)
+        return Finding(
+            kind, where, message, (oid,), item.path if item else "", max(size, 0), tuple(self.past.labels(locks)),
+            tuple(dict.fromkeys(entry.path for entry in entries)), mend,
+        )  # fmt: skip
+
+    def missing(self, where: str, listing: Listing, needed: Collection[str], mend: str) -> None:
+        """What the bundles of these locks need and a place lacks."""
+        wanted = {oid for digest in needed for oid in self.past.objects(digest)}
+        for oid in sorted(wanted - set(listing.objects)):
+            locks = [digest for digest in self.past.locks_of[oid] if digest in needed]
+            kind, message = ("listing", "is not there") if oid.endswith(".dir") else ("missing", "is not there")
+            self.findings.append(self._about(kind, where, message, oid, None, locks, mend))
+
+    def absent(self, where: str, listing: Listing, mentions: Iterable[Mention]) -> None:
+        """Versions that a place has only a part of, or nothing."""
+        lacking: dict[str, str] = {}
+        size: dict[str, int] = {}
+        for mention in mentions:
+            gone = [entry for entry in self.past.files[mention.digest] if entry.md5 not in listing.objects]
+            if gone:
+                lacking[mention.label] = mention.digest
+                size |= {entry.md5: entry.size for entry in gone}
+        if lacking:
+            message = f"{len(size)} objects of {len(lacking)} versions are not in this cache"
+            self.findings.append(
+                Finding(
+                    "absent", where, message, tuple(sorted(size)), "", sum(size.values()), tuple(lacking),
+                    mend="'gitmodel fsck --remote' tells whether the remote has them",
+                )
+            )  # fmt: skip
+
+    def strays(self, where: str, listing: Listing, named: Collection[str], mend: str) -> None:
+        """Files nobody needs: unnamed objects, left-overs, and what is no object."""
+        unnamed = [item for oid, item in listing.objects.items() if oid not in named]
+        old = [item for item in listing.temporary if time.time() - (item.modified or 0.0) > ABANDONED]
+        self._gathered("unreferenced", where, unnamed, "that nothing in the whole history names", mend)
+        self._gathered("left-over", where, old, "half written and left behind", _REPAIR)
+        self._gathered("foreign", where, listing.foreign, "among the objects that are none", "move them elsewhere")
+
+    def _gathered(self, kind: str, where: str, items: Collection[Stored], words: str, mend: str) -> None:
+        if items:
+            size = sum(max(item.size, 0) for item in items)
+            message = f"{len(items)} {'objects' if kind == 'unreferenced' else 'files'} {words}"
+            names = tuple(item.oid or item.path for item in items)
+            path = next(iter(items)).path
+            self.findings.append(Finding(kind, where, message, names, path, size, mend=mend))
+
+    def git(self, mentions: Iterable[Mention]) -> None:
+        """Locks that cannot be read, and pointers that name other files than the locks beside them."""
+        for label, reason in self.past.unreadable.items():
+            mend = "restore weights.lock from Git, or save the model again"
+            self.findings.append(Finding("lock", "Git", reason, versions=(label,), mend=mend))
+        for mention in mentions:
+            if mention.pointer != self.past.listings[mention.digest]:
+                named = mention.pointer or "nothing: there is none"
+                message = f"weights.dvc names {named}, weights.lock {self.past.listings[mention.digest]}"
+                mend = "DVC and gitmodel would restore different files: save the model again"
+                path = f"{registry.model_path(mention.model)}/{WEIGHTS}.dvc"
+                found = Finding("pointer", "Git", message, path=path, versions=(mention.label,), mend=mend)
+                self.findings.append(found)
+
+    def workspace(self, mentions: Iterable[Mention]) -> None:
+        """The weights folders of the working tree, file by file."""
+        # Of what the index and the disk say of a model, the disk's comes last.
+        here = {m.model: m for m in mentions if m.why is Why.WORKING and m.label == m.model}
+        for mention in here.values():
+            folder = self.past.root / registry.model_path(mention.model) / WEIGHTS
+            if folder.is_dir():
+                self._weights(mention, folder)
+
+    def _weights(self, mention: Mention, folder: Path) -> None:
+        depot = Folder(folder, str(folder.relative_to(self.past.root)))
+        wanted = {entry.path: entry for entry in self.past.files[mention.digest]}
+        present = {path.relative_to(folder).as_posix(): path for path in _files(folder)}
+        wrong = dict.fromkeys(wanted.keys() - present.keys(), "is not there")
+        wrong |= dict.fromkeys(present.keys() - wanted.keys(), "is no file of this version")
+        stored = [Stored("", path.lstat().st_size, None, 0, str(path)) for path in present.values()]
+        for item, digest in digest_all(depot, stored, self._progress):
+            name = Path(item.path).relative_to(folder).as_posix()
+            if not digest.error:
+                self.good[digest.sha256] = Path(item.path)
+            entry = wanted.get(name)
+            if entry and (digest.sha256, digest.size) != (entry.sha256, entry.size):
+                wrong[name] = (
+                    f"cannot be read ({digest.error})" if digest.error else "has other bytes than weights.lock says"
+                )
+        self.read.append(Read(depot.name, len(stored), sum(item.size for item in stored)))
+        for name, message in wrong.items():
+            mend = f"if it is nobody's work: remove it and run 'gitmodel pull {mention.model}'"
+            path = str(folder / name)
+            self.findings.append(
+                Finding("workspace", depot.name, message, (), path, 0, (mention.label,), (name,), mend)
+            )
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.is_symlink() or path.is_file())

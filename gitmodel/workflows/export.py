@@ -1,0 +1,151 @@
+"""``export``: a version joined back into one file of the asked format, or into a folder with what belongs to it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from gitmodel import formats, registry
+from gitmodel.bundle.bundle import ASSETS, SIGNATURE, Bundle
+from gitmodel.bundle.lock import inside
+from gitmodel.errors import GitmodelError
+from gitmodel.formats.onnx_export import DATA_SUFFIX
+from gitmodel.formats.output import replacing, writing
+from gitmodel.formats.source import Source
+from gitmodel.git import NotARepository, Repository
+from gitmodel.storage.remote import Progress
+from gitmodel.workflows.transfer import check_tensors
+from gitmodel.workflows.workspace import Workspace, weights_of
+
+
+class UnclearDestination(GitmodelError):
+    """The name of the file to write does not say its format, or says another one."""
+
+    code = "unclear-destination"
+
+
+class WouldOverwrite(GitmodelError):
+    """A file is where one was to be written."""
+
+    code = "would-overwrite"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """``files`` as written, the model first; ``size`` of them together in bytes; ``left_out``, in words, what the model has
+    and the format has no place for."""
+
+    label: str
+    files: tuple[Path, ...]
+    size: int
+    tensors: int
+    left_out: tuple[str, ...]
+
+
+def export(
+    reference: str,
+    dest: Path | str,
+    *,
+    repo: Path | str = ".",
+    tensors: Sequence[str] = (),
+    format: str = "",  # noqa: A002  # the word of the command line
+    force: bool = False,
+    remote: str = "",
+    progress: Progress | None = None,
+) -> Exported:
+    """Writes the model as one file in the format that ``dest`` ends with (ONNX of 2 GiB and more as two).
+
+    A ``dest`` that ends with '/', or is a folder, gets ``<name>.onnx`` (``.h5`` for a checkpoint, or the ending that
+    ``format`` says), the assets and the signature. ``tensors`` takes these alone and fetches no others. ``reference`` may
+    also be a model file: that converts it. ``force`` replaces files that are there.
+
+    Raises UnclearDestination, WouldOverwrite, UnknownTensor, InvalidModel when the format cannot express the model,
+    MissingWeights, CannotWrite.
+    """
+    from gitmodel.formats.left_out import left_out
+
+    place = _place(Path(repo), remote, progress)
+    bundle = registry.resolve(place.repo if place else None, reference)
+    as_folder = str(dest).endswith(os.sep) or Path(dest).is_dir()
+    path = _model_path(bundle, Path(dest), as_folder, format)
+    beside = _beside(bundle, Path(dest)) if as_folder else {}
+    _refuse_overwriting([path, *beside], force)
+    with _source(place, bundle, tensors) as source:
+        left = left_out(source, formats.ending(path))
+        if as_folder:
+            with writing(str(dest)):
+                Path(dest).mkdir(parents=True, exist_ok=True)
+        files = formats.write(source, path)
+        for target, data in beside.items():
+            with writing(str(target)):
+                target.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(target) as file:
+                file.write(data)
+        written = (*files, *beside)
+        return Exported(bundle.label, written, sum(file.stat().st_size for file in written), len(source.tensors), left)
+
+
+def _place(repo: Path, remote: str, progress: Progress | None) -> Workspace | None:
+    try:
+        return Workspace(Repository.open(repo), remote, progress)
+    except NotARepository:
+        return None
+
+
+def _model_path(bundle: Bundle, dest: Path, as_folder: bool, wanted: str) -> Path:
+    """The file to write. Raises UnclearDestination before anything is fetched."""
+    written = [ending for ending, modules in formats.FORMATS.items() if modules.writer]
+    known = f"known: {', '.join(written)}"
+    if wanted and f".{wanted.removeprefix('.')}" not in written:
+        raise UnclearDestination(f"there is no format '{wanted}' to export to", hint=known)
+    if not as_folder:
+        if formats.ending(dest) not in written:
+            raise UnclearDestination(f"{dest} does not say its format", hint=f"{known}; a folder ends with '/'")
+        if wanted and formats.ending(dest) != f".{wanted.removeprefix('.')}":
+            raise UnclearDestination(f"{dest} is no name for the format '{wanted}'", hint="leave the format out")
+        return dest
+    servable = bool(bundle.signatures.by_name)
+    return dest / f"{bundle.name}.{wanted.removeprefix('.') or ('onnx' if servable else 'h5')}"
+
+
+def _beside(bundle: Bundle, folder: Path) -> dict[Path, bytes]:
+    """The files that belong to the model, by where they go."""
+    paths = [SIGNATURE, *bundle.folder.files(ASSETS)]
+    found = {folder / inside(path): bundle.folder.read(path) for path in paths}
+    return {path: data for path, data in found.items() if data is not None}
+
+
+def _refuse_overwriting(paths: Sequence[Path], force: bool) -> None:
+    data = [path.with_name(path.name + DATA_SUFFIX) for path in paths if path.suffix == ".onnx"]
+    for path in (*paths, *data):
+        if path.is_dir() or (path.exists() and not force):
+            raise WouldOverwrite(f"{path} is there already", hint="choose another name, or --force to replace it")
+
+
+@contextlib.contextmanager
+def _source(place: Workspace | None, bundle: Bundle, names: Sequence[str]) -> Iterator[Source]:
+    """The model, whole or these tensors of it, its bytes verified."""
+    from gitmodel.formats import binding, stored
+
+    if bundle.file is not None:
+        with contextlib.closing(formats.read(bundle.file)) as source:
+            if source.graph is not None:
+                binding.complete(source, bundle.label)
+            check_tensors(names, {tensor.name for tensor in source.tensors}, bundle.label)
+            chosen = tuple(tensor for tensor in source.tensors if tensor.name in names)
+            yield Source(source.format, source.framework, chosen) if names else source
+        return
+    lock, card = bundle.lock, bundle.card
+    check_tensors(names, {entry.name for entry in lock.tensors}, bundle.label)
+    entries = [entry for entry in lock.tensors if not names or entry.name in names]
+    needed = {entry.file for entry in entries}
+    files = [file for file in lock.files if not names or file.path in needed]
+    with weights_of(place, bundle, files) as folder:
+        if names:
+            yield Source(card.format, card.framework, tuple(stored.tensor(folder, entry) for entry in entries))
+            return
+        with contextlib.closing(stored.read(folder, lock)) as source:
+            yield replace(source, format=card.format, framework=card.framework)

@@ -1,0 +1,122 @@
+"""Which one model the files, or the object, given to ``save`` make: graphs, weights and shards brought together."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gitmodel import formats
+from gitmodel.bundle.signature import DEFAULT
+from gitmodel.errors import GitmodelError
+from gitmodel.formats import source as sources
+from gitmodel.formats.source import Source
+from gitmodel.versions import check_name
+
+if TYPE_CHECKING:
+    from gitmodel.formats.memory import Model
+
+
+class UnclearFiles(GitmodelError):
+    """The files given do not make one model."""
+
+    code = "unclear-files"
+
+
+@dataclass(frozen=True)
+class Given:
+    """``files`` in the caller's order, or a ``model`` that is none; ``weights`` for a graph's names; ``signatures`` maps names to the
+    graphs of further ones; ``example`` are inputs for what has to be converted."""
+
+    files: tuple[Path, ...]
+    model: object = None
+    weights: Path | None = None
+    signatures: tuple[tuple[str, Path], ...] = ()
+    example: object = None
+
+    @classmethod
+    def of(
+        cls,
+        model: Model,
+        weights: Path | str | None = None,
+        signatures: Mapping[str, Path | str] | None = None,
+        example: object = None,
+    ) -> Given:
+        """Raises InvalidName, UnclearFiles."""
+        named = tuple((check_name(name, "signature"), Path(file)) for name, file in (signatures or {}).items())
+        if any(name == DEFAULT for name, _ in named):
+            raise UnclearFiles(f"'{DEFAULT}' is the model's own signature", hint="give the others another name")
+        several = isinstance(model, Sequence) and not isinstance(model, str | bytes)
+        listed = list(model) if isinstance(model, Sequence) and several else [model]
+        files = tuple(Path(item) for item in listed if isinstance(item, str | Path))
+        if len(files) == len(listed):
+            return cls(files, None, Path(weights) if weights else None, named, example)
+        if several:
+            raise UnclearFiles("a list may name files only", hint="give one object, or the files of one model")
+        return cls((), model, Path(weights) if weights else None, named, example)
+
+    @property
+    def paths(self) -> list[Path]:
+        """Every file that was named."""
+        return [*self.files, *([self.weights] if self.weights else []), *(file for _, file in self.signatures)]
+
+    @property
+    def key(self) -> list[str]:
+        """What the caller asked for, as text that differs where it does; empty for an object, which has no such."""
+        if self.model is not None:
+            return []
+        named = [f"{name}={file.resolve()}" for name, file in self.signatures]
+        weights = f"weights={self.weights.resolve() if self.weights else ''}"
+        return [*(str(file.resolve()) for file in self.files), weights, *named]
+
+    @property
+    def label(self) -> str:
+        if self.files:
+            return str(self.files[0])
+        from gitmodel.formats import memory
+
+        return memory.label(self.model)
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[Source]:
+        """The one model; the user's files are let go of at the end. Raises InvalidModel, UnclearFiles and kin."""
+        with contextlib.ExitStack() as stack:
+
+            def read(path: Path) -> Source:
+                return stack.enter_context(contextlib.closing(formats.read(path)))
+
+            parts = [(str(path), read(path)) for path in self.files] or [(self.label, self._converted())]
+            if self.weights:
+                parts.append((str(self.weights), read(self.weights)))
+            main = _one(parts)
+            others = {name: _one([(str(file), read(file))]) for name, file in self.signatures}
+            if others:
+                from gitmodel.formats import signatures
+
+                main = signatures.join(main, others)
+            yield main
+
+    def _converted(self) -> Source:
+        from gitmodel.formats import memory
+
+        return memory.of(self.model, example=self.example)
+
+
+def _one(parts: Sequence[tuple[str, Source]]) -> Source:
+    """A graph with all its weights, or a checkpoint. Raises UnclearFiles, InvalidModel."""
+    graphs = [(where, source) for where, source in parts if source.graph is not None]
+    checkpoints = [source for _, source in parts if source.graph is None]
+    if len(checkpoints) > 1:
+        checkpoints = [sources.join(checkpoints)]
+    if len(graphs) > 1 or not parts:
+        raise UnclearFiles(
+            f"{len(graphs)} graphs do not make one model", hint="give one .onnx, one checkpoint, or one of each"
+        )
+    if not graphs:
+        return checkpoints[0]
+    from gitmodel.formats import binding
+
+    where, graph = graphs[0]
+    return binding.bind(graph, checkpoints[0], where) if checkpoints else binding.complete(graph, where)

@@ -1,0 +1,167 @@
+"""``scripts/kill-points``: the command line of the harness.
+
+scripts/kill-points                      every command, at every Nth point (some minutes)
+scripts/kill-points --every              at every point (an hour or more)
+scripts/kill-points --command save --step 5
+scripts/kill-points --only POINT         one point again, its folder kept when something is lost
+scripts/kill-points --write              also puts the tables into docs/kills.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import multiprocessing
+import shlex
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+from kill_points import crowd, full_disk, invariants, points, report, stages, trial
+from kill_points.place import Broken, adopt_orphans
+from kill_points.points import FULL, Point
+from kill_points.stages import COMMANDS, Stage
+from kill_points.trial import Outcome
+
+STEP = 6
+#: Of so many points one is looked at with gitmodel's and DVC's own eyes, too: that takes as long as all the rest.
+_DEEP = 8
+
+
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/kill-points", description=invariants.__doc__)
+    names = [command.name for command in COMMANDS]
+    parser.add_argument("--command", action="append", choices=names, help="only this one; may be repeated")
+    parser.add_argument("--fault", action="append", choices=list(points.FAULTS), help="only this one; may be repeated")
+    parser.add_argument("--step", type=int, default=STEP, metavar="N", help=f"every Nth point [default: {STEP}]")
+    parser.add_argument("--every", action="store_true", help="the same as --step 1")
+    parser.add_argument("--most", type=int, metavar="N", help="at most N points per command, evenly chosen")
+    parser.add_argument("--only", action="append", metavar="POINT", help="exactly this point; may be repeated")
+    parser.add_argument("--list", action="store_true", help="print the points and try none")
+    parser.add_argument("--no-crowd", action="store_true", help="leave out the eight at once")
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="so many repositories at a time [default: 2]")
+    parser.add_argument("--keep", metavar="FOLDER", help="work there, and leave what a loss left")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/kills.md")
+    options = parser.parse_args(argv)
+    options.step = 1 if options.every else max(1, options.step)
+    return options
+
+
+def chosen(stage: Stage, options: argparse.Namespace) -> list[Point]:
+    if options.only:
+        wanted = [Point.parse(name) for name in options.only]
+        return [point for point in wanted if point.command == stage.command.name]
+    found = points.choose(stage.own, stage.git, options.step)
+    if not full_disk.missing_tool():
+        found += full_disk.points(stage, options.step)
+    if options.fault:
+        found = [point for point in found if point.fault in options.fault]
+    if options.most and len(found) > options.most:
+        found = [found[number * len(found) // options.most] for number in range(options.most)]
+    return found
+
+
+def strike(stage: Stage, point: Point, root: Path, deep: bool, keep: bool) -> Outcome:
+    """What a process of the pool does."""
+    if point.fault == FULL:
+        return full_disk.run(stage, point, root, deep=deep)
+    return trial.run(stage, point, root, deep=deep, keep=keep)
+
+
+def tried(
+    pool: ProcessPoolExecutor, stage: Stage, chosen: Sequence[Point], root: Path, keep: bool
+) -> Iterator[Outcome]:
+    bare = dataclasses.replace(stage, own={}, git=())
+    waiting = [
+        pool.submit(strike, bare, point, root / f"{stage.command.name}-{number}", number % _DEEP == 0, keep)
+        for number, point in enumerate(chosen)
+    ]
+    for future in as_completed(waiting):
+        yield future.result()
+
+
+def tell(outcome: Outcome, kept: Path | None) -> None:
+    point = outcome.point.name
+    for kind, lines in (("LOSS", outcome.lost), ("UNCLEAR", outcome.unclear)):
+        for line in lines:
+            print(f"  {kind} at {point}: {line}", flush=True)
+    if not outcome.good:
+        where = f" --keep {shlex.quote(str(kept))}" if kept else ""
+        print(f"    replay: scripts/kill-points --only {point}{where}", flush=True)
+
+
+def run(options: argparse.Namespace, root: Path) -> bool:
+    """True when nothing was lost."""
+    kept = Path(options.keep) if options.keep else None
+    wanted = options.command or [Point.parse(name).command for name in options.only or []]
+    commands = [command for command in COMMANDS if not wanted or command.name in wanted]
+    templates = stages.prepare(root / "places")
+    found: list[tuple[Stage, list[Outcome]]] = []
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(options.jobs, mp_context=spawn, initializer=adopt_orphans) as pool:
+        for command in commands:
+            stage = stages.rehearse(command, templates[command.start], root)
+            these = chosen(stage, options)
+            print(f"{command.name}: {len(these)} points", flush=True)
+            if options.list:
+                print("\n".join(f"  {point.name}" for point in these))
+                continue
+            outcomes = []
+            for outcome in tried(pool, stage, these, root, bool(kept)):
+                tell(outcome, kept)
+                outcomes.append(outcome)
+            order = {point: number for number, point in enumerate(these)}
+            outcomes.sort(key=lambda outcome: order[outcome.point])
+            found.append((stage, outcomes))
+            print("\n".join(report.table(report.rows(outcomes))), flush=True)
+    if options.list:
+        return True
+    crowds = [] if options.no_crowd or options.only else gather(templates["released"].root, root)
+    outcomes = [outcome for _, some in found for outcome in some]
+    print(f"in all: {report.summary(outcomes)}")
+    if options.write:
+        report.PAGE.write_text(report.page(found, crowds, options.step, rules()))
+    return all(outcome.good for outcome in outcomes) and not any(one.lost for one in crowds)
+
+
+def gather(template: Path, root: Path) -> list[crowd.Gathered]:
+    """The eight at once, one crowd after the other: they fill the machine."""
+    found = []
+    for number, one in enumerate(crowd.CROWDS):
+        gathered = crowd.run(one, stages.Place(template), root / f"crowd-{number}")
+        print(f"{one.what}: {gathered.done} did their work, {gathered.busy} said why not, {len(gathered.lost)} losses")
+        for line in gathered.lost:
+            print(f"  LOSS in {one.what}: {line}")
+        found.append(gathered)
+    return found
+
+
+def rules() -> list[str]:
+    """Each rule in the words of its own docstring."""
+    return [" ".join((rule.__doc__ or "").split()) for rule in invariants.RULES]
+
+
+def main() -> None:
+    options = arguments()
+    if reason := points.missing_tool():
+        raise SystemExit(f"{reason}: install strace, and allow it to trace its own children")
+    if reason := full_disk.missing_tool():
+        print(f"without full disks: {reason}", file=sys.stderr)
+    adopt_orphans()
+    try:
+        if options.keep:
+            folder = Path(options.keep).resolve()
+            folder.mkdir(parents=True, exist_ok=False)
+            good = run(options, folder)
+        else:
+            with tempfile.TemporaryDirectory(prefix="gitmodel-kills-", ignore_cleanup_errors=True) as folder_name:
+                good = run(options, Path(folder_name).resolve())
+    except Broken as error:
+        raise SystemExit(f"the harness itself is stuck: {error}") from None
+    raise SystemExit(0 if good else 1)
+
+
+if __name__ == "__main__":
+    main()

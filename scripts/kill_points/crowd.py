@@ -1,0 +1,101 @@
+"""Eight processes at once in one repository: each does its work or says in a line that it could not; nothing is damaged."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kill_points import stages
+from kill_points.invariants import State, losses
+from kill_points.place import BIN, Place
+
+SIZE = 8
+_DIGEST = re.compile(r"sha256:([0-9a-f]{12})\b")
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """``args`` of each process, with ``{n}`` for its number; ``commits`` and ``versions`` are what eight successes make."""
+
+    what: str
+    args: tuple[str, ...]
+    commits: int = SIZE
+    versions: int = 0
+
+
+CROWDS = (
+    Crowd("eight saves of eight versions", ("save", "fraud", "../files/m{n}.onnx", "-m", "{n}")),
+    Crowd("eight saves of the same version", ("save", "fraud", "../files/two.onnx", "-m", "{n}"), commits=1),
+    Crowd("eight saves of eight models", ("save", "model{n}", "../files/m{n}.onnx", "-m", "{n}")),
+    Crowd(
+        "eight saves that release", ("save", "fraud", "../files/m{n}.onnx", "-m", "{n}", "--release", "patch"), versions=SIZE
+    ),
+)  # fmt: skip
+
+
+@dataclass
+class Gathered:
+    """What came of a crowd: how many did their work, how many said why not."""
+
+    crowd: Crowd
+    done: int = 0
+    busy: int = 0
+    lost: list[str] = field(default_factory=list)
+
+
+def run(crowd: Crowd, template: Place, root: Path) -> Gathered:
+    place = template.copy(root)
+    for number in range(SIZE):
+        stages.write_model(place.files / f"m{number}.onnx", 1 + number / 10_000)
+    before = State.of(place)
+    found = Gathered(crowd)
+    with ThreadPoolExecutor(SIZE) as pool:
+        ended = list(pool.map(lambda number: _one(crowd, place, number), range(SIZE)))
+    digests = _saved(place)
+    for number, done in enumerate(ended):
+        if done.returncode == 0:
+            found.done += 1
+            digest = _DIGEST.search(done.stdout + done.stderr)
+            if digest is None or digest[1] not in digests:
+                found.lost.append(f"number {number} said it was done, and no commit has its weights")
+        else:
+            found.busy += 1
+            errors = [line for line in done.stderr.splitlines() if line.startswith("error[")]
+            if len(errors) != 1 or "Traceback" in done.stderr or "error[internal]" in done.stderr:
+                found.lost.append(f"number {number} ended without a clear line: {done.stderr[-300:]!r}")
+    after = State.of(place)
+    found.lost += losses(place, before, after)
+    if after.status:
+        found.lost.append(f"the working tree is left changed: {after.status!r}")
+    _count(found, "commits", crowd.commits, len(after.log) - len(before.log))
+    _count(found, "versions", crowd.versions, len(after.versions) - len(before.versions))
+    place.remove()
+    return found
+
+
+def _count(found: Gathered, what: str, wanted: int, made: int) -> None:
+    """All of them when all succeeded; no more, and at least one for each that did, when some were busy."""
+    if made > wanted or made < min(wanted, found.done):
+        found.lost.append(f"{made} {what} were made by {found.done} that did their work")
+
+
+def _one(crowd: Crowd, place: Place, number: int) -> subprocess.CompletedProcess[str]:
+    args = [arg.format(n=number) for arg in crowd.args]
+    return subprocess.run(
+        [str(BIN / "gitmodel"), *args], cwd=place.repo, env=place.environment, capture_output=True, text=True, check=False
+    )  # fmt: skip
+
+
+def _saved(place: Place) -> set[str]:
+    """The first digits of the digest of every ``weights.lock`` in the history, as gitmodel shows them."""
+    found = set()
+    for commit in place.git("rev-list", "--all").split():
+        for path in place.git("ls-tree", "-r", "--name-only", commit, "models").splitlines():
+            if path.endswith("/weights.lock"):
+                text = place.git("cat-file", "blob", f"{commit}:{path}")
+                found.add(hashlib.sha256(text.encode()).hexdigest()[:12])
+    return found
