@@ -79,7 +79,7 @@ def releases(repo: Repository, name: str) -> list[Release]:
 
 def holds(repo: Repository, commit: str, name: str) -> bool:
     """Whether a commit has the model."""
-    return repo.folder(commit).has(f"{model_path(name)}/{bundle_files.CARD}")
+    return repo.folder(commit, model_path(name)).has(bundle_files.CARD)
 
 
 def taken(repo: Repository, name: str) -> set[Version]:
@@ -169,9 +169,10 @@ def working_bundle(repo: Repository, name: str) -> Bundle:
     check_name(name)
     if repo.bare:
         return bundle_at(repo, name, repo.commit_of("HEAD"), name)
-    if name not in models(repo):
+    folder = repo.root / model_path(name)
+    if not (folder / bundle_files.CARD).exists():
         raise UnknownModel(f"there is no model '{name}'", hint=_known(models(repo)))
-    return Bundle(name, name, DiskFolder(repo.root / model_path(name)))
+    return Bundle(name, name, DiskFolder(folder))
 
 
 def latest(repo: Repository, name: str) -> Release | None:

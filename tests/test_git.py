@@ -15,20 +15,39 @@ def test_a_folder_outside_any_repository_is_named(tmp_path: Path) -> None:
         Repository.open(tmp_path)
 
 
-def test_commit_takes_only_the_named_paths(git_repo: Path) -> None:
-    (git_repo / "a").write_text("a")
+def committed(root: Path) -> tuple[Repository, str]:
+    """A repository with one file in one commit."""
+    (root / "m").mkdir()
+    (root / "m" / "a").write_text("a")
+    repo = Repository.open(root)
+    return repo, repo.commit_folder("m", "one", but="m/weights")
+
+
+def test_a_folder_is_committed_whole_and_nothing_else(git_repo: Path) -> None:
+    committed(git_repo)
+    (git_repo / "m" / "a").unlink()
+    (git_repo / "m" / "ignored").write_text("i")
+    (git_repo / ".gitignore").write_text("ignored\n")
+    (git_repo / "m" / "weights").mkdir()
+    (git_repo / "m" / "weights" / "w").write_text("w")
     (git_repo / "b").write_text("b")
     support.git(git_repo, "add", "b")
     repo = Repository.open(git_repo)
-    repo.commit(["a"], "only a")
-    assert support.git(git_repo, "show", "--name-only", "--format=") == "a"
-    assert repo.dirty() == ["b"]
+    assert repo.commit_folder("m", "two", but="m/weights") == repo.head()
+    assert support.git(git_repo, "show", "--name-status", "--format=", "--no-renames").split() == [
+        "D", "m/a", "A", "m/ignored",
+    ]  # fmt: skip
+    assert set(repo.dirty()) == {"b", ".gitignore", "m/weights/w"}
+
+
+def test_nothing_to_commit_makes_no_commit(git_repo: Path) -> None:
+    repo, first = committed(git_repo)
+    assert repo.commit_folder("m", "again", but="m/weights") == ""
+    assert repo.head() == first
 
 
 def test_a_tag_that_exists_is_refused(git_repo: Path) -> None:
-    (git_repo / "a").write_text("a")
-    repo = Repository.open(git_repo)
-    commit = repo.commit(["a"], "one")
+    repo, commit = committed(git_repo)
     repo.tag("fraud@v1.0.0", "first", commit=commit)
     with pytest.raises(GitFailed, match="already exists"):
         repo.tag("fraud@v1.0.0", "again", commit=commit)
@@ -37,9 +56,7 @@ def test_a_tag_that_exists_is_refused(git_repo: Path) -> None:
 
 @pytest.mark.parametrize("revision", ["--help", "nothing", "HEAD~99", "$(id)", ""])
 def test_a_strange_revision_is_only_unknown(git_repo: Path, revision: str) -> None:
-    (git_repo / "a").write_text("a")
-    repo = Repository.open(git_repo)
-    repo.commit(["a"], "one")
+    repo, _ = committed(git_repo)
     with pytest.raises(UnknownRevision):
         repo.commit_of(revision)
 
@@ -49,7 +66,7 @@ def test_a_folder_reads_git_objects_and_no_links(git_repo: Path) -> None:
     (git_repo / "models" / "a").write_text("a")
     (git_repo / "models" / "link").symlink_to("/etc/passwd")
     repo = Repository.open(git_repo)
-    commit = repo.commit(["models"], "one")
+    commit = repo.commit_folder("models", "one", but="models/weights")
     folder = repo.folder(commit, "models")
     (git_repo / "models" / "a").write_text("changed on disk")
     assert folder.read("a") == b"a"

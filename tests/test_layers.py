@@ -31,7 +31,7 @@ LAYERS = [
 ]
 #: Each heavy library has one owner; everybody else asks that module.
 OWNERS = {
-    "git": {"gitmodel.git"},
+    "git": {"gitmodel.git.objects", "gitmodel.git.reading"},
     "h5py": {
         "gitmodel.formats.hdf5",
         "gitmodel.formats.hdf5_export",

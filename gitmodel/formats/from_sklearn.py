@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from gitmodel.bundle.golden import GoldenCase
-from gitmodel.formats.frameworks import ConversionFailed, exported, need
+from gitmodel.formats.frameworks import ConversionFailed, exported, need, reason
 from gitmodel.formats.source import Source
 
 #: What every runtime of the last years has; for ``ai.onnx.ml`` the newest that skl2onnx writes all of its models in.
@@ -18,8 +19,8 @@ _SECOND = ("predict_proba", "decision_function", "transform")
 
 
 def convert(model: Any, example: Any, path: Path) -> Source:
-    """Inputs have the type of the example, a column each where it is a data frame or a mapping; without one they are
-    float32 [rows, features]."""
+    """Inputs have the type of the example, and a column each where it is a data frame of columns that the model tells
+    apart; without an example they are float32 [rows, features]."""
     need("skl2onnx")
     checks = need("sklearn.utils.validation")
     try:
@@ -27,13 +28,13 @@ def convert(model: Any, example: Any, path: Path) -> Source:
     except need("sklearn.exceptions").NotFittedError:
         raise ConversionFailed(f"the {type(model).__name__} is not fitted", hint="call fit first") from None
     data = _rows(model, example)
-    path.write_bytes(_converted(model, data).SerializeToString())
+    converted, inputs = _converted(model, data, guessed=example is None)
+    path.write_bytes(converted.SerializeToString())
     source, signature = exported(path)
-    cases: tuple[GoldenCase, ...] = ()
-    if example is not None:
-        outputs = zip((spec.name for spec in signature.outputs), _given(model, data), strict=False)
-        cases = (GoldenCase("example", _inputs(data), dict(outputs)),)
-    return replace(source, cases=cases)
+    if example is None:
+        return source
+    outputs = zip((spec.name for spec in signature.outputs), _given(model, data), strict=False)
+    return replace(source, cases=(GoldenCase("example", inputs, dict(outputs)),))
 
 
 def _rows(model: Any, example: Any) -> Any:
@@ -42,7 +43,7 @@ def _rows(model: Any, example: Any) -> Any:
     if isinstance(example, Mapping):
         return need("pandas").DataFrame(dict(example))
     if example is not None:
-        return example if hasattr(example, "iloc") else np.asarray(example)
+        return example if _is_frame(example) else np.asarray(example)
     features = getattr(model, "n_features_in_", None)
     if features is None:
         raise ConversionFailed(
@@ -51,21 +52,37 @@ def _rows(model: Any, example: Any) -> Any:
     return np.zeros((1, features), np.float32)
 
 
-def _converted(model: Any, data: Any) -> Any:
-    from_sklearn = need("skl2onnx").to_onnx
-    first = data.iloc[:1] if hasattr(data, "iloc") else data[:1]
-    if need("sklearn.base").is_classifier(model):
+def _is_frame(data: Any) -> bool:
+    return hasattr(data, "iloc") and hasattr(data, "columns")
+
+
+def _converted(model: Any, data: Any, *, guessed: bool) -> tuple[Any, dict[str, Any]]:
+    """The ONNX model, and the data as its inputs. Raises ConversionFailed."""
+    try:
+        if not _is_frame(data):
+            return _to_onnx(model, data[:1]), {"X": data}
         try:
-            return from_sklearn(model, first, options={"zipmap": False}, target_opset=_OPSETS)
-        except NameError:  # skl2onnx's word for a model that has no such option: it gives a tensor anyway
-            pass
-    return from_sklearn(model, first, target_opset=_OPSETS)
+            columns = {str(column): data[[column]].to_numpy() for column in data.columns}
+            return _to_onnx(model, data.iloc[:1]), columns
+        except Exception:  # skl2onnx raises anything; most models take one matrix, whatever they were fitted with
+            array = data.to_numpy()
+            return _to_onnx(model, array[:1]), {"X": array}
+    except Exception as error:
+        mend = (
+            "give example=, some rows as the model takes them" if guessed else "export it yourself, and save the file"
+        )
+        raise ConversionFailed(
+            f"skl2onnx does not take the {type(model).__name__} ({reason(error)})", hint=mend
+        ) from error
 
 
-def _inputs(data: Any) -> dict[str, Any]:
-    if hasattr(data, "iloc"):
-        return {str(column): data[[column]].to_numpy() for column in data.columns}
-    return {"X": data}
+def _to_onnx(model: Any, first: Any) -> Any:
+    to_onnx = need("skl2onnx").to_onnx
+    if need("sklearn.base").is_classifier(model):
+        # NameError is skl2onnx's word for a model without that option: it gives a tensor anyway.
+        with contextlib.suppress(NameError):
+            return to_onnx(model, first, options={"zipmap": False}, target_opset=_OPSETS)
+    return to_onnx(model, first, target_opset=_OPSETS)
 
 
 def _given(model: Any, data: Any) -> list[Any]:

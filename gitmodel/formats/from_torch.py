@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib import import_module
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +31,8 @@ _BRANCHED = "Python boolean"
 def convert(model: Any, example: Any, path: Path) -> Source:
     """Traces the model in evaluation mode. The first dimension of the inputs is free where the model takes other sizes.
 
-    The cases are the example and the example twice over, one of which is not what was traced: a size that crept in as a
-    constant shows.
+    The cases are the example, and another with more rows and their values turned round: what the exporter took for a
+    constant, be it a size or a value, shows.
     """
     torch = import_module("torch")
     if example is None:
@@ -43,16 +44,37 @@ def convert(model: Any, example: Any, path: Path) -> Source:
     rows = next((len(tensor) for tensor in _inputs(torch, call).values() if tensor.ndim), 0)
     with evaluating(model), torch.no_grad():
         case = _case(torch, model, call)
-        with contextlib.suppress(Exception):  # whatever forward or an exporter raises: it takes one size alone
-            twice = _twice(torch, call, rows)
-            cases = (case, _case(torch, model, twice))
-            # A single row would be taken for a constant.
-            _export(torch, model, twice if rows == 1 else call, path, case, rows=rows * 2 if rows == 1 else rows)
-            if free := _freed(torch, call, path, rows, cases):
-                return free
-        _export(torch, model, call, path, case, rows=0)
+        if rows and (free := _exported_free(torch, model, call, rows, case, path)):
+            return free
+        _export(torch, model, call, path, (case,), rows=0)
+        source, signature = _read(path)
+        cases = (case, *_other_case(torch, model, _turned(torch, call, rows, longer=False)))
+    return replace(source, cases=tuple(_fitting(case, signature) for case in cases))
+
+
+def _exported_free(
+    torch: Any, model: Any, call: inspect.BoundArguments, rows: int, case: GoldenCase, path: Path
+) -> Source | None:
+    """The model with its number of rows free, or None if it takes this one alone."""
+    longer = _turned(torch, call, rows, longer=True)
+    others = _other_case(torch, model, longer)
+    if not others:
+        return None
+    try:
+        # A single row would be taken for a constant.
+        traced = longer if rows == 1 else call
+        _export(torch, model, traced, path, (case, *others), rows=max(rows, 2))
+    except Exception:  # exporters share no base but Exception; without free rows it may do
+        return None
     source, signature = _read(path)
-    return replace(source, cases=(_fitting(case, signature),))
+    specs = [signature.input(n) for n, value in _inputs(torch, call).items() if _counts_rows(torch, value, rows)]
+    symbols = {spec.shape[0] for spec in specs if spec is not None and spec.shape}
+    if not symbols or not all(isinstance(symbol, str) for symbol in symbols):
+        return None
+    rename_dims(source.graph.graph, {str(symbol): BATCH for symbol in symbols})
+    signature = onnx_format.signature_of(source.graph, str(path))
+    fitting = tuple(_fitting(each, signature) for each in (case, *others))
+    return replace(source, signature=signature, cases=fitting)
 
 
 @contextlib.contextmanager
@@ -79,7 +101,10 @@ def _bound(torch: Any, model: Any, example: Any) -> inspect.BoundArguments:
         return value.to(parameter.device) if isinstance(value, torch.Tensor) and parameter is not None else value
 
     given = torch.utils._pytree.tree_map(tensor, example)
-    signature = inspect.signature(model.forward)
+    try:
+        signature = inspect.signature(model.forward)
+    except ValueError:  # compiled by torch.jit.trace, which takes places alone
+        signature = inspect.Signature([inspect.Parameter("input", inspect.Parameter.VAR_POSITIONAL)])
     try:
         if isinstance(given, dict):
             return signature.bind(**given)
@@ -105,10 +130,10 @@ def _case(torch: Any, model: Any, call: inspect.BoundArguments) -> GoldenCase:
     for place, value in leaves(model(*call.args, **call.kwargs)):
         name = output_name(place)
         if isinstance(value, torch.Tensor):
-            outputs[unique(name, seen)] = _array(torch, value)
+            outputs[unique(f"output_{name}" if name in inputs else name, seen)] = _array(torch, value)
         elif value is not None:
             raise ConversionFailed(
-                f"{type(model).__name__}.forward gives a {type(value).__name__} as '{name}'",
+                f"{type(model).__name__}.forward gives '{name}' as {type(value).__name__}, which is no tensor",
                 hint="return tensors alone, in tuples, lists or mappings",
             )
     return GoldenCase("example", inputs, outputs)
@@ -120,13 +145,24 @@ def _array(torch: Any, tensor: Any) -> np.ndarray:
     return array
 
 
-def _twice(torch: Any, call: inspect.BoundArguments, rows: int) -> inspect.BoundArguments:
-    """The call with every tensor of that many rows twice over."""
+def _other_case(torch: Any, model: Any, call: inspect.BoundArguments) -> tuple[GoldenCase, ...]:
+    """The case of another call, none if ``forward`` does not take it."""
+    try:
+        return (_case(torch, model, call),)
+    except Exception:  # forward may raise anything
+        return ()
 
-    def longer(value: Any) -> Any:
-        return torch.cat([value, value]) if _counts_rows(torch, value, rows) else value
 
-    arguments = {name: torch.utils._pytree.tree_map(longer, value) for name, value in call.arguments.items()}
+def _turned(torch: Any, call: inspect.BoundArguments, rows: int, *, longer: bool) -> inspect.BoundArguments:
+    """The call with the values of every tensor of that many rows in the reverse order; ``longer``: behind those it has."""
+
+    def turn(value: Any) -> Any:
+        if not _counts_rows(torch, value, rows):
+            return value
+        reverse = value.flip(tuple(range(value.ndim)))
+        return torch.cat([value, reverse]) if longer else reverse
+
+    arguments = {name: torch.utils._pytree.tree_map(turn, value) for name, value in call.arguments.items()}
     return inspect.BoundArguments(call.signature, arguments)
 
 
@@ -134,10 +170,12 @@ def _counts_rows(torch: Any, value: Any, rows: int) -> bool:
     return isinstance(value, torch.Tensor) and value.ndim > 0 and len(value) == rows > 0
 
 
-def _export(torch: Any, model: Any, call: inspect.BoundArguments, path: Path, case: GoldenCase, *, rows: int) -> None:
+def _export(
+    torch: Any, model: Any, call: inspect.BoundArguments, path: Path, cases: Sequence[GoldenCase], *, rows: int
+) -> None:
     """Writes the ONNX file; the dimensions of that many rows are free. Raises what the newer exporter raises when the
     older one fails, too."""
-    names = {"input_names": list(case.inputs), "output_names": list(case.outputs)}
+    names = {"input_names": list(cases[0].inputs), "output_names": list(cases[0].outputs)}
     # Of the positional arguments the last mapping would be taken for the keywords.
     arguments = (*call.args, call.kwargs)
     free = {0: torch.export.Dim(BATCH)}
@@ -149,13 +187,22 @@ def _export(torch: Any, model: Any, call: inspect.BoundArguments, path: Path, ca
     try:
         torch.onnx.export(model, arguments, str(path), dynamo=True, dynamic_shapes=shapes, verbose=False, **names)
     except Exception as error:  # exporters share no base but Exception
-        axes = {n: {0: BATCH} for n, value in _inputs(torch, call).items() if _counts_rows(torch, value, rows)}
         try:
-            _trace(torch, model, arguments, path, dynamic_axes=axes, **names)
+            _trace(torch, model, arguments, path, dynamic_axes=_axes(cases[0], cases[-1]), **names)
         except ConversionFailed:
             raise
         except Exception:
             raise error from error.__cause__
+
+
+def _axes(case: GoldenCase, other: GoldenCase) -> dict[str, dict[int, str]]:
+    """The dimensions in which the two cases differ."""
+    arrays = {**case.inputs, **case.outputs}
+    found = {}
+    for name, array in (*other.inputs.items(), *other.outputs.items()):
+        sizes = enumerate(zip_longest(arrays[name].shape, array.shape))
+        found[name] = {axis: BATCH for axis, (one, two) in sizes if one != two}
+    return found
 
 
 def _trace(torch: Any, model: Any, arguments: tuple[Any, ...], path: Path, **options: Any) -> None:
@@ -168,20 +215,6 @@ def _trace(torch: Any, model: Any, arguments: tuple[Any, ...], path: Path, **opt
             f"{type(model).__name__}.forward branches on values, of which a trace keeps one branch alone",
             hint="install onnxscript, write it with torch.where or torch.cond, or export it yourself and save the file",
         )
-
-
-def _freed(
-    torch: Any, call: inspect.BoundArguments, path: Path, rows: int, cases: Sequence[GoldenCase]
-) -> Source | None:
-    """The exported model with its cases, if the dimensions that should be free are so."""
-    source, signature = _read(path)
-    specs = [signature.input(n) for n, value in _inputs(torch, call).items() if _counts_rows(torch, value, rows)]
-    symbols = {spec.shape[0] for spec in specs if spec is not None and spec.shape}
-    if not symbols or not all(isinstance(symbol, str) for symbol in symbols):
-        return None
-    rename_dims(source.graph, {str(symbol): BATCH for symbol in symbols})
-    signature = onnx_format.signature_of(source.graph, str(path))
-    return replace(source, signature=signature, cases=tuple(_fitting(case, signature) for case in cases))
 
 
 def _read(path: Path) -> tuple[Source, Signature]:

@@ -8,20 +8,21 @@ from __future__ import annotations
 import io
 import math
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gitmodel.bundle.signature import DTYPES
 from gitmodel.formats import declared
 from gitmodel.formats.dtypes import is_native, storage
-from gitmodel.formats.source import let_go
+from gitmodel.formats.source import first_line, let_go
 
 if TYPE_CHECKING:
     import numpy as np
 
 _MAGIC_BYTES, _LONGEST_HEADER = 12, 1 << 16
 #: What is turned over in one go; pages of both sides are let go of in between.
-_TILE_BYTES = 16 << 20
+_TILE_BYTES = 4 << 20
 #: Texts are turned into others in memory.
 MAX_TEXT_BYTES = 64 << 20
 
@@ -51,16 +52,16 @@ def parse(member: memoryview) -> Array:
     from numpy.lib import format as npy
 
     file = io.BytesIO(member[: _MAGIC_BYTES + _LONGEST_HEADER])
+    readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+    version = npy.read_magic(file)
+    if version not in readers:
+        raise ValueError(f"it is of version {version[0]}.{version[1]}")
     try:
-        readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-        version = npy.read_magic(file)
-        if version not in readers:
-            raise ValueError(f"it is of version {version[0]}.{version[1]}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Python 2 wrote its long integers in another way
             found, fortran, dtype = readers[version](file)
-    except (SyntaxError, TypeError, RecursionError, MemoryError, OverflowError) as error:
-        raise ValueError(f"its header is none ({type(error).__name__})") from None
+    except Exception as error:  # numpy has Python parse it, whose errors share no other base
+        raise ValueError(f"its header is none ({first_line(error)[:80]})") from None
     if dtype.hasobject:
         raise ValueError("it holds Python objects, which are never unpickled")
     shape = declared.shape(found)
@@ -85,22 +86,27 @@ def reorder(array: Array, room: memoryview) -> memoryview:
 
     into = np.ndarray(array.shape, array.dtype.newbyteorder("<"), room)
     values = np.ndarray(array.shape, array.dtype, array.body, order="F" if array.fortran else "C")
-    _copy(into, values, room, array.body)
+    for tile in _tiles(array.shape, array.dtype.itemsize, turned=array.fortran):
+        into[tile] = values[tile]
+        let_go(room)
+        let_go(array.body)
     return room
 
 
-def _copy(into: np.ndarray, values: np.ndarray, room: memoryview, body: memoryview) -> None:
-    """In tiles: halved along the longest side until both fit into the cache, so that few pages are needed at a time."""
-    if values.nbytes <= _TILE_BYTES:
-        into[...] = values
-        let_go(room)
-        let_go(body)
-        return
-    axis = max(range(values.ndim), key=values.shape.__getitem__)
-    middle = values.shape[axis] // 2
-    for half in (slice(middle), slice(middle, None)):
-        part = (slice(None),) * axis + (half,)
-        _copy(into[part], values[part], room, body)
+def _tiles(shape: tuple[int, ...], itemsize: int, *, turned: bool) -> Iterator[tuple[slice, ...]]:
+    """Parts that need few pages at a time: halves of the first axis or, where one side stands in rows and the other in
+    columns, of the longest."""
+    todo = [tuple(slice(0, dim) for dim in shape)]
+    while todo:
+        tile = todo.pop()
+        sides = [part.stop - part.start for part in tile]
+        if math.prod(sides) * itemsize <= _TILE_BYTES:
+            yield tile
+            continue
+        axis = sides.index(max(sides)) if turned else next(axis for axis, side in enumerate(sides) if side > 1)
+        middle = (tile[axis].start + tile[axis].stop) // 2
+        for half in (slice(middle, tile[axis].stop), slice(tile[axis].start, middle)):
+            todo.append((*tile[:axis], half, *tile[axis + 1 :]))
 
 
 def texts(array: Array) -> memoryview:
@@ -110,7 +116,11 @@ def texts(array: Array) -> memoryview:
     if len(array.body) > MAX_TEXT_BYTES:
         raise ValueError(f"it has {len(array.body)} bytes of text, at most {MAX_TEXT_BYTES} are read")
     values = np.ndarray(array.shape, array.dtype, array.body, order="F" if array.fortran else "C")
-    encoded = (text if isinstance(text, bytes) else text.encode() for text in values.ravel(order="C").tolist())
+    try:
+        listed = values.ravel(order="C").tolist()
+    except SystemError:  # what Python says of a code point beyond the last
+        raise ValueError("it holds what is no character") from None
+    encoded = (text if isinstance(text, bytes) else text.encode() for text in listed)
     # A text's own NUL stands as in Java's modified UTF-8: HDF5 ends a text at the first one.
     return memoryview(b"\0".join(text.replace(b"\0", b"\xc0\x80") for text in encoded))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from gitmodel.bundle.lock import FileEntry
 from gitmodel.storage.audit import listing_of
+from gitmodel.versions import ReleaseTag, Version, parse_tag
 
 
 class Why(StrEnum):
@@ -99,11 +100,25 @@ class History:
         """Names of all objects a bundle consists of: its files and DVC's listing of them."""
         return {*(entry.md5 for entry in self.files[digest]), self.listings[digest]}
 
+    @cached_property
+    def mentions_of(self) -> dict[str, list[Mention]]:
+        """By a lock's digest, who mentions it, the weightiest first."""
+        weight, found = list(Why).index, dict[str, list[Mention]]()
+        for mention in sorted(self.mentions, key=lambda mention: weight(mention.why)):
+            found.setdefault(mention.digest, []).append(mention)
+        return found
+
     def labels(self, digests: Iterable[str]) -> list[str]:
         """References of the bundles these locks belong to: names people use, else ``name@commit``, the newest first."""
-        wanted = set(digests)
-        weight = list(Why).index
-        named = sorted((m for m in self.mentions if m.digest in wanted), key=lambda mention: weight(mention.why))
-        unnamed = wanted - {mention.digest for mention in named}
-        old = sorted((self.origins[d] for d in unnamed if d in self.origins), key=lambda o: o.date, reverse=True)
+        wanted, weight = set(digests), list(Why).index
+        named = [mention for digest in wanted for mention in self.mentions_of.get(digest, ())]
+        named.sort(key=lambda mention: (weight(mention.why), mention.model, _version(mention.label), mention.label))
+        old = [self.origins[d] for d in wanted if d not in self.mentions_of and d in self.origins]
+        old.sort(key=lambda origin: origin.date, reverse=True)
         return list(dict.fromkeys([*(m.label for m in named), *(f"{o.model}@{o.commit[:10]}" for o in old)]))
+
+
+def _version(label: str) -> Version:
+    """For sorting: labels of no release come first among themselves."""
+    tag = parse_tag(label)
+    return tag.version if isinstance(tag, ReleaseTag) else Version(0, 0, 0)

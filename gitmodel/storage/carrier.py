@@ -7,6 +7,7 @@ What the bytes are is not looked at here.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import secrets
 import threading
@@ -22,14 +23,20 @@ from gitmodel.storage.files import copy_range, fsync_folder
 Told = Callable[[int], None]
 Result = TypeVar("Result")
 
-#: Seconds a remote has for its first answer. SSH may have to ask a person for a passphrase first.
+#: Seconds a remote has for its first answer, unless the user set its ``timeout`` or ``read_timeout`` in DVC. Over SSH, a
+#: person may have to type a passphrase first.
 _PATIENCE = {"ssh": 60.0}
 _USUAL_PATIENCE = 30.0
 #: DVC's settings, where the user has set none: the libraries' own would wait for minutes, over and over.
-OPTIONS: Mapping[str, Mapping[str, Any]] = {
+_OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "s3": {"connect_timeout": 10, "read_timeout": 60},
     "http": {"connect_timeout": 10.0},
     "https": {"connect_timeout": 10.0},
+}
+#: What DVC has no settings for: how often S3's library tries again, and that SSH notices when the other side is gone.
+_ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
+    "s3": {"config_kwargs": {"retries": {"mode": "standard", "max_attempts": 3}}},
+    "ssh": {"keepalive_interval": 15},
 }
 #: What a file system's own calls take. S3's would read up to 100 MB into memory for each of the objects under way.
 _PUT = {"s3": {"chunksize": 8 << 20, "max_concurrency": 2}}
@@ -39,8 +46,26 @@ _QUESTIONS = 16
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
+def file_system(fs_class: Any, options: Mapping[str, Any]) -> Any:
+    """DVC's file system for a remote, told to give up sooner than its library would by itself."""
+    fs = fs_class(**{**_OPTIONS.get(fs_class.protocol, {}), **options})
+    for name, value in _ARGUMENTS.get(fs.protocol, {}).items():
+        fs.fs_args[name] = {**value, **fs.fs_args.get(name, {})} if isinstance(value, dict) else value
+    if fs.protocol.startswith("http"):
+        logging.getLogger("aiohttp_retry").setLevel(logging.ERROR)  # it complains about how fsspec says good-bye
+    return fs
+
+
+def carrier_of(odb: Any, options: Mapping[str, Any]) -> Carrier:
+    """How objects get to and from this ``ObjectDB`` of DVC's; ``options`` are what the user set for it."""
+    if odb.fs.protocol == "local":
+        return FolderCarrier(odb)
+    usual = _PATIENCE.get(odb.fs.protocol, _USUAL_PATIENCE)
+    return FileSystemCarrier(odb, float(options.get("timeout") or options.get("read_timeout") or usual))
+
+
 class Carrier(Protocol):
-    """The objects of one remote, by name; made of DVC's ``ObjectDB`` for it."""
+    """The objects of one remote, by name."""
 
     def sizes(self, oids: Collection[str]) -> dict[str, int | None]:
         """The size in bytes of each that is there, None where the remote does not tell."""
@@ -101,8 +126,8 @@ class FolderCarrier:
 class FileSystemCarrier:
     """Any other remote, through the file system DVC has for it."""
 
-    def __init__(self, odb: Any) -> None:
-        self._odb, self._fs = odb, odb.fs
+    def __init__(self, odb: Any, patience: float) -> None:
+        self._odb, self._fs, self._patience = odb, odb.fs, patience
         self._kind = str(odb.fs.protocol)
         self.jobs = int(odb.fs.jobs)
 
@@ -111,7 +136,7 @@ class FileSystemCarrier:
             return {}
         # The first answer shows that there is somebody: later ones are left to the library's own patience.
         first, *others = oids
-        found = {first: within(_PATIENCE.get(self._kind, _USUAL_PATIENCE), lambda: self._size(first))}
+        found = {first: within(self._patience, lambda: self._size(first))}
         with ThreadPoolExecutor(_QUESTIONS, thread_name_prefix="ask") as pool:
             try:
                 found |= dict(zip(others, pool.map(self._size, others), strict=True))

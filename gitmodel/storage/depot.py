@@ -60,10 +60,12 @@ class Listing:
 
 
 class Depot(Protocol):
-    """A place with objects in DVC's layout. ``name`` is how messages call it, ``jobs`` how many objects to read at once."""
+    """A place with objects in DVC's layout. ``name`` is how messages call it, ``jobs`` how many objects to read at once,
+    ``lists_all`` whether it tells all that it holds."""
 
     name: str
     jobs: int
+    lists_all: bool
 
     def contents(self, named: Iterable[str]) -> Listing:
         """All that is there; a place that cannot be listed is asked for ``named`` alone. Raises RemoteFailed."""
@@ -89,7 +91,7 @@ class Depot(Protocol):
 class Folder:
     """A local folder of objects: a cache, or a remote that is a folder."""
 
-    jobs = 2
+    jobs, lists_all = 2, True
 
     def __init__(self, objects: Path, name: str) -> None:
         self.objects, self.name = objects, name
@@ -179,11 +181,11 @@ class Elsewhere:
         self._remote, self._odb, self._carrier = remote, remote._odb, remote._carrier
         self._fs = remote._odb.fs
         self.name = f"the remote '{remote.name}'"
-        self.jobs = min(self._carrier.jobs, _REMOTE_JOBS)
+        self.jobs, self.lists_all = min(self._carrier.jobs, _REMOTE_JOBS), bool(self._fs.CAN_TRAVERSE)
 
     def contents(self, named: Iterable[str]) -> Listing:
         with self._reaching():
-            if not self._fs.CAN_TRAVERSE:
+            if not self.lists_all:
                 there = self._carrier.sizes(list(named))
                 return Listing({oid: self._stored(oid, {"size": size}) for oid, size in there.items()})
             self._fs.fs.invalidate_cache()

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from gitmodel.bundle.lock import FileEntry
 from gitmodel.errors import ExitCode, GitmodelError
 from gitmodel.storage.cache import Cache
-from gitmodel.storage.carrier import OPTIONS, Carrier, FileSystemCarrier, FolderCarrier, Told, each
+from gitmodel.storage.carrier import Carrier, Told, carrier_of, each, file_system
 from gitmodel.storage.files import fsync_folder, storing
 
 #: What only the cache's own disk answers while something is brought.
@@ -28,6 +28,7 @@ _HERE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 _REFUSED = re.compile(
     r"\b40[13]\b|denied|forbidden|unauthori[sz]ed|credentials|InvalidAccessKey|SignatureDoesNotMatch", re.I
 )
+_TAKES_NONE = re.compile(r"\b(?:405|501)\b")
 _BLOCK = 1 << 20
 
 
@@ -60,10 +61,7 @@ class Remote:
             raise NoRemote(
                 "no DVC remote is set", hint="run 'gitmodel init --remote URL' (or 'dvc remote add -d NAME URL')"
             )
-        self._odb = _open(config, self.name)
-        self._carrier: Carrier = (
-            FolderCarrier(self._odb) if self._odb.fs.protocol == "local" else FileSystemCarrier(self._odb)
-        )
+        self._odb, self._carrier = _open(config, self.name)
         self.url = _without_password(str(config["remote"][self.name.lower()]["url"]))
 
     def lacks(self, entries: Sequence[FileEntry]) -> list[FileEntry]:
@@ -158,8 +156,14 @@ class Remote:
     def _failed(self, error: Exception) -> RemoteFailed:
         reason = (str(error).strip().splitlines() or [""])[0][:200] or type(error).__name__
         hint = "check that it can be reached and run again: what arrived stays"
-        if isinstance(error, PermissionError) or _REFUSED.search(reason):
+        if isinstance(error, EOFError):
+            reason, hint = "it asks for a password, and nobody is there to type one", "set one with 'dvc remote modify'"
+        elif isinstance(error, PermissionError) or _REFUSED.search(reason):
             hint = "check the credentials DVC has for it, and the rights there"
+        elif isinstance(error, FileNotFoundError):
+            hint = "make the bucket or folder it names"
+        elif _TAKES_NONE.search(reason):
+            hint = "it takes no uploads: name another with --remote"
         elif isinstance(error, OSError) and error.errno in _HERE:
             hint = "make room or rights there and run again: what arrived stays"
         return RemoteFailed(f"the remote '{self.name}' ({self.url}) failed ({reason})", hint=hint)
@@ -206,7 +210,7 @@ def _distinct(entries: Sequence[FileEntry]) -> list[FileEntry]:
     return list({entry.md5: entry for entry in entries}.values())
 
 
-def _open(config: Any, name: str) -> Any:
+def _open(config: Any, name: str) -> tuple[Any, Carrier]:
     from dvc.config import ConfigError
     from dvc.fs import get_cloud_fs
     from dvc_data.hashfile.db import get_odb
@@ -219,8 +223,9 @@ def _open(config: Any, name: str) -> Any:
                 f"the remote '{name}' keeps versions in the cloud's own way (version_aware or worktree)",
                 hint="name one without: weights are addressed by their content",
             )
-        fs = fs_class(**OPTIONS.get(fs_class.protocol, {}) | options)
-        return get_odb(fs, fs.join(path, "files", "md5"), hash_name="md5", **options)
+        fs = file_system(fs_class, options)
+        odb = get_odb(fs, fs.join(path, "files", "md5"), hash_name="md5", **options)
+        return odb, carrier_of(odb, options)
     except (ConfigError, KeyError) as error:
         raise NoRemote(
             f"DVC knows no usable remote '{name}' ({error})", hint="'dvc remote list' shows what there is"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gitmodel import registry
-from gitmodel.bundle.bundle import HDF5_VIEW, ONNX_VIEW, WEIGHTS, Bundle
+from gitmodel.bundle.bundle import WEIGHTS, Bundle
 from gitmodel.bundle.lock import FileEntry
 from gitmodel.errors import GitmodelError
 from gitmodel.git import GitFailed, Repository
@@ -17,8 +17,7 @@ from gitmodel.storage.remote import Progress
 from gitmodel.storage.workspace import missing_weights, plan
 from gitmodel.workflows.workspace import Workspace
 
-#: The views a part of a bundle can be asked for by, and the file each does without.
-VIEWS = {"onnx": HDF5_VIEW, "hdf5": ONNX_VIEW}
+VIEWS = ("onnx", "hdf5")
 
 
 class UnknownTensor(GitmodelError):
@@ -64,8 +63,8 @@ def fetch(
 ) -> Moved:
     """Brings the weights of these references, or of every model of the working tree, into the cache and lays out nothing.
 
-    ``tensors`` brings only the files these stand in, ``view`` (onnx or hdf5) only what that view needs. A bare repository
-    will do. Raises NoRemote, RemoteFailed, MissingWeights, UnknownTensor, UnknownView, NotServable.
+    ``tensors`` brings only the files these stand in, ``view`` (onnx or hdf5) what that view needs. A bare repository will do.
+    Raises NoRemote, RemoteFailed, MissingWeights, UnknownTensor, UnknownView, NotServable.
     """
     place = Workspace.reading(Path(repo), remote=remote, progress=progress)
     bundles = _bundles(place.repo, references) if references else _current(place.repo)
@@ -169,12 +168,14 @@ def check_tensors(names: Iterable[str], known: Collection[str], where: str) -> N
 
 
 def _part(bundle: Bundle, tensors: Sequence[str], view: str) -> list[FileEntry]:
-    files = bundle.graph_files() if view == "onnx" else list(bundle.lock.files)
-    files = [entry for entry in files if entry.path != VIEWS.get(view)]
-    if not tensors:
-        return files
+    if not tensors and not view:
+        return list(bundle.lock.files)
     wanted = {tensor.file for tensor in bundle.lock.tensors if tensor.name in tensors}
-    return [entry for entry in files if entry.path in wanted]
+    if view == "onnx":
+        wanted |= {entry.path for entry in bundle.graph_files()}
+    elif view == "hdf5":
+        wanted |= {entry.path for entry in bundle.lock.files if "/" in entry.path or not entry.path.endswith(".onnx")}
+    return [entry for entry in bundle.lock.files if entry.path in wanted]
 
 
 def _listing(place: Workspace, bundle: Bundle) -> FileEntry:

@@ -10,17 +10,15 @@ scripts/kill-points --write              also puts the tables into docs/kills.md
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import multiprocessing
 import shlex
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from kill_points import crowd, full_disk, invariants, points, report, stages, trial
-from kill_points.place import Broken, adopt_orphans
+from kill_points.place import Broken, Place, adopt_orphans
 from kill_points.points import FULL, Point
 from kill_points.stages import COMMANDS, Stage
 from kill_points.trial import Outcome
@@ -64,18 +62,15 @@ def chosen(stage: Stage, options: argparse.Namespace) -> list[Point]:
 
 
 def strike(stage: Stage, point: Point, root: Path, deep: bool, keep: bool) -> Outcome:
-    """What a process of the pool does."""
+    """One trial, whatever its kind."""
     if point.fault == FULL:
         return full_disk.run(stage, point, root, deep=deep)
     return trial.run(stage, point, root, deep=deep, keep=keep)
 
 
-def tried(
-    pool: ProcessPoolExecutor, stage: Stage, chosen: Sequence[Point], root: Path, keep: bool
-) -> Iterator[Outcome]:
-    bare = dataclasses.replace(stage, own={}, git=())
+def tried(pool: ThreadPoolExecutor, stage: Stage, chosen: Sequence[Point], root: Path, keep: bool) -> Iterator[Outcome]:
     waiting = [
-        pool.submit(strike, bare, point, root / f"{stage.command.name}-{number}", number % _DEEP == 0, keep)
+        pool.submit(strike, stage, point, root / f"{stage.command.name}-{number}", number % _DEEP == 0, keep)
         for number, point in enumerate(chosen)
     ]
     for future in as_completed(waiting):
@@ -99,8 +94,7 @@ def run(options: argparse.Namespace, root: Path) -> bool:
     commands = [command for command in COMMANDS if not wanted or command.name in wanted]
     templates = stages.prepare(root / "places")
     found: list[tuple[Stage, list[Outcome]]] = []
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(options.jobs, mp_context=spawn, initializer=adopt_orphans) as pool:
+    with ThreadPoolExecutor(options.jobs) as pool:
         for command in commands:
             stage = stages.rehearse(command, templates[command.start], root)
             these = chosen(stage, options)
@@ -118,7 +112,7 @@ def run(options: argparse.Namespace, root: Path) -> bool:
             print("\n".join(report.table(report.rows(outcomes))), flush=True)
     if options.list:
         return True
-    crowds = [] if options.no_crowd or options.only else gather(templates["released"].root, root)
+    crowds = [] if options.no_crowd or options.only else gather(templates["released"], root)
     outcomes = [outcome for _, some in found for outcome in some]
     print(f"in all: {report.summary(outcomes)}")
     if options.write:
@@ -126,12 +120,15 @@ def run(options: argparse.Namespace, root: Path) -> bool:
     return all(outcome.good for outcome in outcomes) and not any(one.lost for one in crowds)
 
 
-def gather(template: Path, root: Path) -> list[crowd.Gathered]:
+def gather(template: Place, root: Path) -> list[crowd.Gathered]:
     """The eight at once, one crowd after the other: they fill the machine."""
     found = []
     for number, one in enumerate(crowd.CROWDS):
-        gathered = crowd.run(one, stages.Place(template), root / f"crowd-{number}")
-        print(f"{one.what}: {gathered.done} did their work, {gathered.busy} said why not, {len(gathered.lost)} losses")
+        gathered = crowd.run(one, template, root / f"crowd-{number}")
+        print(
+            f"{one.what}: {gathered.done} did their work, {len(gathered.said)} said why not, {len(gathered.lost)} losses"
+        )
+        print("\n".join(f"  {line}" for line in sorted(set(gathered.said))))
         for line in gathered.lost:
             print(f"  LOSS in {one.what}: {line}")
         found.append(gathered)

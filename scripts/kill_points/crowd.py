@@ -27,12 +27,13 @@ class Crowd:
     versions: int = 0
 
 
+_GOLDEN = ("save", "fraud", "../files/m{n}.onnx", "--golden", "../files/cases.npz")
 CROWDS = (
     Crowd("eight saves of eight versions", ("save", "fraud", "../files/m{n}.onnx", "-m", "{n}")),
     Crowd("eight saves of the same version", ("save", "fraud", "../files/two.onnx", "-m", "{n}"), commits=1),
     Crowd("eight saves of eight models", ("save", "model{n}", "../files/m{n}.onnx", "-m", "{n}")),
     Crowd(
-        "eight saves that release", ("save", "fraud", "../files/m{n}.onnx", "-m", "{n}", "--release", "patch"), versions=SIZE
+        "eight saves that release", (*_GOLDEN, "-m", "{n}", "--release", "patch"), versions=SIZE
     ),
 )  # fmt: skip
 
@@ -43,7 +44,7 @@ class Gathered:
 
     crowd: Crowd
     done: int = 0
-    busy: int = 0
+    said: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
 
 
@@ -63,8 +64,8 @@ def run(crowd: Crowd, template: Place, root: Path) -> Gathered:
             if digest is None or digest[1] not in digests:
                 found.lost.append(f"number {number} said it was done, and no commit has its weights")
         else:
-            found.busy += 1
             errors = [line for line in done.stderr.splitlines() if line.startswith("error[")]
+            found.said += errors
             if len(errors) != 1 or "Traceback" in done.stderr or "error[internal]" in done.stderr:
                 found.lost.append(f"number {number} ended without a clear line: {done.stderr[-300:]!r}")
     after = State.of(place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 import shutil
 import subprocess
@@ -39,7 +40,7 @@ def points(stage: Stage, step: int) -> list[Point]:
 def run(stage: Stage, point: Point, root: Path, *, deep: bool) -> Outcome:
     """Runs the trial in a process that alone sees the file system; it is gone with the process."""
     root.mkdir()
-    (root / "asked").write_bytes(pickle.dumps((stage, point, deep)))
+    (root / "asked").write_bytes(pickle.dumps((dataclasses.replace(stage, own={}, git=()), point, deep)))
     done = subprocess.run(
         [*_unshare(), sys.executable, "-m", "kill_points.full_disk", str(root)], capture_output=True, text=True, check=False
     )  # fmt: skip

@@ -17,7 +17,9 @@ from pathlib import Path
 
 BIN = Path(sys.executable).parent
 TIMEOUT = 120.0
-_GIT_CONFIG = "[user]\n\tname = Ada\n\temail = ada@example.org\n[init]\n\tdefaultBranch = main\n"
+_GIT_CONFIG = (
+    "[user]\n\tname = Ada\n\temail = ada@example.org\n[init]\n\tdefaultBranch = main\n[gc]\n\tautoDetach = false\n"
+)
 _DVC_CONFIG = "[core]\n    analytics = false\n    check_update = false\n"
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -128,7 +130,7 @@ class Place:
         timer.start()
         try:
             out, err = child.communicate()
-            _reap_left_behind()
+            _reap_left_behind(child.pid)
         finally:
             timer.cancel()
         return Done(child.returncode, out, err, ended.is_set())
@@ -165,10 +167,11 @@ def adopt_orphans() -> None:
         raise Broken(f"prctl: {os.strerror(ctypes.get_errno())}")
 
 
-def _reap_left_behind() -> None:
+def _reap_left_behind(group: int) -> None:
+    """Waits for every process of the group; the harness's own helpers are in other ones."""
     with contextlib.suppress(ChildProcessError):
         while True:
-            os.waitpid(-1, 0)
+            os.waitpid(-group, 0)
 
 
 def _files(root: Path) -> Iterator[Path]:

@@ -95,5 +95,5 @@ def page(
     for stage, some in found:
         out += [f"## {stage.command.name}\n", f"`{stage.command.shown}`\n", *table(rows(some)), ""]
     out += ["## Eight at once\n", "| what | did its work | said why not | losses |", "|---|---|---|---|"]
-    out += [f"| {one.crowd.what} | {one.done} | {one.busy} | {len(one.lost)} |" for one in crowds]
+    out += [f"| {one.crowd.what} | {one.done} | {len(one.said)} | {len(one.lost)} |" for one in crowds]
     return "\n".join(out) + "\n"

@@ -126,16 +126,23 @@ def test_an_archive_with_nothing_odd_has_no_member_but_arrays(tmp_path: Path) ->
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("save_npz", SAVERS)
-@pytest.mark.parametrize("shape", [(3000, 2500), (2500, 3000), (150, 200, 250), (7_500_000,), (2, 5, 750_000)])
-def test_large_arrays_of_either_order_are_turned_exactly(
-    tmp_path: Path, shape: tuple[int, ...], save_npz: Callable[..., None], order: str
+@pytest.mark.parametrize("shape", [(300, 250), (250, 300), (15, 20, 250), (75_000,), (2, 5, 7500)])
+def test_arrays_of_either_order_are_turned_tile_by_tile(
+    tmp_path: Path, shape: tuple[int, ...], save_npz: Callable[..., None], order: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    values = np.arange(7_500_000, dtype=f"{order}i4").reshape(shape)
+    monkeypatch.setattr(npy, "_TILE_BYTES", 1000)
+    values = np.arange(75_000, dtype=f"{order}i4").reshape(shape)
     save_npz(tmp_path / "w.npz", w=np.asfortranarray(values), x=values)
     found = by_name(npz.read(tmp_path / "w.npz"))
     for name in "wx":
         assert numbers(found[name]).dtype == np.dtype("<i4")
         assert np.array_equal(numbers(found[name]), values)
+
+
+def test_a_large_array_in_columns_is_turned_exactly(tmp_path: Path) -> None:
+    values = np.arange(6_000_000, dtype=">i8").reshape(3000, 2000, order="F")
+    np.savez(tmp_path / "w.npz", allow_pickle=False, w=values)
+    assert np.array_equal(numbers(npz.read(tmp_path / "w.npz").tensors[0]), values)
 
 
 def test_a_stored_array_is_a_view_of_the_mapped_file(tmp_path: Path) -> None:
@@ -155,7 +162,7 @@ def test_arrays_of_texts_are_read(tmp_path: Path, values: np.ndarray) -> None:
     np.savez(tmp_path / "w.npz", allow_pickle=False, t=values)
     (found,) = npz.read(tmp_path / "w.npz").tensors
     texts = [text if isinstance(text, bytes) else text.encode() for text in values.ravel().tolist()]
-    assert (found.dtype, found.shape, found.data) == ("string", values.shape, b"\0".join(texts))
+    assert (found.dtype, found.shape, bytes(found.data)) == ("string", values.shape, b"\0".join(texts))
 
 
 def test_a_text_with_a_nul_inside_comes_back(tmp_path: Path) -> None:
@@ -200,7 +207,7 @@ def test_equal_tensors_give_equal_files(tmp_path: Path) -> None:
 def test_an_archive_of_python_2_is_read(tmp_path: Path) -> None:
     header = "{'descr': '<i2', 'fortran_order': False, 'shape': (2L,)}\n"
     (found,) = npz.read(npz_of(tmp_path / "w.npz", ("a.npy", header_of(header, b"abcd")))).tensors
-    assert (found.dtype, found.shape, found.data) == ("int16", (2,), b"abcd")
+    assert (found.dtype, found.shape, bytes(found.data)) == ("int16", (2,), b"abcd")
 
 
 def test_an_archive_behind_other_bytes_is_read(tmp_path: Path) -> None:
@@ -231,7 +238,7 @@ MEMBERS: dict[str, tuple[tuple[tuple[str, bytes], ...], str]] = {
     "a folder": ((("a/", b""),), "none of numpy's"),
     "no name": (((".npy", ONES),), "none of numpy's"),
     "a foreign member": ((("a.npy", ONES), ("run.sh", b"x")), r"'run\.sh' is none of numpy's"),
-    "a pickle": ((("a.npy", b"\x80\x04K\x01."),), r"'a\.npy': the magic string is not correct"),
+    "a pickle": ((("a.npy", b"\x80\x04K\x01.pickled"),), r"'a\.npy': the magic string is not correct"),
     "an empty member": ((("a.npy", b""),), r"'a\.npy': EOF"),
     "only magic": ((("a.npy", b"\x93NUMPY\x01\x00"),), "EOF"),
     "an unknown version": ((("a.npy", header_of(plain(), ONES, 9)),), r"version 9\.0"),
@@ -241,7 +248,7 @@ MEMBERS: dict[str, tuple[tuple[tuple[str, bytes], ...], str]] = {
     "a header too long": ((("a.npy", header_of(plain() + " " * 20_000, b"\0" * 24)),), "is large"),
     "a header that nests": ((("a.npy", header_of("(" * 9000)),), "header"),
     "a header of minus signs": ((("a.npy", header_of("-" * 9000 + "1")),), "header"),
-    "a header that is code": ((("a.npy", header_of("__import__('os').system('x')")),), "Cannot parse header"),
+    "a header that is code": ((("a.npy", header_of("__import__('os').system('x')")),), "its header is none"),
     "a header that is no mapping": ((("a.npy", header_of("3")),), "not a dictionary"),
     "a header with more keys": ((("a.npy", header_of("{'descr': '<f8', 'x': 1}")),), "correct keys"),
     "an unknown descr": ((("a.npy", header_of(plain("<q9"))),), "descr"),
@@ -262,7 +269,7 @@ MEMBERS: dict[str, tuple[tuple[tuple[str, bytes], ...], str]] = {
     "too few bytes": ((("a.npy", ONES[:-1]),), r"it has 23 bytes, float64\[3\] needs 24"),
     "too many bytes": ((("a.npy", ONES + b"x"),), r"it has 25 bytes, float64\[3\] needs 24"),
     "half a surrogate": ((("a.npy", header_of(plain("<U1", shape=(1,)), b"\0\xd8\0\0")),), "surrogates not allowed"),
-    "no character": ((("a.npy", header_of(plain("<U1", shape=(1,)), b"\xff\xff\xff\x7f")),), "no npz of plain arrays"),
+    "no character": ((("a.npy", header_of(plain("<U1", shape=(1,)), b"\xff\xff\xff\x7f")),), "no character"),
     "a word that is no JSON": ((("a.npy", BYTES), (npz.ABOUT, b"{")), "Expecting property name"),
     "a word twice": ((("a.npy", BYTES), (npz.ABOUT, b'{"names":{},"names":{}}')), "'names' stands in it twice"),
     "an unknown word": ((("a.npy", BYTES), about(x=1)), "unknown key 'x'"),
@@ -359,7 +366,7 @@ def test_a_bomb_is_refused_before_anything_is_unpacked(tmp_path: Path, monkeypat
     with pytest.raises(InvalidModel, match=r"it has \d+ bytes and would unpack to 3221225472"):
         formats.read(path)
     monkeypatch.setattr(npz_zip, "FREE_BYTES", 1 << 40)
-    with pytest.raises(InvalidModel, match="'a.npy' is cut short"):
+    with pytest.raises(InvalidModel, match=r"'a\.npy' is cut short"):
         formats.read(path)
 
 

@@ -1,0 +1,7 @@
+"""The one package that speaks to Git (through GitPython): revisions, trees, tags, commits. It knows no models."""
+
+from gitmodel.git.failures import GitFailed, NotARepository, UnknownRevision
+from gitmodel.git.objects import GitFolder, TagRef
+from gitmodel.git.repository import Repository
+
+__all__ = ["GitFailed", "GitFolder", "NotARepository", "Repository", "TagRef", "UnknownRevision"]

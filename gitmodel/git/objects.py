@@ -1,0 +1,80 @@
+"""Git's objects as values: a tag, and the files of a commit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+import git
+
+
+@dataclass(frozen=True)
+class TagRef:
+    """A tag as Git has it. ``commit`` is what it points at in the end; ``annotated`` is False for a lightweight one."""
+
+    name: str
+    commit: str
+    annotated: bool
+    date: datetime
+    author: str
+
+
+class GitFolder:
+    """The files of one commit below ``prefix``, read from Git's objects; nothing is checked out."""
+
+    def __init__(self, repo: git.Repo, commit: str, prefix: str) -> None:
+        self._repo, self._commit, self._prefix = repo, commit, prefix.strip("/")
+
+    @cached_property
+    def _tree(self) -> git.Tree | None:
+        # By its path: walking down from the top would parse the list of all models on the way.
+        try:
+            oid, kind, _ = map(_text, self._repo.git.get_object_header(f"{self._commit}:{self._prefix}"))
+        except ValueError:  # what GitPython makes of "missing"
+            return None
+        return git.Tree(self._repo, bytes.fromhex(oid), path=self._prefix) if kind == "tree" else None
+
+    @property
+    def exists(self) -> bool:
+        return self._tree is not None
+
+    @property
+    def object_id(self) -> str:
+        """Git's own id of this tree: equal ids are equal contents."""
+        return self._tree.hexsha if self._tree is not None else ""
+
+    def has(self, path: str) -> bool:
+        return self._item(path) is not None
+
+    def _item(self, path: str) -> Any:
+        if self._tree is None:
+            return None
+        try:
+            return self._tree / path
+        except KeyError:
+            return None
+
+    def read(self, path: str) -> bytes | None:
+        item = self._item(path)
+        if not isinstance(item, git.Blob) or item.mode == git.Blob.link_mode:
+            return None
+        data: bytes = item.data_stream.read()
+        return data
+
+    def files(self, prefix: str = "") -> list[str]:
+        if self._tree is None or (prefix and not self.has(prefix)):
+            return []
+        below = [f"{prefix}/"] if prefix else []
+        listing: str = self._repo.git.ls_tree("-r", "-z", "--name-only", self._tree.hexsha, "--", *below)
+        return sorted(filter(None, listing.split("\0")))
+
+    def folders(self) -> list[str]:
+        """Names of the folders directly below."""
+        return sorted(item.name for item in self._tree.trees) if self._tree is not None else []
+
+
+def _text(value: object) -> str:
+    """GitPython declares text where it gives bytes."""
+    return value.decode() if isinstance(value, bytes) else str(value)

@@ -1,0 +1,166 @@
+"""The reading half of a repository: nothing here changes it."""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import git
+
+from gitmodel.git.failures import GitFailed, NotARepository, UnknownRevision, failed
+from gitmodel.git.objects import GitFolder, TagRef
+
+_TAG_FORMAT = "%00".join(
+    f"%({field})"
+    for field in (
+        "refname:strip=2",
+        "objecttype",
+        "objectname",
+        "*objecttype",
+        "*objectname",
+        "creatordate:unix",
+        "creator",
+    )
+)
+
+
+class Reader:
+    """A repository as it is read."""
+
+    def __init__(self, repo: git.Repo) -> None:
+        self._repo = repo
+        # GitPython expands '$NAME' and '~' in the folder it runs Git in, which then may be another one.
+        repo.git._working_dir = str(repo.working_dir)
+        # Git's helper processes end with this object, wherever it is dropped, not when the collector comes by.
+        self._closer = weakref.finalize(self, repo.close)
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """The repository that ``path`` is in. Raises NotARepository."""
+        try:
+            return cls(git.Repo(path, search_parent_directories=True, expand_vars=False))
+        except git.NoSuchPathError:
+            raise NotARepository(f"there is no folder {path}", hint="name an existing Git repository") from None
+        except git.InvalidGitRepositoryError:
+            raise NotARepository(
+                f"{path} is not in a Git repository", hint="run 'git init' and 'gitmodel init' there"
+            ) from None
+
+    def close(self) -> None:
+        """Ends the helper processes Git keeps open for reading objects."""
+        self._closer()
+
+    @property
+    def bare(self) -> bool:
+        return bool(self._repo.bare)
+
+    @cached_property
+    def root(self) -> Path:
+        """The working tree, or the repository folder itself when it is bare."""
+        return Path(self._repo.git_dir if self._repo.bare else str(self._repo.working_tree_dir)).resolve()
+
+    @cached_property
+    def common_dir(self) -> Path:
+        """Git's own folder, shared by all worktrees."""
+        return Path(self._repo.common_dir).resolve()
+
+    @property
+    def state_dir(self) -> Path:
+        """gitmodel's own folder inside Git's: locks, the store, where the server listens. Never pushed."""
+        return self.common_dir / "gitmodel"
+
+    @cached_property
+    def hooks_dir(self) -> Path:
+        """Where Git looks for hooks, ``core.hooksPath`` respected."""
+        return (self.root / self.run("rev-parse", "--git-path", "hooks")).resolve()
+
+    def run(self, *args: str, **options: Any) -> str:
+        """Runs ``git ARGS`` in the repository and returns its output. Raises GitFailed with Git's words."""
+        try:
+            return str(self._repo.git.execute([str(self._repo.git.GIT_PYTHON_GIT_EXECUTABLE), *args], **options))
+        except git.GitCommandError as error:
+            raise failed(args[0], str(error.stderr)) from error
+
+    def read(self, oid: str, kind: str = "blob") -> bytes:
+        """The contents of an object; one long-lived ``git cat-file --batch`` answers all. Raises GitFailed."""
+        with contextlib.suppress(ValueError, OSError):
+            _, found, _, data = self._repo.git.get_object_data(oid)
+            if found in (kind, kind.encode()):  # GitPython says text and gives bytes
+                return data
+        raise GitFailed(f"Git has no {kind} {oid}", hint="'git fsck' names what is damaged, 'git fetch' may bring it")
+
+    def config(self, key: str) -> str:
+        """A value of Git's configuration, or ''."""
+        with contextlib.suppress(GitFailed):
+            return self.run("config", "--get", key)
+        return ""
+
+    def config_all(self, key: str) -> list[str]:
+        """All values of a key that may stand several times."""
+        with contextlib.suppress(GitFailed):
+            return self.run("config", "--get-all", key).splitlines()
+        return []
+
+    def head(self) -> str:
+        """The commit checked out, or '' before the first one."""
+        return self._repo.head.commit.hexsha if self._repo.head.is_valid() else ""
+
+    def branch(self) -> str:
+        return "" if self._repo.head.is_detached else str(self._repo.active_branch)
+
+    def commit_of(self, revision: str) -> str:
+        """The full id of the commit a revision names. Raises UnknownRevision."""
+        try:
+            return self.run("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+        except GitFailed:
+            raise UnknownRevision(
+                f"Git knows no revision '{revision}'", hint="'git log' and 'git tag' show what there is"
+            ) from None
+
+    def folder(self, commit: str, prefix: str = "") -> GitFolder:
+        return GitFolder(self._repo, commit, prefix)
+
+    def tags(self, pattern: str = "*") -> list[TagRef]:
+        """Tags whose name fits the glob ``pattern``, unsorted; those that point at no commit are left out."""
+        listing = self.run("for-each-ref", f"--format={_TAG_FORMAT}", f"refs/tags/{pattern}")
+        tags = []
+        for line in filter(None, listing.split("\n")):
+            name, kind, oid, peeled_kind, peeled, seconds, creator = line.split("\0")
+            if (peeled_kind or kind) != "commit":
+                continue
+            date = datetime.fromtimestamp(int(seconds or 0), UTC)
+            tags.append(TagRef(name, peeled or oid, kind == "tag", date, creator.rpartition(" <")[0]))
+        return tags
+
+    def tag_message(self, name: str) -> str:
+        return self.run("for-each-ref", "--format=%(contents)", f"refs/tags/{name}")
+
+    def log(self, paths: Sequence[str], limit: int = 1) -> list[tuple[str, datetime]]:
+        """(commit, author date) of the newest commits that touch ``paths``."""
+        listing = self.run("log", f"-{limit}", "--format=%H %at", "--", *paths)
+        pairs = (line.split() for line in listing.splitlines())
+        return [(oid, datetime.fromtimestamp(int(at), UTC)) for oid, at in pairs]
+
+    def dirty(self, *paths: str) -> list[str]:
+        """Paths below ``paths`` that differ from the last commit, untracked ones included."""
+        listing = self.run(
+            "status", "--porcelain", "-z", "--untracked-files=all", "--", *paths, strip_newline_in_stdout=False
+        )
+        return [entry[3:] for entry in listing.split("\0") if len(entry) > 3]
+
+    def staged_tree(self, path: str, *but: str) -> str:
+        """The id of the tree that the index holds at ``path``; '' when the working tree differs from the index there,
+        what the pathspecs ``but`` exclude left aside."""
+        unstaged = self.run(
+            "status", "--porcelain", "-z", "--untracked-files=all", "--", path, *but, strip_newline_in_stdout=False
+        )
+        if any(entry[1:2] != " " for entry in unstaged.split("\0") if len(entry) > 3):
+            return ""
+        with contextlib.suppress(GitFailed):
+            return self.run("write-tree", f"--prefix={path}/")
+        return ""

@@ -1,0 +1,79 @@
+"""A repository that is written to: commits, tags, pushes, and the lock for one writer at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from gitmodel.git.failures import GitFailed, failed
+from gitmodel.git.reading import Reader
+
+
+class Repository(Reader):
+    """One Git repository, working or bare."""
+
+    def check_can_commit(self) -> None:
+        """Raises GitFailed, as ``commit`` would, while nothing has been written yet."""
+        self.run("var", "GIT_AUTHOR_IDENT")
+        self.run("var", "GIT_COMMITTER_IDENT")
+        if Path(self._repo.git_dir, "index.lock").exists():
+            raise failed("commit", "index.lock exists")
+
+    def commit_folder(self, folder: str, message: str, *, but: str) -> str:
+        """Commits all of ``folder``, ignored files too, without what is below ``but``; whatever else is staged is left
+        alone. Returns the commit, '' when there was nothing to commit. Raises GitFailed."""
+        self.run("add", "--all", "--force", "--", folder, f":(exclude){but}")
+        try:
+            self.run("commit", "--quiet", "-m", message, "--", folder)
+        except GitFailed:
+            if self.dirty(folder):
+                raise
+            return ""
+        return self.head()
+
+    def tag(self, name: str, message: str, *, commit: str, sign: bool = False) -> None:
+        """An annotated tag; creating one that exists fails, whoever was first. Raises GitFailed."""
+        self.run("tag", "--sign" if sign else "--annotate", "--cleanup=verbatim", "-m", message, "--", name, commit)
+        # Git makes an unsigned tag, and says it succeeded, when the key cannot be read.
+        if sign and "-----BEGIN " not in self.run("cat-file", "tag", f"refs/tags/{name}"):
+            self.run("update-ref", "-d", f"refs/tags/{name}", self.run("rev-parse", f"refs/tags/{name}"))
+            raise GitFailed(f"{name} could not be signed", hint="check user.signingkey and gpg.format; no tag was made")
+
+    def checkout_paths(self, commit: str, path: str) -> None:
+        """Makes the working tree's and the index's ``path`` that of ``commit``, files it lacks removed."""
+        self.run("restore", f"--source={commit}", "--staged", "--worktree", "--", path)
+
+    def check_remote(self, name: str) -> None:
+        """Raises GitFailed when ``name`` is neither a remote of this repository nor a place by itself."""
+        if "/" in name or ":" in name or name in self.run("remote").splitlines():
+            return
+        raise GitFailed(f"there is no Git remote '{name}'", hint="'git remote' lists them, 'git remote add' makes one")
+
+    def push(self, remote: str, refs: Sequence[str]) -> str:
+        """``git push``; returns what Git and the other side's hooks said. Raises GitFailed."""
+        status, out, err = self._repo.git.execute(
+            [str(self._repo.git.GIT_PYTHON_GIT_EXECUTABLE), "push", "--", remote, *refs],
+            with_extended_output=True, with_exceptions=False,
+        )  # fmt: skip
+        if status:
+            raise failed("push", str(err))
+        return f"{err}\n{out}".strip()
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """One writer of models at a time in a repository; others wait. The lock ends with the process, however it ends."""
+        try:
+            self.state_dir.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise GitFailed(
+                f"cannot write {self.state_dir} ({error.strerror})", hint="you need write access to the repository"
+            ) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
