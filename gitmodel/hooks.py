@@ -52,7 +52,7 @@ def install(repo_path: Path, *, server: bool = False) -> list[HookStatus]:
         raise WrongRepository(f"{repo.root} is {'a bare' if repo.bare else 'no bare'} repository", hint=mend)
     for name in SERVER if server else LOCAL:
         path = repo.hooks_dir / name
-        if path.exists() and not _is_ours(path):
+        if path.exists() and not is_ours(path):
             kept = path.with_name(name + _SUFFIX)
             if kept.exists():
                 raise WrongRepository(f"{kept} is in the way", hint="merge it with your hook and remove it")
@@ -67,7 +67,7 @@ def uninstall(repo_path: Path) -> list[HookStatus]:
     repo = Repository.open(repo_path)
     for name in (*LOCAL, *SERVER):
         path = repo.hooks_dir / name
-        if not _is_ours(path):
+        if not is_ours(path):
             continue
         path.unlink()
         kept = path.with_name(name + _SUFFIX)
@@ -192,7 +192,7 @@ def _wait(repo: Repository, usual: float) -> float:
     return min(max(wait, 0.0), 600.0) if math.isfinite(wait) else usual
 
 
-def _is_ours(path: Path) -> bool:
+def is_ours(path: Path) -> bool:
     try:
         return _MARK in path.read_text(errors="replace")[:400]
     except OSError:
@@ -208,7 +208,7 @@ def _status(path: Path) -> HookStatus:
     kept = path.with_name(path.name + _SUFFIX).exists()
     if not path.exists():
         return HookStatus(path.name, "absent", kept, path)
-    if not _is_ours(path):
+    if not is_ours(path):
         return HookStatus(path.name, "foreign", kept, path)
     current = path.read_bytes() == _text(path.name) and path.stat().st_mode & stat.S_IXUSR
     return HookStatus(path.name, "installed" if current else "outdated", kept, path)

@@ -66,7 +66,7 @@ def fsck(
         console.data(report.to_dict())
     else:
         for finding in report.findings:
-            for line in _finding(finding, Path(repo), console.verbosity):
+            for line in _finding(finding, report.root, console.verbosity):
                 console.say(line)
         for line in _totals(report):
             console.say(line)
@@ -75,15 +75,11 @@ def fsck(
 
 def _finding(found: Finding, repo: Path, verbosity: int) -> Iterator[str]:
     mark = "+" if found.mended else "✗" if found.matters else "·"
-    what = _short(found.path, repo) if found.path and len(found.objects) < 2 else next(iter(found.objects), "")
-    head = f"{found.where}: " if len(found.objects) > 1 or not what else f"{what}{_size(found)} "
-    if what and found.where not in what and len(found.objects) < 2:
-        head = f"{found.where}: {head}"
-    yield f"{mark} {found.kind:<12} {head}{found.message}{_size(found) if len(found.objects) > 1 else ''}"
+    yield f"{mark} {found.kind:<12} {_subject(found, repo)}"
     if found.versions:
         files = f"{_listed(found.files)} of " if found.files and found.kind != "workspace" else ""
         yield f"    who: {files}{_listed(found.versions)}"
-    if verbosity and len(found.objects) > 1:
+    if verbosity and not found.path:
         yield from (f"    {name}" for name in found.objects)
     if found.moved:
         yield f"    moved: {_short(found.moved, repo)}"
@@ -93,13 +89,19 @@ def _finding(found: Finding, repo: Path, verbosity: int) -> Iterator[str]:
         yield f"    mend: {found.mend}"
 
 
-def _size(found: Finding) -> str:
-    return f" ({human(found.size)})" if found.size else ""
+def _subject(found: Finding, repo: Path) -> str:
+    """What it is about, and what is wrong with it: ``.dvc/cache/files/md5/ab/cd (1.2 MB) has other bytes ...``."""
+    size = f" ({human(found.size)})" if found.size else ""
+    path = _short(found.path, repo) if found.path else ""
+    if path:
+        return f"{'' if path != found.path or found.where == 'Git' else f'{found.where}: '}{path}{size} {found.message}"
+    if found.kind in ("missing", "listing"):
+        return f"{found.where}: {found.objects[0]}{size} {found.message}"
+    return f"{found.where}: {found.message}{size}"
 
 
-def _short(path: str, repo: Path) -> str:
+def _short(path: str, root: Path) -> str:
     """A path as seen from the repository, where it lies in it."""
-    root = repo.resolve()
     return str(Path(path).relative_to(root)) if Path(path).is_relative_to(root) else path
 
 
@@ -112,9 +114,14 @@ def _totals(report: Report) -> Iterator[str]:
     read = sum(item.objects for item in report.read), sum(item.size for item in report.read)
     places = ", ".join(dict.fromkeys(item.where for item in report.read if not item.where.startswith("models/")))
     mended = sum(bool(finding.mended) for finding in report.findings)
-    parts = [count(len(report.open), "finding") + " that matter" if report.open else "nothing that matters is wrong"]
-    parts += [f"{mended} mended"] if mended else []
-    yield f"{'; '.join(parts)}. {count(read[0], 'file')} read, {human(read[1])}{f' ({places})' if places else ''}"
+    open_ = len(report.open)
+    verdict = (
+        f"{count(open_, 'finding')} that matter{'s' if open_ == 1 else ''}"
+        if open_
+        else "nothing damaged, nothing missing"
+    )
+    verdict = f"{mended} mended, {verdict}" if mended else verdict
+    yield f"{verdict}: {count(read[0], 'file')}, {human(read[1])} read{f' ({places})' if places else ''}"
     if report.partial:
         yield "this is a shallow clone: older versions were not looked for"
     if report.incomplete:

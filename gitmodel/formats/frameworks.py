@@ -108,10 +108,12 @@ def need(package: str) -> Any:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of what went wrong at the root: exporters wrap it in advice of many lines."""
+    """What went wrong at the root, in a line: exporters wrap it in advice of many."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return f"{type(error).__name__}: {first_line(error)}"[:300]  # type: ignore[arg-type]  # any error has a text
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    said = lines[-1] if lines[0].endswith(":") else lines[0]
+    return f"{type(error).__name__}: {said}"[:300]
 
 
 def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

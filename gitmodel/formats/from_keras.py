@@ -30,41 +30,69 @@ from gitmodel.formats.source import Source, first_line
 
 #: Names that Keras makes up for inputs.
 _NUMBERED = re.compile(r"(keras_tensor|input_layer|inputs?|args)(_[0-9]+)?")
+#: What a free dimension is in an example that is made up.
+_MADE_UP_SIZE = 3
 
 
 def convert(model: Any, example: Any, path: Path) -> Source:
-    """The first dimension of inputs and outputs is free, as Keras has it."""
-    if isinstance(example, tuple):
-        example = list(example)
-    outputs = None if example is None else model.predict_on_batch(example)
+    """The first dimension of inputs and outputs is free, as Keras has it. Without an example one is made up where the
+    model says what it takes: an export follows one run, and may take the length of a sequence for a constant."""
+    example = list(example) if isinstance(example, tuple) else example
+    outputs = None
+    if example is not None:
+        outputs = model.predict_on_batch(example)
+    elif (taken := _taken(model)) is not None:
+        with contextlib.suppress(Exception):  # what is made up need not be what the model is for
+            made_up = _made_up(taken)
+            outputs = model.predict_on_batch(made_up)
+            example = made_up
     # With PyTorch as the backend its export leaves the model in evaluation mode.
     with evaluating(model) if hasattr(model, "modules") else contextlib.nullcontext():
-        _export(model, path, known=example is not None)
+        _export(model, path)
     source, _ = exported(path)
+    source.graph.graph.ClearField("doc_string")  # the number that TensorFlow gave the function this time
     _name(source.graph.graph, outputs if outputs is not None else getattr(model, "output", None))
     signature = onnx_format.signature_of(source.graph, str(path))
-    cases = () if example is None else (_case(signature, example, outputs),)
+    cases = () if outputs is None else (_case(signature, example, outputs),)
     return replace(source, signature=signature, cases=cases)
 
 
-def _export(model: Any, path: Path, *, known: bool) -> None:
-    """Writes the ONNX file; ``known`` when the model was called with an example. Raises MissingConverter, ConversionFailed."""
+def _taken(model: Any) -> Any:
+    """The symbolic inputs of a model that is made of layers; None for one that is written as a class."""
+    with contextlib.suppress(AttributeError, ValueError):  # not built yet
+        return model.input if hasattr(model, "input") else (model.inputs or [None])[0]
+    return None
+
+
+def _made_up(taken: Any) -> Any:
+    import numpy as np
+
+    if isinstance(taken, Mapping):
+        return {key: _made_up(value) for key, value in taken.items()}
+    if isinstance(taken, (tuple, list)):
+        return [_made_up(value) for value in taken]
+    shape = [_MADE_UP_SIZE if size is None else size for size in taken.shape]
+    kind = np.dtype(getattr(taken.dtype, "name", taken.dtype))
+    return np.random.default_rng(0).normal(size=shape).astype(kind) if kind.kind == "f" else np.zeros(shape, kind)
+
+
+def _export(model: Any, path: Path) -> None:
+    """Writes the ONNX file. Raises MissingConverter, ConversionFailed."""
     if "format" not in inspect.signature(model.export).parameters:
         need("tf2onnx").convert.from_keras(model, output_path=str(path))
         return
-    if not known and not model.built:
+    if not model.built:
         raise ConversionFailed(
             f"the {type(model).__name__} is not built, so it is not known what it takes",
             hint="give example=, inputs as it takes them",
         )
-    taken = [model.input] if hasattr(model, "input") else getattr(model, "inputs", None)
-    options = {} if known or not taken else {"input_signature": taken}
+    taken = None if getattr(model, "_called", True) else _taken(model)
     try:
-        model.export(str(path), format="onnx", verbose=False, **options)
+        model.export(str(path), format="onnx", verbose=False, **({} if taken is None else {"input_signature": [taken]}))
     except ImportError as error:
         raise MissingConverter(
             f"Keras lacks a package that makes ONNX ({first_line(error)})",
-            hint="pip install tf2onnx, or onnxscript where PyTorch is the backend",
+            hint="install it beside Keras",
         ) from error
 
 

@@ -212,7 +212,7 @@ def _tensors(datasets: Mapping[str, Any], data: memoryview, where: str) -> list[
     tensors = []
     for name, (dtype, shape) in kinds.items():
         if (offset := offsets[name]) is None:
-            body = unpacked[name] if name in unpacked else values(datasets[name])
+            body = unpacked[name].toreadonly() if name in unpacked else values(datasets[name])
         else:
             body = data[offset : offset + sizes[name]]
         tensors.append(TensorData(name, dtype, shape, body, stored.get(name)))

@@ -85,12 +85,14 @@ def _append(path: Path, target: int, begin: int) -> int:
 
 def _slabs(shape: tuple[int, ...], chunks: tuple[int, ...] | None, itemsize: int) -> Iterator[tuple[slice, ...]]:
     """Parts that together are the whole: whole chunks, as many at once as memory should hold."""
+    if 0 in shape:
+        return
     sides = list(chunks or (1,) * len(shape))
     for axis in reversed(range(len(shape))):
         sides[axis] = min(shape[axis], sides[axis] * max(1, _SLAB_BYTES // (math.prod(sides) * itemsize)))
         if sides[axis] < shape[axis]:
             break
-    steps = [range(0, size, side or 1) for size, side in zip(shape, sides, strict=True)]
+    steps = [range(0, size, side) for size, side in zip(shape, sides, strict=True)]
     for corner in itertools.product(*steps):
         yield tuple(slice(begin, begin + side) for begin, side in zip(corner, sides, strict=True))
 

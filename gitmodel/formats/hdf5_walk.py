@@ -30,8 +30,9 @@ def open_file(path: Path) -> Any:
     """The file, for reading. Raises what h5py raises."""
     import h5py
 
-    # Without a chunk cache: HDF5 2.0 overruns its buffer when it copies chunks with a checksum out of one.
-    return h5py.File(path, "r", rdcc_nbytes=0)
+    # Without a chunk cache: HDF5 2.0 copies wrong bytes out of one, or overruns its buffer. By a driver that nobody takes
+    # who has no reason to: where the caller has the same file open, HDF5 would share that one's cache.
+    return h5py.File(path, "r", driver="stdio", rdcc_nbytes=0)
 
 
 def walk(file: Any, linked: Container[str] = ()) -> Iterator[tuple[str, Any]]:

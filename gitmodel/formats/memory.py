@@ -16,6 +16,7 @@ from gitmodel.bundle.signature import DTYPES
 from gitmodel.formats import declared, frameworks, wire
 from gitmodel.formats import onnx as onnx_format
 from gitmodel.formats.dtypes import ML_DTYPES, nbytes
+from gitmodel.formats.onnx_walk import EXTERNAL
 from gitmodel.formats.source import TENSOR_FILE_BYTES, InvalidModel, Source, TensorData
 
 if TYPE_CHECKING:
@@ -63,20 +64,20 @@ def _message(model: Any, where: str) -> Source:
 
 
 def _copy(message: Any, copy: Any, cuts: list[memoryview], depth: int) -> None:
-    """Copies a message into an empty one; large data go to ``cuts`` and leave the mark that ``wire.cut`` makes, too."""
+    """Copies a message into an empty one; large data go to ``cuts`` and leave the mark that ``wire.cut`` makes, too.
+    Raises ValueError."""
     if depth > wire.MAX_DEPTH:
         raise ValueError(f"graphs nest more than {wire.MAX_DEPTH} messages deep")
-    kind = message.DESCRIPTOR.name
-    if kind == "TensorProto":
-        _copy_tensor(message, copy, cuts)
-        return
-    copy.SetInParent()
-    entered = _ENTERED[kind]
-    if kind == "NodeProto" and not any(_holds_tensors(attribute) for attribute in message.attribute):
+    kind, body = message.DESCRIPTOR.name, b""
+    if kind == "NodeProto" and not any(map(_holds_tensors, message.attribute)):
         copy.CopyFrom(message)
         return
+    copy.SetInParent()
+    copy.MergeFromString(_unknown(message))
     for field, value in message.ListFields():
-        if field.name in entered:
+        if field.name == "raw_data" and len(value) >= TENSOR_FILE_BYTES:
+            body = value
+        elif field.name in _ENTERED.get(kind, ()):
             held = getattr(copy, field.name)
             for part in value if field.is_repeated else [value]:
                 _copy(part, held.add() if field.is_repeated else held, cuts, depth + 1)
@@ -86,26 +87,30 @@ def _copy(message: Any, copy: Any, cuts: list[memoryview], depth: int) -> None:
             getattr(copy, field.name).CopyFrom(value)
         else:
             setattr(copy, field.name, value)
+    if kind == "TensorProto":
+        _mark(copy, body, cuts)
 
 
 def _holds_tensors(attribute: Any) -> bool:
     return bool(attribute.HasField("t") or attribute.HasField("g") or attribute.tensors or attribute.graphs)
 
 
-def _copy_tensor(tensor: Any, copy: Any, cuts: list[memoryview]) -> None:
+def _unknown(message: Any) -> bytes:
+    """The fields of the message that this version of onnx does not know, encoded."""
+    from google.protobuf.unknown_fields import UnknownFieldSet
+
+    fields: Any = UnknownFieldSet(message)
+    return b"".join(wire.field(field.field_number, field.wire_type, field.data) for field in fields)
+
+
+def _mark(tensor: Any, body: bytes, cuts: list[memoryview]) -> None:
     if any(entry.key == wire.CUT_KEY for entry in tensor.external_data):
         raise ValueError(f"a tensor is marked {wire.CUT_KEY} already")
-    body = tensor.raw_data
-    if len(body) < TENSOR_FILE_BYTES:
-        copy.CopyFrom(tensor)
-        return
-    copy.name, copy.data_type, copy.doc_string = tensor.name, tensor.data_type, tensor.doc_string
-    copy.dims.extend(tensor.dims)
-    copy.metadata_props.extend(tensor.metadata_props)
-    onnx_format.detach(copy)
-    entry = copy.external_data.add()
-    entry.key, entry.value = wire.CUT_KEY, str(len(cuts))
-    cuts.append(memoryview(body))
+    if body:
+        entry = tensor.external_data.add()
+        entry.key, entry.value = wire.CUT_KEY, str(len(cuts))
+        tensor.data_location = EXTERNAL
+        cuts.append(memoryview(body))
 
 
 def _arrays(arrays: Mapping[Any, Any]) -> Source:

@@ -90,7 +90,7 @@ def reorder(array: Array, room: memoryview) -> memoryview:
         into[tile] = values[tile]
         let_go(room)
         let_go(array.body)
-    return room
+    return room.toreadonly()
 
 
 def _tiles(shape: tuple[int, ...], itemsize: int, *, turned: bool) -> Iterator[tuple[slice, ...]]:

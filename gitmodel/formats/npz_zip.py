@@ -78,7 +78,7 @@ def _member(info: zipfile.ZipInfo, data: memoryview) -> _Member:
 def _body(member: _Member, room: memoryview) -> memoryview:
     if member.deflated:
         _inflate(member, room)
-    body = room if member.deflated else member.packed
+    body = room.toreadonly() if member.deflated else member.packed
     crc = 0
     for block in blocks(body):
         crc = zlib.crc32(block, crc)

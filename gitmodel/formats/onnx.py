@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import math
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,16 +65,19 @@ def assemble(model: Any, cuts: Sequence[memoryview], where: str, path: Path | No
     return Source("onnx", framework_of(model), tuple(found), signature_of(model, where), graph=model, files=files)
 
 
+@cache
 def messages() -> Any:
     """onnx's own message classes by themselves: reading a model wants nothing else of the package, whose import takes five
-    times as long. Whoever imports onnx later gets these very classes."""
-    name = "onnx.onnx_ml_pb2"
-    if name not in sys.modules and (package := importlib.util.find_spec("onnx")) and package.origin:
-        spec = importlib.util.spec_from_file_location(name, Path(package.origin).with_name("onnx_ml_pb2.py"))
-        if spec is not None and spec.loader is not None:
-            sys.modules[name] = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(sys.modules[name])
-    return importlib.import_module(name)
+    times as long. They are those of the package, which finds the same descriptors when somebody imports it."""
+    package = importlib.util.find_spec("onnx")
+    place = Path(package.origin).with_name("onnx_ml_pb2.py") if package and package.origin else Path()
+    # Under a name of our own: the package's own must not be half there when it is imported.
+    spec = importlib.util.spec_from_file_location("gitmodel.formats._onnx_messages", place)
+    if spec is None or spec.loader is None:
+        return importlib.import_module("onnx")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def parse(data: bytes, where: str) -> Any:

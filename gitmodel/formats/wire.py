@@ -155,6 +155,17 @@ def _encode(value: int) -> bytes:
     return bytes(out)
 
 
+def field(number: int, wire: int, value: int | bytes) -> bytes:
+    """One field, encoded. Raises ValueError for a wire type that no message of ours has."""
+    if wire == _VARINT and isinstance(value, int):
+        return _tag(number, wire) + _encode(value)
+    if wire == _BYTES and isinstance(value, bytes):
+        return _delimited(number, value)
+    if wire in _FIXED_SIZES and isinstance(value, int):
+        return _tag(number, wire) + value.to_bytes(_FIXED_SIZES[wire], "little")
+    raise ValueError(f"field {number} has the wire type {wire}")
+
+
 def _tag(field: int, wire: int = _BYTES) -> bytes:
     return _encode(field << 3 | wire)
 

@@ -27,6 +27,9 @@ Result = TypeVar("Result")
 #: person may have to type a passphrase first.
 _PATIENCE = {"ssh": 60.0}
 _USUAL_PATIENCE = 30.0
+#: Objects on their way at once, unless the user set ``jobs`` in DVC: whatever is halfway when the connection is cut has to
+#: begin anew, so it is fewer than DVC's.
+_JOBS = 8
 #: DVC's settings, where the user has set none: the libraries' own would wait for minutes, over and over.
 _OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "s3": {"connect_timeout": 10, "read_timeout": 60},
@@ -60,8 +63,8 @@ def carrier_of(odb: Any, options: Mapping[str, Any]) -> Carrier:
     """How objects get to and from this ``ObjectDB`` of DVC's; ``options`` are what the user set for it."""
     if odb.fs.protocol == "local":
         return FolderCarrier(odb)
-    usual = _PATIENCE.get(odb.fs.protocol, _USUAL_PATIENCE)
-    return FileSystemCarrier(odb, float(options.get("timeout") or options.get("read_timeout") or usual))
+    patience = options.get("timeout") or options.get("read_timeout") or _PATIENCE.get(odb.fs.protocol, _USUAL_PATIENCE)
+    return FileSystemCarrier(odb, float(patience), int(options.get("jobs") or min(odb.fs.jobs, _JOBS)))
 
 
 class Carrier(Protocol):
@@ -126,10 +129,9 @@ class FolderCarrier:
 class FileSystemCarrier:
     """Any other remote, through the file system DVC has for it."""
 
-    def __init__(self, odb: Any, patience: float) -> None:
-        self._odb, self._fs, self._patience = odb, odb.fs, patience
+    def __init__(self, odb: Any, patience: float, jobs: int) -> None:
+        self._odb, self._fs, self._patience, self.jobs = odb, odb.fs, patience, jobs
         self._kind = str(odb.fs.protocol)
-        self.jobs = int(odb.fs.jobs)
 
     def sizes(self, oids: Collection[str]) -> dict[str, int | None]:
         if not oids:

@@ -22,6 +22,7 @@ _SCHEMA = """CREATE TABLE IF NOT EXISTS digests (
     device INTEGER, inode INTEGER, size INTEGER, changed INTEGER, sha256 TEXT,
     PRIMARY KEY (device, inode)) WITHOUT ROWID"""
 _PENDING = 1000
+_HALF = 1 << 63
 
 State = tuple[int, int, int, int]
 
@@ -155,6 +156,6 @@ def _replace(db: sqlite3.Connection, rows: Sequence[tuple[object, ...]]) -> list
 
 
 def _signed(state: State) -> State:
-    """SQLite's integers have a sign; an inode's number may use all 64 bits."""
-    device, inode, size, changed = state
-    return device, inode - (1 << 64) if inode >= 1 << 63 else inode, size, changed
+    """SQLite's integers have 64 bits with a sign; an inode's number may use all 64, a time may lie beyond them."""
+    device, inode, size, changed = ((number + _HALF) % (2 * _HALF) - _HALF for number in state)
+    return device, inode, size, changed

@@ -29,6 +29,8 @@ _REFUSED = re.compile(
     r"\b40[13]\b|denied|forbidden|unauthori[sz]ed|credentials|InvalidAccessKey|SignatureDoesNotMatch", re.I
 )
 _TAKES_NONE = re.compile(r"\b(?:405|501)\b")
+#: DVC's plugins that pyproject.toml has an extra for.
+_EXTRAS = {"s3", "gs", "azure", "ssh", "webdav"}
 _BLOCK = 1 << 20
 
 
@@ -214,7 +216,8 @@ def _open(config: Any, name: str) -> tuple[Any, Carrier]:
     from dvc.config import ConfigError
     from dvc.fs import get_cloud_fs
     from dvc_data.hashfile.db import get_odb
-    from dvc_objects.fs.errors import RemoteMissingDepsError
+    from dvc_objects.fs.errors import AuthError, RemoteMissingDepsError
+    from dvc_objects.fs.errors import ConfigError as WrongOptions
 
     try:
         fs_class, options, path = get_cloud_fs(config, name=name)
@@ -226,13 +229,15 @@ def _open(config: Any, name: str) -> tuple[Any, Carrier]:
         fs = file_system(fs_class, options)
         odb = get_odb(fs, fs.join(path, "files", "md5"), hash_name="md5", **options)
         return odb, carrier_of(odb, options)
-    except (ConfigError, KeyError) as error:
+    except (ConfigError, WrongOptions, AuthError, KeyError) as error:
         raise NoRemote(
             f"DVC knows no usable remote '{name}' ({error})", hint="'dvc remote list' shows what there is"
         ) from error
     except (RemoteMissingDepsError, ImportError) as error:
+        kind = urlsplit(config["remote"][name.lower()]["url"]).scheme.replace("webdavs", "webdav")
         raise NoRemote(
-            f"the remote '{name}' needs a plugin ({error})", hint="install it: pip install 'gitmodel[s3]' or its like"
+            f"the remote '{name}' needs a plugin ({error})",
+            hint=f"run: pip install 'gitmodel[{kind}]'" if kind in _EXTRAS else "install it",
         ) from error
 
 

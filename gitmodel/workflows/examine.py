@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from gitmodel import registry
@@ -28,14 +29,17 @@ class Examination:
         self.read: list[Read] = []
         self.good: dict[str, Path] = {}
 
-    def objects(self, depot: Depot, stored: Collection[Stored], mend: str) -> None:
-        """Reads these objects, and says which are not what they should be and which versions suffer."""
+    def objects(self, depot: Depot, stored: Collection[Stored], others: Collection[str], mend: str) -> None:
+        """Reads these objects, and says which are not what they should be and which versions suffer; ``others`` are
+        named by other DVC data of the repository."""
         size = 0
         for item, digest in digest_all(depot, stored, self._progress):
             size += digest.size
             entries = self.past.entries_of.get(item.oid, ())
             if not digest.fits(item.oid, entries):
-                self.findings.append(self._damaged(depot, item, digest, mend))
+                found = self._damaged(depot, item, digest, mend)
+                is_others = item.oid in others and not found.versions
+                self.findings.append(replace(found, versions=("other DVC data",)) if is_others else found)
         self.read.append(Read(depot.name, len(stored), size))
 
     def _damaged(self, depot: Depot, item: Stored, digest: Digest, mend: str) -> Finding:
@@ -48,7 +52,7 @@ class Examination:
             strict = [e for e in entries if (e.sha256, e.size) != (digest.sha256, digest.size)]
             needing = [lock for lock in needing if set(strict) & set(self.past.files[lock])]
             kind, message = "clash", "is what its name says, and weights.lock says something else"
-            mend = "these versions were never whole, or somebody made another file of the same md5: save them again"
+            mend = "restore weights.lock from Git, or save the model again"
         elif sizes and digest.size not in sizes:
             message = f"has {digest.size} bytes where {min(sizes)} should be"
         else:
@@ -70,27 +74,25 @@ class Examination:
         )  # fmt: skip
 
     def missing(self, where: str, listing: Listing, needed: Collection[str], mend: str) -> None:
-        """What the bundles of these locks need and a place lacks."""
-        wanted = {oid for digest in needed for oid in self.past.objects(digest)}
-        for oid in sorted(wanted - set(listing.objects)):
-            locks = [digest for digest in self.past.locks_of[oid] if digest in needed]
-            kind, message = ("listing", "is not there") if oid.endswith(".dir") else ("missing", "is not there")
-            self.findings.append(self._about(kind, where, message, oid, None, locks, mend))
+        """Of these objects, those that a place lacks, and all versions that suffer from it."""
+        for oid in sorted(set(needed) - set(listing.objects)):
+            kind, locks = "listing" if oid.endswith(".dir") else "missing", self.past.locks_of[oid]
+            self.findings.append(self._about(kind, where, "is not there", oid, None, locks, mend))
 
     def absent(self, where: str, listing: Listing, mentions: Iterable[Mention]) -> None:
-        """Versions that a place has only a part of, or nothing."""
-        lacking: dict[str, str] = {}
+        """Versions that a place has only a part of, or nothing; what is told as missing is not told again."""
+        known = listing.objects.keys() | {oid for finding in self.findings for oid in finding.objects}
+        lacking: dict[str, None] = {}
         size: dict[str, int] = {}
         for mention in mentions:
-            gone = [entry for entry in self.past.files[mention.digest] if entry.md5 not in listing.objects]
-            if gone:
-                lacking[mention.label] = mention.digest
-                size |= {entry.md5: entry.size for entry in gone}
+            if gone := {entry.md5: entry.size for entry in self.past.files[mention.digest] if entry.md5 not in known}:
+                lacking[mention.label] = None
+                size |= gone
         if lacking:
-            message = f"{len(size)} objects of {len(lacking)} versions are not in this cache"
             self.findings.append(
                 Finding(
-                    "absent", where, message, tuple(sorted(size)), "", sum(size.values()), tuple(lacking),
+                    "absent", where, f"{_count(size, 'object')} of {_count(lacking, 'version')} not fetched",
+                    tuple(sorted(size)), "", sum(size.values()), tuple(lacking),
                     mend="'gitmodel fsck --remote' tells whether the remote has them",
                 )
             )  # fmt: skip
@@ -99,17 +101,18 @@ class Examination:
         """Files nobody needs: unnamed objects, left-overs, and what is no object."""
         unnamed = [item for oid, item in listing.objects.items() if oid not in named]
         old = [item for item in listing.temporary if time.time() - (item.modified or 0.0) > ABANDONED]
-        self._gathered("unreferenced", where, unnamed, "that nothing in the whole history names", mend)
-        self._gathered("left-over", where, old, "half written and left behind", _REPAIR)
-        self._gathered("foreign", where, listing.foreign, "among the objects that are none", "move them elsewhere")
+        self._gathered("unreferenced", where, unnamed, "object", "that nothing in the whole history names", mend)
+        self._gathered("left-over", where, old, "file", "half written and left behind", _REPAIR)
+        self._gathered(
+            "foreign", where, listing.foreign, "file", "among the objects, and no object", "move away what is not DVC's"
+        )
 
-    def _gathered(self, kind: str, where: str, items: Collection[Stored], words: str, mend: str) -> None:
+    def _gathered(self, kind: str, where: str, items: Collection[Stored], what: str, words: str, mend: str) -> None:
         if items:
             size = sum(max(item.size, 0) for item in items)
-            message = f"{len(items)} {'objects' if kind == 'unreferenced' else 'files'} {words}"
             names = tuple(item.oid or item.path for item in items)
-            path = next(iter(items)).path
-            self.findings.append(Finding(kind, where, message, names, path, size, mend=mend))
+            message = f"{_count(items, what)} {words}"
+            self.findings.append(Finding(kind, where, message, names, "", size, mend=mend))
 
     def git(self, mentions: Iterable[Mention]) -> None:
         """Locks that cannot be read, and pointers that name other files than the locks beside them."""
@@ -119,7 +122,7 @@ class Examination:
         for mention in mentions:
             if mention.pointer != self.past.listings[mention.digest]:
                 named = mention.pointer or "nothing: there is none"
-                message = f"weights.dvc names {named}, weights.lock {self.past.listings[mention.digest]}"
+                message = f"names {named}, and weights.lock {self.past.listings[mention.digest]}"
                 mend = "DVC and gitmodel would restore different files: save the model again"
                 path = f"{registry.model_path(mention.model)}/{WEIGHTS}.dvc"
                 found = Finding("pointer", "Git", message, path=path, versions=(mention.label,), mend=mend)
@@ -157,6 +160,10 @@ class Examination:
             self.findings.append(
                 Finding("workspace", depot.name, message, (), path, 0, (mention.label,), (name,), mend)
             )
+
+
+def _count(items: Collection[object], what: str) -> str:
+    return f"{len(items)} {what}{'' if len(items) == 1 else 's'}"
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from gitmodel.errors import ExitCode
@@ -58,13 +59,15 @@ class Read:
 
 @dataclass(frozen=True)
 class Report:
-    """``incomplete`` is why not all could be looked at; ``partial``: Git has a part of the history only."""
+    """``incomplete`` is why not all could be looked at; ``partial``: Git has a part of the history only; ``versions`` is
+    how many names of bundles there are; ``root`` the repository."""
 
     findings: tuple[Finding, ...]
     read: tuple[Read, ...]
-    incomplete: str = ""
-    partial: bool = False
-    versions: int = field(default=0)
+    incomplete: str
+    partial: bool
+    versions: int
+    root: Path
 
     @property
     def open(self) -> list[Finding]:

@@ -18,7 +18,7 @@ from gitmodel.storage.pointer import Pointer
 from gitmodel.storage.remote import NoRemote, Progress, RemoteFailed
 from gitmodel.workflows.examine import Examination
 from gitmodel.workflows.findings import Report, worst_first
-from gitmodel.workflows.mend import Mender
+from gitmodel.workflows.mend import Mender, quarantined
 from gitmodel.workflows.places import cache_of, others, remote_of, remotes_named
 from gitmodel.workflows.workspace import NeedsWorkingTree, Workspace
 
@@ -96,7 +96,8 @@ class _Fsck:
                         self._mend(target, [*self._others, *(depot for depot in depots if depot)])
         versions = len({mention.label for mention in self._mentions})
         return Report(
-            worst_first(self._seen.findings), tuple(self._seen.read), "; ".join(self._incomplete), self._past.shallow, versions
+            worst_first(self._seen.findings), tuple(self._seen.read), "; ".join(self._incomplete), self._past.shallow,
+            versions, self._past.root,
         )  # fmt: skip
 
     @contextlib.contextmanager
@@ -108,16 +109,20 @@ class _Fsck:
 
     def _check_cache(self, depot: Depot) -> None:
         listing = self._limited(depot.contents(()))
-        self._seen.objects(depot, listing.objects.values(), _REPAIR)
+        others = self._others_named(depot) | run_cache_names(self._place.cache.root)
+        self._seen.objects(depot, listing.objects.values(), others, _REPAIR)
         known = remotes_named(self._place)
         here = [mention for mention in self._mentions if self._is_needed_here(mention, known)]
-        self._seen.missing(depot.name, listing, {mention.digest for mention in here}, _REPAIR)
+        published = [mention for mention in self._mentions if mention.why in _PUBLISHED and mention not in here]
+        # What was damaged and moved away is not merely not fetched.
+        needed = self._objects(here) | self._objects(published) & quarantined(self._place.repo.state_dir)
+        self._seen.missing(depot.name, listing, needed, _REPAIR)
         if not self._chosen:
-            published = [mention for mention in self._mentions if mention.why in _PUBLISHED and mention not in here]
             self._seen.absent(depot.name, listing, published)
-            self._seen.strays(
-                depot.name, listing, self._named(depot) | run_cache_names(self._place.cache.root), "gitmodel gc"
-            )
+            self._seen.strays(depot.name, listing, others | self._past.locks_of.keys(), "gitmodel gc")
+
+    def _objects(self, mentions: Sequence[Mention]) -> set[str]:
+        return {oid for mention in mentions for oid in self._past.objects(mention.digest)}
 
     def _is_needed_here(self, mention: Mention, remote_known: bool) -> bool:
         """What is in use here; and where no remote is known, what could come from nowhere else."""
@@ -129,15 +134,16 @@ class _Fsck:
     def _check_remote(self, depot: Depot) -> None:
         """Other repositories may share it: what they alone name is counted and not read."""
         listing = self._limited(depot.contents(self._past.locks_of))
-        needed = {mention.digest for mention in self._mentions if self._chosen or mention.why in _PUBLISHED}
+        needed = self._objects([m for m in self._mentions if self._chosen or m.why in _PUBLISHED])
         if needed and not listing.objects:
             raise RemoteFailed(
                 f"{depot.name} cannot be reached, or holds nothing",
                 hint="check the URL and the way there; 'gitmodel push' where the model was saved fills it",
             )
-        named = self._named(depot)
+        others = self._others_named(depot)
+        named = others | self._past.locks_of.keys()
         ours = [item for oid, item in listing.objects.items() if oid in named]
-        self._seen.objects(depot, ours, _REPAIR_REMOTE)
+        self._seen.objects(depot, ours, others, _REPAIR_REMOTE)
         self._seen.missing(depot.name, listing, needed, f"'gitmodel push' where they were saved, or {_REPAIR_REMOTE}")
         if not self._chosen:
             self._seen.strays(depot.name, listing, named, "leave them: other repositories may share this remote")
@@ -145,12 +151,11 @@ class _Fsck:
     def _limited(self, listing: Listing) -> Listing:
         if not self._chosen:
             return listing
-        wanted = {oid for mention in self._chosen for oid in self._past.objects(mention.digest)}
+        wanted = self._objects(self._chosen)
         return Listing({oid: item for oid, item in listing.objects.items() if oid in wanted})
 
-    def _named(self, depot: Depot) -> set[str]:
-        found, _ = expand(self._past.others, [depot])
-        return found | set(self._past.locks_of)
+    def _others_named(self, depot: Depot) -> set[str]:
+        return expand(self._past.others, [depot])[0]
 
     def _default_remote(self, name: str) -> Depot | None:
         with contextlib.suppress(NoRemote):

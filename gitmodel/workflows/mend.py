@@ -17,6 +17,15 @@ from gitmodel.storage.files import storing
 from gitmodel.storage.remote import RemoteFailed
 from gitmodel.workflows.findings import Finding
 
+_QUARANTINE = "quarantine"
+_FIND = "good bytes were found nowhere: 'gitmodel fsck --repair --from PATH' with a clone or cache that has them"
+
+
+def quarantined(state_dir: Path) -> set[str]:
+    """Names of the objects that were moved away."""
+    names = (path.name for path in (state_dir / _QUARANTINE).glob("*"))
+    return {name[:36] if name[32:36] == ".dir" else name[:32] for name in names}
+
 
 class Mender:
     """Mends one place. ``good`` are verified files by sha256; ``depots`` the other places, asked in their order."""
@@ -40,10 +49,10 @@ class Mender:
         if how := self._from_lock(oid) or self._from_files(oid) or self._from_depots(oid):
             return replace(finding, mended=how)
         if not finding.path:
-            return finding
+            return replace(finding, mend=_FIND)
         where = self._take_away(oid, finding.path)
         # What nobody needs is mended by being gone.
-        return replace(finding, moved=where, mended="" if finding.versions else f"moved to {where}")
+        return replace(finding, moved=where, mend=_FIND, mended="" if finding.versions else "moved away")
 
     def _from_lock(self, oid: str) -> str:
         """DVC's listing of a version's files follows from its lock."""
@@ -59,7 +68,7 @@ class Mender:
         entries = self._past.entries_of.get(oid, [])
         for path in {self._good[entry.sha256] for entry in entries if entry.sha256 in self._good}:
             if self._take(Folder(path.parent, ""), str(path), oid):
-                return f"from {path}"
+                return f"from {path.relative_to(self._past.root)}"
         return ""
 
     def _from_depots(self, oid: str) -> str:
@@ -91,7 +100,7 @@ class Mender:
 
     def _take_away(self, oid: str, path: str) -> str:
         """Out of the place, so that nothing can pull or push it; kept, for a person may still make something of it."""
-        folder = self._state_dir / "quarantine"
+        folder = self._state_dir / _QUARANTINE
         with storing(str(folder)):
             folder.mkdir(parents=True, exist_ok=True)
             taken = len(list(folder.glob(f"{oid}*")))

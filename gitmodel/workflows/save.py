@@ -201,6 +201,10 @@ def _check_runs(
         session = runtime.open_session(staged / ONNX_VIEW, prepack=False, label=where)
         for name in source.named:
             runtime.open_session(staged / view_of(name), prepack=False, label=f"{where}, signature '{name}'")
+        if source.cases:
+            from gitmodel.formats import frameworks
+
+            frameworks.check(source, session.run, where)
         if golden:
             return goldens.from_npz(Path(golden), source.signature, session.run), 0
         recorded = goldens.read(DiskFolder(folder), bundle_files.GOLDEN, source.signature, where)

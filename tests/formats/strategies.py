@@ -148,7 +148,7 @@ def datasets(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, Any]]:
         given["data"] = np.frombuffer(_body(dtype.name, size, draw(st.integers(0, 3))), dtype).reshape(shape)
         if draw(st.booleans()):
             given["fillvalue"] = np.zeros((), dtype)[()]
-        if math.prod(shape) and draw(st.booleans()):
+        if shape and math.prod(shape) and draw(st.booleans()):
             given |= {"chunks": tuple(max(1, side // 3) for side in shape), "shuffle": draw(st.booleans())}
             given["maxshape"] = tuple(None if draw(st.booleans()) else side for side in shape)
             given["compression"] = draw(st.sampled_from([None, "gzip"]))

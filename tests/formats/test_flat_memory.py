@@ -16,7 +16,7 @@ import pytest
 
 SHAPE = (10_000, 7_500)
 SIZE = 4 * SHAPE[0] * SHAPE[1]
-MOST = 100 << 20
+MOST = 80 << 20
 
 #: Prints by how much the process's peak grew while it read, hashed and wrote. The peak is that of the kernel since the
 #: program began: what ``getrusage`` says counts the parent's memory, too, from before.
@@ -76,12 +76,15 @@ def as_safetensors(path: Path, shape: tuple[int, int]) -> Path:
 
 def as_npz(compression: int, descr: str, *, fortran: bool) -> Callable[[Path, tuple[int, int]], Path]:
     def build(path: Path, shape: tuple[int, int]) -> Path:
-        with Sparse(path, "w+") as file, zipfile.ZipFile(file, "w", compression, compresslevel=1) as archive:
-            with archive.open("w.npy", "w", force_zip64=True) as member:
-                header = {"descr": descr, "fortran_order": fortran, "shape": shape}
-                np.lib.format.write_array_header_1_0(member, header)
-                for block in zeros(4 * shape[0] * shape[1]):
-                    member.write(block)
+        with (
+            Sparse(path, "w+") as file,
+            zipfile.ZipFile(file, "w", compression, compresslevel=1) as archive,
+            archive.open("w.npy", "w", force_zip64=True) as member,
+        ):
+            header = {"descr": descr, "fortran_order": fortran, "shape": shape}
+            np.lib.format.write_array_header_1_0(member, header)
+            for block in zeros(4 * shape[0] * shape[1]):
+                member.write(block)
         return path
 
     return build
@@ -91,8 +94,9 @@ def as_hdf5(dtype: str, *, gzip: bool) -> Callable[[Path, tuple[int, int]], Path
     def build(path: Path, shape: tuple[int, int]) -> Path:
         with h5py.File(path, "w") as file:
             packed = {"chunks": (100, 100), "compression": "gzip", "compression_opts": 1} if gzip else {}
-            dataset = file.create_dataset("w", shape, dtype, **packed)
-            for start in range(0, shape[0], 100):
+            dataset = file.create_dataset("w", shape, dtype, fill_time="never", **packed)
+            # What is not compressed takes its whole space, as holes, when the first value is written.
+            for start in range(0, shape[0], 100) if gzip else [0]:
                 dataset[start : start + 100] = 0
             dataset.attrs["note"] = "kept as it is"
         return path
@@ -128,11 +132,11 @@ def growth(folder: Path, kind: str, *targets: str, let_go: bool = True) -> int:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_large_file_is_read_and_hashed_in_little_memory(tmp_path: Path, kind: str) -> None:
-    g=growth(tmp_path, kind); print(kind, g>>20); assert g < MOST
+    assert growth(tmp_path, kind) < MOST
 
 
 def test_a_large_file_is_written_in_little_memory(tmp_path: Path) -> None:
-    assert growth(tmp_path, "safetensors", "out.safetensors", "out.npz", let_go=True) < MOST
+    assert growth(tmp_path, "safetensors", "out.safetensors", "out.npz") < MOST
 
 
 def test_what_is_not_let_go_of_counts(tmp_path: Path) -> None:

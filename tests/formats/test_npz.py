@@ -95,6 +95,7 @@ def test_what_numpy_wrote_is_read(
         assert (found[name].dtype, found[name].shape) == (values.dtype.name, values.shape)
         little = np.ascontiguousarray(values, values.dtype.newbyteorder("<")).tobytes()
         assert found[name].data == little
+        assert found[name].data.readonly
 
 
 @pytest.mark.parametrize("dtype", ALL_DTYPES)

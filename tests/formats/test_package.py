@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 
 from gitmodel import formats
-from gitmodel.formats.source import InvalidModel
+from gitmodel.formats.source import InvalidModel, Source, TensorData
 from tests import support
 from tests.formats import building
 
 
-def test_every_format_of_the_table_reads() -> None:
-    for module in formats.FORMATS.values():
-        assert callable(import_module(module).read)
+def test_every_format_of_the_table_reads_and_writes() -> None:
+    for modules in formats.FORMATS.values():
+        assert callable(import_module(modules.reader).read)
+        assert not modules.writer or callable(import_module(modules.writer).write)
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "MODEL.ONNX"])
@@ -35,8 +36,22 @@ def test_an_hdf5_file_is_read_as_hdf5(tmp_path: Path, name: str) -> None:
 
 def test_an_unknown_ending_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     (tmp_path / "model.pkl").write_bytes(b"x")
-    with pytest.raises(InvalidModel, match=r"model\.pkl has an unknown ending: known: \.onnx, \.h5, \.hdf5"):
+    with pytest.raises(InvalidModel, match=r"model\.pkl has an unknown ending: known: \.onnx, \.h5, \.hdf5, \.safeten"):
         formats.read(tmp_path / "model.pkl")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "MODEL.NPZ", "a.b.npz"])
+def test_the_ending_picks_the_writer_and_the_reader(tmp_path: Path, name: str) -> None:
+    source = Source("x", "", (TensorData("w", "int8", (2,), memoryview(b"ab")),))
+    assert formats.write(source, tmp_path / name) == (tmp_path / name,)
+    assert formats.read(tmp_path / name).format == name.lower().rpartition(".")[2]
+
+
+@pytest.mark.parametrize("name", ["model.pkl", "model", "model.safetensors.index.json"])
+def test_an_ending_that_is_not_written_is_refused_with_those_that_are(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InvalidModel, match=rf"{name} has an ending that is not written: known: .*, \.npz$"):
+        formats.write(Source("x", "", ()), tmp_path / name)
+    assert not list(tmp_path.iterdir())
 
 
 def test_of_a_missing_file_its_absence_is_said_and_not_its_ending(tmp_path: Path) -> None:

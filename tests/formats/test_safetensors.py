@@ -19,6 +19,7 @@ from gitmodel.formats import hdf5
 from gitmodel.formats import safetensors as ours
 from gitmodel.formats.dtypes import nbytes
 from gitmodel.formats.source import CannotWrite, InvalidModel, Source, TensorData, join
+from gitmodel.workflows.export import export
 from gitmodel.workflows.save import save
 from tests.formats import building
 from tests.formats.building import by_name, large
@@ -468,3 +469,27 @@ def test_an_attribute_of_that_name_by_somebody_else_is_only_an_attribute(tmp_pat
     view = building.store(source, tmp_path / "weights")
     with h5py.File(view / "weights.h5") as file, h5py.File(tmp_path / "w.h5") as original:
         building.assert_same_attributes(original, file)
+
+
+def test_a_saved_checkpoint_is_exported_with_every_tensor_and_its_metadata(repo: Path, tmp_path: Path) -> None:
+    odd = [tensor("odd", "int4", 3), tensor("layer.weight", "bfloat16", 300, 200), tensor("..", "float8e5m2", 2)]
+    texts = TensorData("words", "string", (2,), memoryview("a\0häuser".encode()))
+    source = Source("safetensors", "", (*odd, texts, tensor("large", "int4", 300_001)), metadata=METADATA)
+    ours.write(source, tmp_path / "w.safetensors")
+    save("m", [tmp_path / "w.safetensors"], repo=repo, message="one")
+    export("m", tmp_path / "out.safetensors", repo=repo)
+    found, metadata = content(ours.read(tmp_path / "out.safetensors"))
+    assert (sorted(found), metadata) == (sorted(content(source)[0]), METADATA)
+    export("m", tmp_path / "out.h5", repo=repo)
+    assert hdf5.read(tmp_path / "out.h5").metadata == METADATA
+
+
+def test_a_sharded_checkpoint_is_saved_by_its_index_or_its_shards(repo: Path, index: Path, tmp_path: Path) -> None:
+    by_index = save("m", [index], repo=repo, message="one")
+    by_shards = save("m", [index.parent / file for file in SHARDS], repo=repo)
+    assert by_index.tensors == 4
+    assert (by_shards.digest, by_shards.changed) == (by_index.digest, False)
+    export("m", tmp_path / "out.safetensors", repo=repo)
+    whole = ours.read(tmp_path / "out.safetensors")
+    assert sorted(content(whole)[0]) == sorted(content(formats.read(index))[0])
+    assert whole.metadata == {"format": "pt"}

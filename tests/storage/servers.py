@@ -193,7 +193,8 @@ def _reset(connection: socket.socket) -> None:
 
 
 def _answer(port: int, user: str = USER, password: str = PASSWORD) -> None:
-    print(json.dumps({"port": port, "user": user, "password": password}), flush=True)
+    sys.stdout.write(json.dumps({"port": port, "user": user, "password": password}) + "\n")
+    sys.stdout.flush()
 
 
 def _s3(endpoint: str, user: str, password: str, service: str = "s3") -> Any:
@@ -206,8 +207,7 @@ def _s3(endpoint: str, user: str, password: str, service: str = "s3") -> Any:
 
 def serve_s3(_: str) -> None:
     """moto's server, which from a point on asks for a key and a signature it knows."""
-    import urllib.request
-
+    from moto import settings
     from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
@@ -220,7 +220,7 @@ def serve_s3(_: str) -> None:
     key = iam.create_access_key(UserName=USER)["AccessKey"]
     everything = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
     iam.put_user_policy(UserName=USER, PolicyName="all", PolicyDocument=json.dumps(everything))
-    urllib.request.urlopen(urllib.request.Request(f"{endpoint}/moto-api/reset-auth", b"0", method="POST")).close()
+    settings.INITIAL_NO_AUTH_ACTION_COUNT = 0.0
     _answer(port, key["AccessKeyId"], key["SecretAccessKey"])
     threading.Event().wait()
 
