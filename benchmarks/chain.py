@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
-_GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9  # field numbers of onnx.proto
+GRAPH, INITIALIZER, RAW_DATA = 7, 5, 9  # field numbers of onnx.proto
 
 
 @dataclass(frozen=True)
@@ -56,15 +56,15 @@ class Chain:
 def write_model(path: Path, chain: Chain, version: int = 1) -> None:
     """The file is what the onnx library would write, byte for byte, but a tensor's bytes go straight into it."""
     heads = [
-        opening(_INITIALIZER, len(description) + chain.tensor) + description
+        opening(INITIALIZER, len(description) + chain.tensor) + description
         for index in range(chain.count)
-        for description in [describe(f"layer{index}.weight", chain.side) + opening(_RAW_DATA, chain.tensor)]
+        for description in [describe(f"layer{index}.weight", chain.side) + opening(RAW_DATA, chain.tensor)]
     ]
     nodes, ends = graph(chain)
     first, last = model()
     length = len(nodes) + sum(map(len, heads)) + chain.size + len(ends)
     with path.open("wb") as file:
-        file.write(first + opening(_GRAPH, length) + nodes)
+        file.write(first + opening(GRAPH, length) + nodes)
         for head, (_, values) in zip(heads, chain.tensors(version), strict=True):
             file.write(head)
             file.write(values.data)

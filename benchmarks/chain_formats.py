@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from chain import _GRAPH, _INITIALIZER, Chain, graph, model, opening
+from chain import GRAPH, INITIALIZER, Chain, graph, model, opening
 
 
 def write_external(folder: Path, chain: Chain, version: int = 1) -> Path:
@@ -23,11 +23,11 @@ def write_external(folder: Path, chain: Chain, version: int = 1) -> Path:
             data_location=TensorProto.EXTERNAL,
             external_data=[StringStringEntryProto(key=key, value=value) for key, value in where.items()],
         ).SerializeToString()
-        heads.append(opening(_INITIALIZER, len(tensor)) + tensor)
+        heads.append(opening(INITIALIZER, len(tensor)) + tensor)
     nodes, ends = graph(chain)
     first, last = model()
     body = nodes + b"".join(heads) + ends
-    (folder / "model.onnx").write_bytes(first + opening(_GRAPH, len(body)) + body + last)
+    (folder / "model.onnx").write_bytes(first + opening(GRAPH, len(body)) + body + last)
     with (folder / "model.data").open("wb") as file:
         for _, values in chain.tensors(version):
             file.write(values.data)
@@ -72,7 +72,7 @@ def write_split(folder: Path, chain: Chain, version: int = 1) -> Path:
 
 
 #: By the words the tables use.
-FORMATS: dict[str, Callable[[Path, Chain], Path]] = {
+FORMATS: dict[str, Callable[[Path, Chain, int], Path]] = {
     "ONNX, external data": write_external,
     "HDF5": write_hdf5,
     "safetensors": write_safetensors,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import statistics
@@ -11,9 +12,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 #: The folder of the environment's commands: python, gitmodel, dvc.
 BIN = Path(sys.executable).parent
@@ -63,8 +66,34 @@ def isolated() -> Iterator[tuple[Path, dict[str, str]]]:
         )
 
 
-def shell(script: str, cwd: Path, env: Mapping[str, str], *, timeout: float = 120.0) -> Timed:
-    """Runs ``script`` as a person's shell would and times the whole of it. Raises Failed with what it said."""
+def turns(count: int, limit: float) -> Iterator[int]:
+    """0, 1, ... as long as there is time: nothing is begun after ``limit`` seconds, but for the first."""
+    begun = time.monotonic()
+    for number in range(count):
+        if number and time.monotonic() - begun > limit:
+            print(f"stopped after {number} of {count}: the limit of {limit:.0f} s is reached")
+            return
+        yield number
+
+
+def apart(function: Callable[..., Any], *arguments: object) -> None:
+    """Calls a module's function in a process of its own: a child that is measured would count its parent's peak memory."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        pool.submit(function, *arguments).result()
+
+
+def shell(
+    script: str,
+    cwd: Path,
+    env: Mapping[str, str],
+    *,
+    timeout: float = 120.0,
+    watch: Callable[[int], None] | None = None,
+) -> Timed:
+    """Runs ``script`` as a person's shell would and times the whole of it. Raises Failed with what it said.
+
+    ``watch`` is called with the shell's process id again and again as long as it lives.
+    """
     with tempfile.TemporaryFile() as said:
         start = time.perf_counter()
         child = subprocess.Popen(
@@ -74,8 +103,10 @@ def shell(script: str, cwd: Path, env: Mapping[str, str], *, timeout: float = 12
         # The child leads a process group of its own, so that Git and DVC below it end with it.
         timer = threading.Timer(timeout, os.killpg, (child.pid, signal.SIGKILL))
         timer.start()
+        watcher = _Watcher(watch, child.pid) if watch else contextlib.nullcontext()
         try:
-            _, status, usage = os.wait4(child.pid, 0)
+            with watcher:
+                _, status, usage = os.wait4(child.pid, 0)
         except BaseException:
             os.killpg(child.pid, signal.SIGKILL)
             raise
@@ -88,6 +119,25 @@ def shell(script: str, cwd: Path, env: Mapping[str, str], *, timeout: float = 12
             words = said.read().decode(errors="replace").strip()
             raise Failed(f"'{script}' ended with {child.returncode} after {seconds:.1f} s: {words[-2000:]}")
     return Timed(seconds, usage.ru_maxrss * 1024)
+
+
+class _Watcher:
+    """Calls ``watch`` every few milliseconds on a thread of its own while the block runs."""
+
+    def __init__(self, watch: Callable[[int], None], pid: int) -> None:
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(watch, pid))
+
+    def _run(self, watch: Callable[[int], None], pid: int) -> None:
+        while not self._ended.wait(0.003):
+            watch(pid)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
 
 
 def settle() -> float:
@@ -104,7 +154,7 @@ def warm_memory(size: int) -> None:
     seen at 0.35 GB/s, and at 5 GB/s into used ones. Without this the luck of the allocator decides a measurement.
     """
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    # In a process of its own: the peak memory of a child counts what its parent had when it was forked.
+    # In a process of its own: a child that is measured would count its parent's peak memory.
     program = (
         "import mmap, sys; mmap.mmap(-1, int(sys.argv[1]), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE)"
     )

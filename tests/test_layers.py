@@ -23,9 +23,11 @@ LAYERS = [
     {"runtime"},
     {"endpoint"},
     {"registry"},
+    {"history"},
     {"compat"},
     {"workflows", "serving"},
     {"hooks"},
+    {"doctor"},
     {"cli"},
     {"__init__", "__main__"},
 ]
@@ -53,6 +55,7 @@ OWNERS = {
         "gitmodel.cli.models",
         "gitmodel.cli.review",
         "gitmodel.cli.operate",
+        "gitmodel.cli.maintain",
         "gitmodel.cli.transfer",
     },
 }

@@ -19,6 +19,7 @@ DTYPES = frozenset(
         "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32",
         "float64", "complex64", "complex128", "string", "bfloat16", "float8e4m3fn", "float8e4m3fnuz", "float8e5m2",
         "float8e5m2fnuz", "float8e8m0", "int4", "uint4", "int2", "uint2", "float4e2m1",
+        "float6e2m3", "float6e3m2",
     }
 )  # fmt: skip
 

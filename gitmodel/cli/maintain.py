@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 #: So many names of a list a person reads; json has them all.
 _SHOWN = 6
 
-RemoteFlag = Annotated[bool, typer.Option("--remote", help="Look at the DVC remote, too.")]
 RemoteName = Annotated[
     str,
     typer.Option(
@@ -27,7 +26,7 @@ RemoteName = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    for command in (fsck, gc):
+    for command in (fsck, gc, doctor):
         app.command(command.__name__)(command)
 
 
@@ -193,3 +192,35 @@ def _collected(done: Collected) -> Iterator[str]:
     yield from (f"  {note}" for note in done.notes)
     verb = "removed" if done.applied else "would remove"
     yield f"{verb} {count(done.objects, 'object')}, {human(done.size)}" if done.objects else "nothing to remove"
+
+
+def doctor(
+    remote: Annotated[bool, typer.Option("--remote", help="Ask the DVC remote, too.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Mend what needs nobody's judgement.")] = False,
+    format_: FormatOption = Format.TEXT,
+    repo: RepoOption = ".",
+    quiet: Quiet = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Name what stands in the way, is left over or is set up weakly, each with its mend.
+
+    Exit code 0: nothing to do (advice aside), 1: something needs a person, 3: not everything could be looked at.
+
+    Example: gitmodel doctor --repair
+    """
+    from gitmodel.doctor import checkup
+
+    found = checkup.examine(repo, remote=remote, repair=repair)
+    if format_ is Format.JSON:
+        console.data(found.to_dict())
+    else:
+        for ailment in found.ailments:
+            mark = "+" if ailment.repaired else "·" if ailment.advice else "✗"
+            console.say(f"{mark} {ailment.message}  [{ailment.code}]")
+            console.say("    mended" if ailment.repaired else f"    mend: {ailment.mend}")
+        left = count(len(found.open), "ailment") + " to mend" if found.open else "nothing to mend"
+        by_itself = sum(bool(ailment.repair) and not ailment.repaired for ailment in found.ailments)
+        console.say(f"{left}{f'; {by_itself} can be mended by --repair' if by_itself else ''}")
+        if found.incomplete:
+            console.say(f"not everything could be looked at: {found.incomplete}")
+    raise typer.Exit(found.exit_code)

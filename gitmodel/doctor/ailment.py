@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -27,8 +27,8 @@ class Ailment:
     repaired: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        body = asdict(self)
-        return body | {"repair": self.repair is not None}
+        words = {"code": self.code, "message": self.message, "mend": self.mend}
+        return words | {"advice": self.advice, "repairable": self.repair is not None, "repaired": self.repaired}
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from gitmodel.doctor.ailment import Ailment, Patient
+from gitmodel.git import GitFailed
 from gitmodel.registry import MODELS
 from gitmodel.storage import dvc_locks
 from gitmodel.storage.files import storing
@@ -25,11 +27,12 @@ def locks(patient: Patient) -> Iterator[Ailment]:
     git_dir = Path(repo.run("rev-parse", "--absolute-git-dir"))
     names = ("index.lock", "HEAD.lock", "config.lock", "packed-refs.lock", "shallow.lock")
     found = [folder / name for folder in {git_dir, repo.common_dir} for name in names if (folder / name).exists()]
+    places = (repo.root, git_dir, repo.common_dir)
     for path in [*found, *(repo.common_dir / "refs").rglob("*.lock")]:
-        if not _is_held(path, (repo.root, git_dir, repo.common_dir)):
+        if not _is_held(path, places):
             yield Ailment(
                 "stale-git-lock", f"{path} is held by no process and keeps Git from writing", f"rm {path}",
-                repair=partial(_unlink, path),
+                repair=partial(_release, path, places),
             )  # fmt: skip
     if patient.initialised:
         for path in dvc_locks.stale(repo.root):
@@ -60,24 +63,30 @@ def _is_held(lock: Path, places: tuple[Path, ...]) -> bool:
     a hook runs. Where processes cannot be looked at, it is taken for held."""
     if not _PROC.is_dir():
         return True
-    for process in _PROC.glob("[0-9]*"):
-        try:
-            is_git = (process / "comm").read_text().startswith("git")
-            if is_git and any((process / "cwd").resolve().is_relative_to(place) for place in places):
-                return True
-            if any(Path(os.readlink(entry)) == lock for entry in (process / "fd").iterdir()):
-                return True
-        except PermissionError:
-            if is_git:
-                return True
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # it has ended meanwhile
-    return False
+    return any(_holds(process, lock, places) for process in _PROC.glob("[0-9]*"))
 
 
-def _unlink(path: Path) -> None:
-    with storing(str(path)):
-        path.unlink(missing_ok=True)
+def _holds(process: Path, lock: Path, places: tuple[Path, ...]) -> bool:
+    is_git = False
+    try:
+        status = dict(line.split(":\t", 1) for line in (process / "status").read_text().splitlines() if ":\t" in line)
+        # Our own helpers only read.
+        is_git = re.fullmatch(r"git(-.*)?", status["Name"]) is not None and status["PPid"] != str(os.getpid())
+        works_in = (process / "cwd").readlink() if is_git else None
+        if works_in and any(works_in.is_relative_to(place) for place in places):
+            return True
+        return any(entry.readlink() == lock for entry in (process / "fd").iterdir())
+    except PermissionError:
+        return is_git  # somebody else's: only a Git could be at work here
+    except (FileNotFoundError, ProcessLookupError):
+        return False  # it has ended meanwhile
+
+
+def _release(lock: Path, places: tuple[Path, ...]) -> None:
+    if _is_held(lock, places):
+        raise GitFailed(f"{lock} is in use by now", hint="wait for it")
+    with storing(str(lock)):
+        lock.unlink(missing_ok=True)
 
 
 def _remove(paths: list[Path]) -> None:

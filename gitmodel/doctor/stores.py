@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 from gitmodel.doctor.ailment import Ailment, Patient
 from gitmodel.history.past import Mention, Why
@@ -53,11 +52,11 @@ def remotes(patient: Patient) -> Iterator[Ailment]:
             "remote-unreachable", f"{depot.name} is a folder that is not there: {depot.objects.parent.parent}",
             "mount or make it, or 'dvc remote modify' its url",
         )  # fmt: skip
-    for name in dvc_settings.unverified(patient.repo.root):
+    for name, ours in dvc_settings.unverified(patient.repo.root).items():
         yield Ailment(
             "remote-not-verified", f"DVC itself trusts what comes from the remote '{name}': 'verify' is not set",
-            f"dvc remote modify {name} verify true, and commit .dvc/config", advice=True,
-            repair=partial(dvc_settings.verify, patient.repo.root, name),
+            f"dvc remote modify {name} verify true{', and commit .dvc/config' if ours else ''}", advice=True,
+            repair=partial(dvc_settings.verify, patient.repo.root, name) if ours else None,
         )  # fmt: skip
 
 

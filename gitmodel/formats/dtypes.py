@@ -12,10 +12,11 @@ ONNX_DTYPES: dict[int, str] = {
     10: "float16", 11: "float64", 12: "uint32", 13: "uint64", 14: "complex64", 15: "complex128", 16: "bfloat16",
     17: "float8e4m3fn", 18: "float8e4m3fnuz", 19: "float8e5m2", 20: "float8e5m2fnuz", 21: "uint4", 22: "int4",
     23: "float4e2m1", 24: "float8e8m0", 25: "uint2", 26: "int2",
+    27: "float6e2m3", 28: "float6e3m2",
 }  # fmt: skip
 ONNX_NUMBERS = {name: number for number, name in ONNX_DTYPES.items()}
 
-#: Types numpy lacks, stored as same-width integers; 4- and 2-bit types as packed bytes.
+#: Types numpy lacks, stored as same-width integers; 6-, 4- and 2-bit types as packed bytes.
 STORED_AS = {
     "bfloat16": "uint16", "float8e4m3fn": "uint8", "float8e4m3fnuz": "uint8", "float8e5m2": "uint8",
     "float8e5m2fnuz": "uint8", "float8e8m0": "uint8",
@@ -25,8 +26,9 @@ ML_DTYPES = {
     "bfloat16": "bfloat16", "float8_e4m3fn": "float8e4m3fn", "float8_e4m3fnuz": "float8e4m3fnuz",
     "float8_e5m2": "float8e5m2", "float8_e5m2fnuz": "float8e5m2fnuz", "float8_e8m0fnu": "float8e8m0", "int4": "int4",
     "uint4": "uint4", "int2": "int2", "uint2": "uint2", "float4_e2m1fn": "float4e2m1",
+    "float6_e2m3fn": "float6e2m3", "float6_e3m2fn": "float6e3m2",
 }  # fmt: skip
-_PACKED_BITS = {"uint4": 4, "int4": 4, "float4e2m1": 4, "uint2": 2, "int2": 2}
+_PACKED_BITS = {"float6e2m3": 6, "float6e3m2": 6, "uint4": 4, "int4": 4, "float4e2m1": 4, "uint2": 2, "int2": 2}
 _WIDTH = {
     "bool": 1, "int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "float16": 2, "bfloat16": 2, "int32": 4, "uint32": 4,
     "float32": 4, "int64": 8, "uint64": 8, "float64": 8, "complex64": 8, "complex128": 16,
@@ -34,7 +36,7 @@ _WIDTH = {
 
 
 def nbytes(dtype: str, shape: tuple[int, ...]) -> int:
-    """Bytes of a tensor in ONNX's raw layout (4- and 2-bit elements packed, the last byte padded)."""
+    """Bytes of a tensor in ONNX's raw layout (6-, 4- and 2-bit elements packed, the last byte padded)."""
     count = math.prod(shape)
     if bits := _PACKED_BITS.get(dtype):
         return -(-count * bits // 8)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from gitmodel.bundle.signature import DTYPES
 from gitmodel.formats import declared, frameworks, wire
 from gitmodel.formats import onnx as onnx_format
+from gitmodel.formats.arrays import packed
 from gitmodel.formats.dtypes import ML_DTYPES, nbytes
 from gitmodel.formats.onnx_walk import EXTERNAL
 from gitmodel.formats.source import TENSOR_FILE_BYTES, InvalidModel, Source, TensorData
@@ -120,7 +121,7 @@ def _arrays(arrays: Mapping[Any, Any]) -> Source:
 
 
 def _tensor(name: Any, value: Any) -> TensorData:
-    """An array as a tensor: little-endian, row-major, 4- and 2-bit elements packed as ONNX does. Raises InvalidModel."""
+    """An array as a tensor: little-endian, row-major, elements of less than a byte packed as ONNX does. Raises InvalidModel."""
     import numpy as np
 
     if not isinstance(name, str):
@@ -153,9 +154,7 @@ def _body(array: np.ndarray, dtype: str) -> memoryview:
     raw = rows.reshape(-1).view(np.uint8)
     bits = nbytes(dtype, (_BYTE_BITS,))
     if bits < _BYTE_BITS:
-        many = _BYTE_BITS // bits
-        padded = np.pad(raw & (1 << bits) - 1, (0, -raw.size % many)).reshape(-1, many)
-        raw = np.bitwise_or.reduce(padded << np.arange(0, _BYTE_BITS, bits, dtype=np.uint8), axis=1)
+        raw = packed(raw, bits)
     return raw.data.toreadonly()
 
 
@@ -163,7 +162,7 @@ def _texts(array: np.ndarray) -> memoryview:
     """Texts joined by NUL, as tensors keep them. Raises ValueError for objects that are none."""
     listed = array.ravel(order="C").tolist()
     if strange := next((type(value).__name__ for value in listed if not isinstance(value, str | bytes)), ""):
-        raise ValueError(f"it holds objects, a {strange} among them")
+        raise ValueError(f"it holds objects that are no texts, of type {strange}")
     encoded = (text if isinstance(text, bytes) else text.encode() for text in listed)
     # A text's own NUL stands as in Java's modified UTF-8: HDF5 ends a text at the first one.
     return memoryview(b"\0".join(text.replace(b"\0", b"\xc0\x80") for text in encoded))

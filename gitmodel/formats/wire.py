@@ -88,19 +88,23 @@ def _cut_tensor(data: memoryview, threshold: int, cuts: list[memoryview]) -> _Ch
 
 
 def _joined_tensor(data: memoryview, marks: Mapping[bytes, memoryview]) -> _Chunks | None:
-    """The tensor with its data in the place of each mark, and without the location that came with the mark."""
-    chunks: _Chunks = []
-    kept = 0
-    marked = False
+    """The tensor with the data of its marks, where protobuf would write them, and without the location that came with a
+    mark."""
+    before: _Chunks = []
+    raw: _Chunks = []
+    after: _Chunks = []
+    kept, place = 0, before
     for field, _, start, _, end in _fields(data):
+        if field > _RAW_DATA and place is before:
+            place.append(data[kept:start])
+            kept, place = start, after
         body = marks.get(bytes(data[start:end])) if field == _EXTERNAL_DATA else None
         if body is not None:
-            chunks += [data[kept:start], _tag(_RAW_DATA), _encode(len(body)), body]
-            kept, marked = end, True
-        elif field == _DATA_LOCATION and bytes(data[start:end]) == _LOCATED:
-            chunks.append(data[kept:start])
+            raw += [_tag(_RAW_DATA), _encode(len(body)), body]
+        if body is not None or (field == _DATA_LOCATION and bytes(data[start:end]) == _LOCATED):
+            place.append(data[kept:start])
             kept = end
-    return [*chunks, data[kept:]] if marked else None
+    return [*before, *raw, *after, data[kept:]] if raw else None
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, int, int, int, int]]:

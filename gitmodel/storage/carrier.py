@@ -11,6 +11,7 @@ import logging
 import os
 import secrets
 import threading
+import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -132,6 +133,8 @@ class FileSystemCarrier:
     def __init__(self, odb: Any, patience: float, jobs: int) -> None:
         self._odb, self._fs, self._patience, self.jobs = odb, odb.fs, patience, jobs
         self._kind = str(odb.fs.protocol)
+        if self._kind.startswith("webdav"):
+            weakref.finalize(self, lambda fs: fs.fs.client.http.close(), odb.fs)  # the other libraries do so themselves
 
     def sizes(self, oids: Collection[str]) -> dict[str, int | None]:
         if not oids:

@@ -61,33 +61,19 @@ class Digests:
         with self._lock:
             digest = self._known.get(state) or (self._table.get(state) if self._table else None)
         if digest is None:
+            settled = is_settled(info.st_mtime_ns)  # before it is hashed: that takes longer than a tick
             digest = hash_file(path)
-            if is_settled(info.st_mtime_ns):
+            if settled:
                 self.note(info, digest)
         return digest
 
     def note(self, info: os.stat_result, digest: str) -> None:
-        """Remembers the digest of a file nobody else writes."""
+        """Remembers the digest of a file that nobody else writes, or that was last changed well before now."""
         state = state_of(info)
         with self._lock:
             self._known[state] = digest
             if self._table:
-                self._table.put(state, digest, lambda: True)
-
-    def note_when_settled(self, path: Path, digest: str) -> None:
-        """Remembers the digest of a file somebody else might write: written down once its time of change is so old
-        that another change would show."""
-        info = path.stat()
-        state = state_of(info)
-
-        def settled() -> bool:
-            with contextlib.suppress(OSError):
-                return state_of(path.stat()) == state and is_settled(info.st_mtime_ns)
-            return False
-
-        with self._lock:
-            if self._table:
-                self._table.put(state, digest, settled)
+                self._table.put(state, digest)
 
 
 class _Table:
@@ -95,7 +81,7 @@ class _Table:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._pending: list[tuple[State, str, Callable[[], bool]]] = []
+        self._pending: list[tuple[State, str]] = []
         self._connection: sqlite3.Connection | None = None
         self._broken = False
 
@@ -104,8 +90,8 @@ class _Table:
         rows = self._run(lambda db: db.execute(query, _signed(state)).fetchall())
         return str(rows[0][0]) if rows else None
 
-    def put(self, state: State, digest: str, settled: Callable[[], bool]) -> None:
-        self._pending.append((state, digest, settled))
+    def put(self, state: State, digest: str) -> None:
+        self._pending.append((state, digest))
         if len(self._pending) >= _PENDING:
             self._write()
 
@@ -116,7 +102,7 @@ class _Table:
             self._connection = None
 
     def _write(self) -> None:
-        rows = [(*_signed(state), digest) for state, digest, settled in self._pending if settled()]
+        rows = [(*_signed(state), digest) for state, digest in self._pending]
         self._pending = []
         if rows:
             self._run(lambda db: _replace(db, rows))

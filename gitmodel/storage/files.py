@@ -6,10 +6,13 @@ import contextlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from gitmodel.errors import ExitCode, GitmodelError
+
+_BACK_NS = 3_000_000_000
 
 
 class StorageFailed(GitmodelError):
@@ -52,8 +55,11 @@ def replace_file(path: Path, data: bytes, mode: int = 0o644) -> bool:
     return True
 
 
-def copy_file(source: Path, target: Path, mode: int) -> None:
-    """Copies inside the kernel (sharing blocks where the file system can), then renames into place."""
+def copy_file(source: Path, target: Path, mode: int) -> os.stat_result:
+    """Copies inside the kernel (sharing blocks where the file system can), then renames into place; returns the copy's state.
+
+    Its time of change is set a little back, so that any change after this shows, however coarse the clock.
+    """
     with storing(str(target)):
         target.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name[:60]}.", suffix=".tmp", dir=target.parent)
@@ -61,10 +67,14 @@ def copy_file(source: Path, target: Path, mode: int) -> None:
             with source.open("rb") as reader, os.fdopen(descriptor, "wb") as writer:
                 copy_range(reader.fileno(), writer.fileno())
                 os.fchmod(writer.fileno(), mode)
+                before = time.time_ns() - _BACK_NS
+                os.utime(writer.fileno(), ns=(before, before))
+                info = os.fstat(writer.fileno())
             Path(temporary).replace(target)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
+    return info
 
 
 def copy_range(source: int, target: int) -> None:

@@ -55,8 +55,8 @@ class Layout:
         # The object is what is verified: copying inside the kernel changes no bytes.
         if self.cache.digests.of(self.cache.path(entry.md5)) != entry.sha256:
             raise corrupt(entry, self.cache)
-        copy_file(self.cache.path(entry.md5), self.folder / entry.path, _MODE)
-        self.cache.digests.note_when_settled(self.folder / entry.path, entry.sha256)
+        copied = copy_file(self.cache.path(entry.md5), self.folder / entry.path, _MODE)
+        self.cache.digests.note(copied, entry.sha256)
 
 
 def plan(lock: Lock, cache: Cache, folder: Path, before: Lock | None = None) -> Layout:

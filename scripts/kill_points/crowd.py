@@ -33,7 +33,7 @@ CROWDS = (
     Crowd("eight saves of the same version", ("save", "fraud", "../files/two.onnx", "-m", "{n}"), commits=1),
     Crowd("eight saves of eight models", ("save", "model{n}", "../files/m{n}.onnx", "-m", "{n}")),
     Crowd(
-        "eight saves that release", (*_GOLDEN, "-m", "{n}", "--release", "patch"), versions=SIZE
+        "eight saves that release", (*_GOLDEN, "-m", "{n}", "--release", "auto"), versions=SIZE
     ),
 )  # fmt: skip
 

@@ -31,9 +31,9 @@ def missing_tool() -> str:
 
 
 def points(stage: Stage, step: int) -> list[Point]:
-    """From no room at all to as much as the command needs and a quarter more, in equal steps of whole blocks."""
+    """From no room at all to twice as much as the command leaves, in equal steps of whole blocks."""
     count = max(4, _MOST // step)
-    sizes = sorted({stage.grows * 5 // 4 * number // (count - 1) // 4 * 4 for number in range(count)})
+    sizes = sorted({stage.grows * 2 * number // (count - 1) // 4 * 4 for number in range(count)})
     return [Point(stage.command.name, OWN, 0, FULL, "disk", size) for size in sizes]
 
 

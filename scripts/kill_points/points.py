@@ -71,7 +71,7 @@ class Point:
 
     @property
     def log(self) -> str:
-        return "struck.log"
+        return "struck"
 
     def command_line(self, place: Place, argv: Sequence[str]) -> list[str]:
         """``argv`` as it has to be run to be struck here. Puts a Git that is struck into the place's own PATH."""
@@ -107,10 +107,8 @@ def count_git(place: Place, argv: Sequence[str]) -> list[str]:
 
 def found(command: str, place: Place, log: Path, who: str = OWN, child: int = 0) -> dict[str, list[Point]]:
     """The points a counting run's log shows, by fault."""
-    with log.open(errors="replace") as lines:
-        calls = tracing.read(lines)
     points = defaultdict(list)
-    for call in tracing.first_hits(calls):
+    for call in tracing.first_hits(tracing.read_log(log)):
         if tracing.matters(call, place.root):
             for fault, names in CALLS.items():
                 if call.name in names:

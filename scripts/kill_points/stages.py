@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kill_points import points
+from kill_points import order, points, tracing
 from kill_points.invariants import State
 from kill_points.place import BIN, Broken, Place
 from kill_points.points import Point
@@ -68,6 +68,8 @@ class Stage:
     git: tuple[dict[str, list[Point]], ...] = ()
     #: KiB that an undisturbed run adds to the disk.
     grows: int = 0
+    #: What a power cut could lose.
+    disorder: tuple[str, ...] = ()
 
 
 def prepare(root: Path) -> dict[str, Place]:
@@ -90,7 +92,7 @@ def prepare(root: Path) -> dict[str, Place]:
 def rehearse(command: Command, template: Place, root: Path) -> Stage:
     """Runs a command undisturbed, twice, to count its calls and Git's, and to know how it ends. Raises Broken."""
     before = State.of(template)
-    ends, own, git, grows = [], {}, [], 0
+    ends, own, git, grows, disorder = [], {}, [], 0, []
     for kind, count in (("own", points.count_own), ("git", points.count_git)):
         place = template.copy(root / f"{command.name}-{kind}")
         done = place.run(count(place, command.argv))
@@ -99,6 +101,7 @@ def rehearse(command: Command, template: Place, root: Path) -> Stage:
         ends.append(State.of(place))
         if kind == "own":
             own = points.found(command.name, place, place.logs / "own")
+            disorder = order.violations(tracing.read_log(place.logs / "own"), place.root)
             grows = _used(place) - _used(template)
         else:
             starts = sorted(int(log.suffix[1:]) for log in place.logs.glob("git.*"))
@@ -106,7 +109,7 @@ def rehearse(command: Command, template: Place, root: Path) -> Stage:
         place.remove()
     if differs := list(ends[0].differences(ends[1])):
         raise Broken(f"two undisturbed runs of '{command.shown}' end differently: {'; '.join(differs)}")
-    return Stage(command, template, before, ends[0], dict(own), tuple(git), grows)
+    return Stage(command, template, before, ends[0], dict(own), tuple(git), grows, tuple(disorder))
 
 
 def _released(place: Place) -> None:

@@ -81,6 +81,11 @@ def read(lines: Iterable[str]) -> list[Call]:
     return found
 
 
+def read_log(log: Path) -> list[Call]:
+    with log.open(errors="replace") as lines:
+        return read(lines)
+
+
 def first_hits(calls: Sequence[Call]) -> Iterator[Call]:
     """Of the calls with the same name and number in several threads, the one strace would hit: the first."""
     seen = set()
@@ -111,6 +116,12 @@ def _absolute(args: str) -> bool:
     return args.startswith('"/')
 
 
-def was_hit(log: Path) -> bool:
-    text = log.read_text(errors="replace") if log.exists() else ""
-    return "(INJECTED)" in text or "+++ killed by " in text or re.search(r"--- SIG(INT|TERM) ", text) is not None
+def struck(log: Path, name: str, nth: int, root: Path) -> bool:
+    """True when the run came to that call, and it was one that matters: threads may come to it in another order."""
+    if not log.exists():
+        return False
+    hit = next((call for call in read_log(log) if (call.name, call.nth) == (name, nth)), None)
+    if hit is None:
+        return False
+    hit.result = "?"  # what it would have been
+    return matters(hit, root)

@@ -47,7 +47,7 @@ def run(stage: Stage, point: Point, root: Path, *, deep: bool = False, keep: boo
     place = stage.template.copy(root)
     outcome = Outcome(point)
     done = place.run(point.command_line(place, stage.command.argv))
-    outcome.hit = tracing.was_hit(place.logs / point.log)
+    outcome.hit = tracing.struck(place.logs / point.log, point.call, point.nth, place.root)
     judge(stage, place, done, outcome, deep=deep)
     if not keep or outcome.good:
         place.remove()
@@ -57,7 +57,7 @@ def run(stage: Stage, point: Point, root: Path, *, deep: bool = False, keep: boo
 def judge(stage: Stage, place: Place, done: Done, outcome: Outcome, *, deep: bool) -> None:
     """Looks at what a struck command left, then runs it again and looks at what that left."""
     outcome.code, outcome.said = done.code, done.said
-    outcome.unclear += unclear(done, outcome.point)
+    outcome.unclear += unclear(done, outcome.point) if outcome.hit else []
     outcome.lost += losses(place, stage.before, stage.after)
     if done.code == 0:
         outcome.lost += [f"said it was done, but {line}" for line in stage.after.differences(State.of(place))]
@@ -65,7 +65,7 @@ def judge(stage: Stage, place: Place, done: Done, outcome: Outcome, *, deep: boo
         outcome.lost += _unreadable(place)
     (place.root / "bin" / "git").unlink(missing_ok=True)
     again = _again(stage, place, outcome)
-    outcome.again = again.code == 0 or _ALREADY.search(again.err) is not None
+    outcome.again = _is_well(again)
     if not outcome.again:
         outcome.lost.append(f"run again: {again.code}: {again.said}")
     outcome.lost += [f"run again: {line}" for line in losses(place, stage.before, stage.after)]
@@ -79,21 +79,20 @@ def unclear(done: Done, point: Point) -> list[str]:
     """What is wrong with the way a command ended: a traceback, no line or an unclear one, no end at all."""
     if done.hung:
         return ["it hung"]
+    if point.fault == points.INTERRUPT and "Exception ignored" in done.err:
+        return []  # Python's own words where it was in the midst of tidying up; nothing to be done about it
     found = [word for word in ("Traceback", "Exception ignored", "error[internal]") if word in done.err]
-    if point.fault in points.SIGNALS and (done.code < 0 or point.fault == points.INTERRUPT):
-        return found
-    if done.code < 0:
-        return [*found, f"ended by signal {-done.code}"]
-    told = [line for line in done.err.splitlines() if line.startswith("error[")]
-    if done.code and len(told) != 1:
-        found.append(f"exit code {done.code} with {len(told)} error lines")
+    if point.fault not in points.SIGNALS or (done.code > 0 and point.fault != points.INTERRUPT):
+        told = [line for line in done.err.splitlines() if line.startswith("error[")]
+        if done.code and len(told) != 1:
+            found.append(f"exit code {done.code} with {len(told)} error lines")
     return [f"{what}: {done.said}" for what in found]
 
 
 def _again(stage: Stage, place: Place, outcome: Outcome) -> Done:
     """The same command; when it says that a lock of Git's is in the way, as a killed Git leaves it, that is removed first."""
     again = place.run(stage.command.argv)
-    while again.code and (locks := place.locks()) and not again.hung:
+    while not _is_well(again) and (locks := place.locks()) and not again.hung:
         named = [lock for lock in locks if lock.name in again.err]
         if not named:
             outcome.unclear.append(f"'{locks[0].name}' is in the way and not named: {again.said}")
@@ -102,6 +101,10 @@ def _again(stage: Stage, place: Place, outcome: Outcome) -> Done:
             outcome.locks += 1
         again = place.run(stage.command.argv)
     return again
+
+
+def _is_well(again: Done) -> bool:
+    return again.code == 0 or _ALREADY.search(again.err) is not None
 
 
 def _unreadable(place: Place) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from gitmodel.bundle.card import Card, Gates
+from gitmodel.bundle.card import Card, Gates, Group
 from gitmodel.bundle.signature import DTYPES, KINDS, Signature, Signatures, TensorSpec
 
 #: Characters that make numbers, booleans, markers, comments, quotes and line breaks of YAML.
@@ -45,8 +45,18 @@ gates = st.builds(
     agreement=st.floats(0, 1),
     distance=_tolerance,
 )
+_listed = st.lists(texts, max_size=3, unique=True).map(tuple)
+groups = st.dictionaries(texts, st.builds(Group, _listed, _listed), max_size=3)
 cards = st.builds(
-    Card, name=texts, description=texts, format=texts, framework=texts, licence=texts, signature=names, gates=gates
+    Card,
+    name=texts,
+    description=texts,
+    format=texts,
+    framework=texts,
+    licence=texts,
+    signature=names,
+    gates=gates,
+    signatures=groups,
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 
-from gitmodel.bundle.card import DEFAULT_TOLERANCES, Card, Gates
+from gitmodel.bundle.card import DEFAULT_TOLERANCES, Card, Gates, Group
 from gitmodel.bundle.yamlio import InvalidYaml
 from tests.bundle import strategies
 
@@ -29,6 +29,33 @@ def test_the_exact_text_of_a_small_card() -> None:
         "      atol: 0.0\n"
         "  agreement: 0.95\n"
     )
+
+
+def test_the_exact_text_of_a_card_with_groups() -> None:
+    groups = {"embed": Group(outputs=("e",)), "score": Group(("x", "mask"), ("y", "z"))}
+    assert Card("fraud", signatures=groups).to_yaml() == (
+        "schema_version: 1\n"
+        "name: fraud\n"
+        "signature: default\n"
+        "signatures:\n"
+        "  embed:\n"
+        "    outputs: [e]\n"
+        "  score:\n"
+        "    inputs: [x, mask]\n"
+        "    outputs: [y, z]\n"
+    )
+
+
+def test_a_group_names_some_of_either_side_and_all_where_it_names_none() -> None:
+    card = read("name: fraud\nsignatures: {embed: {outputs: [e]}, part: {inputs: [x]}, all: {}}")
+    assert card.signatures == {"embed": Group((), ("e",)), "part": Group(("x",)), "all": Group()}
+    assert Group((), ("e",)).to_dict() == {"outputs": ["e"]}
+    assert Group().to_dict() == {}
+
+
+def test_groups_stay_when_the_source_changes() -> None:
+    card = Card("fraud", signatures={"embed": Group(outputs=("e",))})
+    assert card.with_source("onnx", "keras").described("new").signatures == card.signatures
 
 
 def test_what_has_its_default_is_not_written() -> None:
@@ -94,6 +121,15 @@ def test_a_float_has_the_tolerance_of_its_type(dtype: str) -> None:
         ("gates: {tolerance: {y: {rtl: 1}}}", "gates.tolerance.y has an unknown key 'rtl'"),
         ("gates: {tolerance: {y: {rtol: .inf}}}", "gates.tolerance.y.rtol must be a finite number, not inf"),
         ("gates: {tolerance: {y: {atol: -1}}}", "gates.tolerance.y is negative"),
+        ("signatures: [embed]", "signatures must be a mapping"),
+        ("signatures: {embed: [e]}", "signatures.embed must be a mapping"),
+        ("signatures: {embed: }", "signatures.embed must be a mapping"),
+        ("signatures: {embed: {output: [e]}}", "signatures.embed has an unknown key 'output'"),
+        ("signatures: {embed: {outputs: e}}", "signatures.embed.outputs must be a list of names"),
+        ("signatures: {embed: {outputs: {e: 1}}}", "signatures.embed.outputs must be a list of names"),
+        ("signatures: {embed: {inputs: [1]}}", "signatures.embed.inputs must be a list of names"),
+        ("signatures: {embed: {inputs: }}", "signatures.embed.inputs must be a list of names"),
+        ("signatures: {embed: {outputs: [e, e]}}", "signatures.embed.outputs names one twice"),
     ],
 )
 def test_a_bad_card_is_refused_with_its_place(body: str, reason: str) -> None:

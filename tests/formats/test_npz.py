@@ -371,6 +371,12 @@ def test_a_bomb_is_refused_before_anything_is_unpacked(tmp_path: Path, monkeypat
         formats.read(path)
 
 
+def test_a_word_beyond_100_mb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(npz, "_MAX_ABOUT_BYTES", 20)
+    with pytest.raises(InvalidModel, match=r"gitmodel\.json has 25 bytes, at most 20"):
+        formats.read(npz_of(tmp_path / "w.npz", ("a.npy", BYTES), about(names={"a": "words"})))
+
+
 def test_damaged_archives_are_refused_or_read(tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "w.npz", allow_pickle=False, a=np.arange(9.0), b=np.array(["a", "b"]))
     outcomes = {"read": 0, "refused": 0}

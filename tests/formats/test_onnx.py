@@ -163,6 +163,67 @@ def test_the_framework_is_the_producer() -> None:
     assert onnx_format.framework_of(model) == "x" * 80
 
 
+# --- the message classes by themselves ----------------------------------------------------------------------------------
+
+_SAME_CLASSES = """
+assert messages().ModelProto is onnx.ModelProto is onnx.onnx_ml_pb2.ModelProto
+assert messages().TensorProto is onnx.TensorProto and messages().GraphProto is onnx.GraphProto
+model = onnx.helper.make_model(onnx.helper.make_graph([], "graph", [], []))
+assert isinstance(model, messages().ModelProto)
+assert messages().ModelProto.FromString(model.SerializeToString()) == model
+assert pickle.loads(pickle.dumps(messages().TensorProto(name="t"))).name == "t"
+onnx.checker.check_model(onnx.ModelProto.FromString(onnx.parser.parse_model(
+    '<ir_version: 10, opset_import: ["" : 21]> g (float[n] x) => (float[n] y) { y = Neg(x) }'
+).SerializeToString()))
+print("same")
+"""
+_OURS, _THEIRS = "import pickle\nfrom gitmodel.formats.onnx import messages\n", "import onnx\nimport onnx.parser\n"
+
+
+@pytest.mark.parametrize(
+    "first",
+    [f"{_OURS}messages()\n{_THEIRS}", f"{_THEIRS}{_OURS}messages()\n", f"{_THEIRS}{_OURS}", f"{_OURS}{_THEIRS}"],
+    ids=["ours first", "onnx first", "onnx first, ours late", "ours imported first and asked late"],
+)
+def test_the_classes_are_onnxs_own_whichever_is_imported_first(first: str) -> None:
+    done = support.run("python", "-W", "error", "-c", first + _SAME_CLASSES)
+    assert (done.stdout, done.stderr) == ("same\n", "")
+
+
+def test_reading_a_model_imports_nothing_else_of_onnx(tmp_path: Path) -> None:
+    path = write_onnx(tmp_path / "model.onnx", matmul(weights={"w": large()}))
+    code = (
+        "import sys; from pathlib import Path; from gitmodel.formats import onnx\n"
+        "print(onnx.read(Path(sys.argv[1])).signature.outputs[0].name, 'onnx' in sys.modules)"
+    )
+    assert support.run("python", "-c", code, path).stdout == "y False\n"
+
+
+def test_several_threads_may_ask_for_them_first() -> None:
+    code = """
+import sys, threading
+from gitmodel.formats.onnx import messages
+sys.setswitchinterval(1e-6)
+start, wrong = threading.Barrier(9), []
+def ask(importing):
+    start.wait()
+    try:
+        if importing:
+            import onnx
+            assert onnx.ModelProto is onnx.onnx_ml_pb2.ModelProto
+        messages().ModelProto, messages().TensorProto
+    except Exception as error:
+        wrong.append(repr(error))
+threads = [threading.Thread(target=ask, args=[number == 8]) for number in range(9)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+import onnx
+print(wrong, onnx.ModelProto is messages().ModelProto)
+"""
+    done = support.run("python", "-c", code)
+    assert (done.stdout, done.stderr) == ("[] True\n", "")
+
+
 # --- signatures --------------------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -306,6 +307,13 @@ def test_what_the_format_cannot_say_is_refused(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_header_the_library_would_refuse_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ours, "MAX_HEADER_BYTES", 55)
+    with pytest.raises(InvalidModel, match=r"w\.safetensors cannot hold this model \(its names alone take 56 bytes\)"):
+        ours.write(Source("onnx", "", (tensor("t", "int8", 2),)), tmp_path / "w.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_old_file_stays_when_a_new_one_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     for path in (tmp_path / "none" / "w.safetensors", tmp_path / "folder"):
@@ -398,6 +406,7 @@ ONE, TWO = SHARDS
 BAD_INDEXES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no JSON": (lambda index: index.write_text("{"), "is no index of shards"),
     "a list": (lambda index: index.write_text("[]"), "is no object"),
+    "more than 100 MB": (lambda index: os.truncate(index, 100_000_001), "has 100000001 bytes, at most 100000000"),
     "no map": (lambda index: index.write_text("{}"), "does not map text to text"),
     "a map to numbers": (weight_map(a=1), "does not map text to text"),
     "an empty map": (weight_map(), "names no shard"),

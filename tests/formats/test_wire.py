@@ -206,6 +206,54 @@ def test_damaged_models_are_refused_or_read() -> None:
     assert min(outcomes.values()) > 50
 
 
+# join: the inverse ----------------------------------------------------------------------------------------------------
+
+
+def join(skeleton: bytes, cuts: list[memoryview]) -> bytes:
+    return b"".join(wire.join(skeleton, cuts))
+
+
+@settings(deadline=None, max_examples=60)
+@given(models(), st.sampled_from([1, THRESHOLD, 40]))
+def test_what_is_cut_and_joined_is_the_file_byte_for_byte(model: onnx.ModelProto, threshold: int) -> None:
+    data = model.SerializeToString()
+    assert join(*cut(data, threshold)) == data
+
+
+@settings(deadline=None, max_examples=60)
+@given(models(), models())
+def test_joining_is_the_inverse_whatever_the_order_of_fields(first: onnx.ModelProto, second: onnx.ModelProto) -> None:
+    data = first.SerializeToString() + second.SerializeToString()
+    assert plain(parse(join(*cut(data)))) == plain(parse(data))
+
+
+@settings(deadline=None, max_examples=60)
+@given(models())
+def test_a_skeleton_that_went_through_protobuf_joins_to_what_protobuf_writes(model: onnx.ModelProto) -> None:
+    skeleton, cuts = cut(model.SerializeToString())
+    assert join(plain(parse(skeleton)).SerializeToString(), cuts) == plain(model).SerializeToString()
+
+
+def test_joining_copies_no_body() -> None:
+    bodies = [memoryview(bytes(1 << 20)), memoryview(bytes(2 << 20))]
+    skeleton, _ = cut(support.wide_model(size=12).SerializeToString())
+    chunks = wire.join(skeleton, bodies)
+    assert [chunk for chunk in chunks if len(chunk) >= 1 << 20] == bodies
+    assert sum(len(chunk) for chunk in chunks) > 3 << 20
+
+
+def test_a_skeleton_without_marks_is_joined_as_it_is() -> None:
+    data = support.linear_model().SerializeToString()
+    assert join(data, [memoryview(b"unused")]) == data
+
+
+def test_external_data_of_the_users_own_are_no_mark() -> None:
+    model = support.wide_model(size=12)
+    building.point_outside(model.graph.initializer[0], location="w.bin", offset=0)
+    data = model.SerializeToString()
+    assert join(*cut(data)) == data
+
+
 def test_what_was_cut_is_a_view_and_no_copy() -> None:
     data = memoryview(support.wide_model(size=12).SerializeToString())
     _, cuts = wire.cut(data, THRESHOLD, "model.onnx")

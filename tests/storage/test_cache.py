@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,9 +19,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gitmodel.bundle.lock import FileEntry
-from gitmodel.storage.cache import Cache, sha256_of
+from gitmodel.storage.cache import Cache
 from gitmodel.storage.files import StorageFailed
 from tests.workflows.state import damage
+
+#: An object that fits, one that does not, and the listing of a folder that does not; what is left is printed.
+_WITHOUT_ROOM = """
+import os, resource, sys
+from pathlib import Path
+from gitmodel.bundle.lock import FileEntry
+from gitmodel.storage.cache import Cache
+from gitmodel.storage.files import StorageFailed
+room, root = int(sys.argv[1]), Path(sys.argv[2])
+if room:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+cache = Cache(root)
+kept = cache.add(b"kept")
+listed = [FileEntry(f"{number:0200}", 4, kept.sha256, kept.md5) for number in range(8000)]
+for attempt in (lambda: cache.add(os.urandom(3 << 20), b"header"), lambda: cache.add_directory(listed)):
+    try:
+        with cache.undone_on_error():
+            cache.add(b"written before")
+            attempt()
+    except StorageFailed as error:
+        print(error.message)
+print(sorted(path.name for path in root.rglob("*") if path.is_file()))
+"""
 
 
 @pytest.fixture
@@ -41,8 +70,7 @@ def test_an_object_is_named_by_its_md5_and_hashed_in_whole_and_in_part(cache: Ca
     assert stored.stat().st_mode & 0o777 == 0o444
     assert added.md5 == hashlib.md5(header + body).hexdigest()
     assert stored == cache.objects / added.md5[:2] / added.md5[2:]
-    assert added.sha256 == hashlib.sha256(header + body).hexdigest() == sha256_of(stored)
-    assert added.body_sha256 == hashlib.sha256(body).hexdigest()
+    assert added.sha256 == hashlib.sha256(header + body).hexdigest() == cache.digests.of(stored)
     assert added.entry("x") == FileEntry("x", len(header) + size, added.sha256, added.md5)
     assert len(names(cache)) == 1
 
@@ -98,24 +126,69 @@ def test_a_damaged_listing_is_written_again(cache: Cache) -> None:
     assert json.loads(stored.read_bytes())[0]["relpath"] == "a"
 
 
-@given(st.binary(min_size=1, max_size=200), st.binary(max_size=20), st.integers(0, 199))
-def test_an_object_holds_exactly_its_own_body(
+@given(st.binary(min_size=1, max_size=200), st.binary(max_size=20), st.integers(0, 219))
+def test_an_object_holds_exactly_its_own_header_and_body(
     tmp_path_factory: pytest.TempPathFactory, body: bytes, header: bytes, place: int
 ) -> None:
     cache = Cache(tmp_path_factory.mktemp("cache"))
+    entry, whole = cache.add(body, header).entry("a"), header + body
+    assert cache.holds(entry, memoryview(body), header)
+    place %= len(whole)
+    other = whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]
+    assert not cache.holds(entry, memoryview(other[len(header) :]), other[: len(header)])
+    assert not cache.holds(entry, memoryview(body + b"x"), header)
+    assert not cache.holds(entry, memoryview(body[:-1]), header)
+    assert not cache.holds(entry, memoryview(body), header + b"x")
+
+
+def of_another_header(path: Path) -> None:
+    write_at(path, 3, b"!")
+
+
+def of_another_last_byte(path: Path) -> None:
+    write_at(path, path.stat().st_size - 1, b"!")
+
+
+def truncated(path: Path) -> None:
+    path.chmod(0o644)
+    os.truncate(path, path.stat().st_size - 1)
+
+
+def truncated_and_filled(path: Path) -> None:
+    size = path.stat().st_size
+    truncated(path)
+    os.truncate(path, size)
+
+
+def gone(path: Path) -> None:
+    path.unlink()
+
+
+def a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def write_at(path: Path, at: int, data: bytes) -> None:
+    """Changes bytes in place, and the times back: a bad disk leaves no other trace."""
+    before = path.stat()
+    path.chmod(0o644)
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(data)
+    path.chmod(0o444)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize(
+    "change", [of_another_header, of_another_last_byte, truncated, truncated_and_filled, gone, a_folder]
+)
+def test_an_object_that_was_changed_does_not_hold_what_it_should(cache: Cache, change: Callable[[Path], None]) -> None:
+    header, body = b"header", os.urandom((16 << 20) + 5)
     entry = cache.add(body, header).entry("a")
-    assert cache.holds(entry, memoryview(body), len(header))
-    place %= len(body)
-    other = body[:place] + bytes([body[place] ^ 1]) + body[place + 1 :]
-    assert not cache.holds(entry, memoryview(other), len(header))
-    assert not cache.holds(entry, memoryview(body + b"x"), len(header))
-    assert not cache.holds(entry, memoryview(body), len(header) + 1)
-
-
-def test_an_object_that_is_gone_holds_nothing(cache: Cache) -> None:
-    entry = entry_of(cache, b"one")
-    cache.path(entry.md5).unlink()
-    assert not cache.holds(entry, memoryview(b"one"), 0)
+    assert cache.holds(entry, memoryview(body), header)
+    change(cache.path(entry.md5))
+    assert not cache.holds(entry, memoryview(body), header)
 
 
 def test_what_was_written_before_an_error_is_taken_away_again(cache: Cache) -> None:
@@ -152,6 +225,96 @@ def test_an_object_whose_place_is_taken_leaves_no_temporary_file(cache: Cache) -
     with pytest.raises(StorageFailed, match="the DVC cache"):
         cache.add(b"one")
     assert names(cache) == []
+
+
+def test_without_room_nothing_is_left_of_an_object_nor_of_a_listing(tmp_path: Path) -> None:
+    assert left_without_room(tmp_path / "cache", room=1 << 20) == ["kept"]
+
+
+@pytest.mark.skipif(not shutil.which("unshare"), reason="needs a disk of its own")
+def test_on_a_full_disk_nothing_is_left_of_an_object_nor_of_a_listing(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    own = ["unshare", "--map-root-user", "--mount", "sh", "-c", f'mount -t tmpfs -o size=1m none {disk} && exec "$@"']
+    if subprocess.run([*own, "sh", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a disk of its own")
+    assert left_without_room(disk / "cache", prefix=[*own, "sh"], why="No space left on device") == ["kept"]
+
+
+def left_without_room(
+    root: Path, *, room: int = 0, prefix: list[str] | None = None, why: str = "File too large"
+) -> list[str]:
+    """Contents of the objects that are left."""
+    command = [*(prefix or []), sys.executable, "-c", _WITHOUT_ROOM, str(room), str(root)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    *said, left = done.stdout.splitlines()
+    assert said == [f"cannot write the DVC cache {root} ({why})"] * 2
+    names = {hashlib.md5(text.encode()).hexdigest()[2:]: text for text in ("kept", "written before")}
+    return [names.get(name, name) for name in json.loads(left.replace("'", '"'))]
+
+
+def test_bytes_are_durable_before_their_names_and_names_once_the_folder_is_listed(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is fsynced, and what folders hold by then, is written down: a power cut shows no sooner."""
+    durable: dict[Path, set[str]] = {}
+
+    def fsync(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        durable[path] = {p.name for p in path.iterdir()} if path.is_dir() else {path.read_bytes().decode()}
+        real(descriptor)
+
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", fsync)
+    texts = ("one", "two", "three")
+    entries = [entry_of(cache, text.encode(), text) for text in texts]
+    assert {text for path, held in durable.items() if path.name.startswith("tmp-") for text in held} == set(texts)
+    assert not any(path.is_dir() for path in durable), "once for all objects, not once for each"
+    listing = cache.path(cache.add_directory(entries))
+    for path in (*(cache.path(entry.md5) for entry in entries), listing):
+        for name in (path, *path.parents):
+            if name == cache.root.parent:
+                break
+            assert name.name in durable.get(name.parent, ()), f"{name} is not durable"
+    durable.clear()
+    cache.add_directory(entries)
+    assert durable == {}, "nothing new"
+
+
+def test_an_object_another_save_relies_on_is_not_taken_away(tmp_path: Path) -> None:
+    """Two repositories may share a cache: the second found there what the first takes back."""
+    one, other = Cache(tmp_path / "cache"), Cache(tmp_path / "cache")
+    with pytest.raises(RuntimeError), one.undone_on_error():
+        one.add(b"of both")
+        one.add(b"of one")
+        entry = entry_of(other, b"of both")
+        raise RuntimeError
+    assert other.has(entry)
+    assert names(other) == [other.path(entry.md5).relative_to(other.objects).as_posix()]
+
+
+def test_an_object_is_what_its_name_says_though_the_users_file_changes_meanwhile(cache: Cache, tmp_path: Path) -> None:
+    """A training run may write its checkpoint anew while it is saved."""
+    size, stop = 64 << 20, threading.Event()
+    with (tmp_path / "checkpoint").open("w+b") as file:
+        file.truncate(size)
+        view = mmap.mmap(file.fileno(), size)
+
+    def train() -> None:
+        while not stop.is_set():
+            for at in range(0, size, 4096):
+                view[at] = (view[at] + 1) % 256
+
+    with ThreadPoolExecutor(1) as pool:
+        training = pool.submit(train)
+        try:
+            added = cache.add(memoryview(view))
+        finally:
+            stop.set()
+        training.result()
+    stored = cache.path(added.md5).read_bytes()
+    assert (added.md5, added.sha256) == (hashlib.md5(stored).hexdigest(), hashlib.sha256(stored).hexdigest())
 
 
 def test_threads_may_add_the_same_object_at_once(cache: Cache) -> None:

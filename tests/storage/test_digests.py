@@ -320,17 +320,17 @@ def test_a_table_is_there_again_when_the_lock_is_gone(written: Path, file: Path)
 
 def test_several_threads_may_ask_at_once(tmp_path: Path, table: Path) -> None:
     files = [aged(tmp_path / str(number), b"%d" % number) for number in range(40)]
-    digests = Digests(table)
     start = threading.Barrier(8)
 
-    def all_of_them(_: int) -> list[str]:
+    def all_of_them(digests: Digests) -> list[str]:
         start.wait()
         return [digests.of(path) for path in files]
 
-    with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(all_of_them, range(8)))
-    assert answers == [[true(path) for path in files]] * 8
-    del digests
+    def eight_times(digests: Digests) -> list[list[str]]:
+        with ThreadPoolExecutor(8) as pool:
+            return list(pool.map(all_of_them, [digests] * 8))
+
+    assert session(table, eight_times) == [[true(path) for path in files]] * 8
     assert {row[-1] for row in rows(table)} == {true(path) for path in files}
 
 
@@ -385,7 +385,8 @@ def test_inodes_that_differ_in_the_highest_bit_alone_are_two(file: Path, table: 
     one, other = Odd(file), Odd(file)
     one.info = info_with(file, inode=5, changed=10**18)
     other.info = info_with(file, inode=5 + 2**63, changed=10**18)
-    session(table, lambda digests: (digests.note(one.info, "1"), digests.note(other.info, "2")))
+    for path, digest in ((one, "1"), (other, "2")):
+        session(table, lambda digests, info=path.info, digest=digest: digests.note(info, digest))
     assert (ask(table, one), ask(table, other)) == ("1", "2")
 
 
@@ -396,70 +397,3 @@ def test_much_is_written_down_before_the_end(file: Path, table: Path) -> None:
     assert 1000 <= len(rows(table)) <= 1500
     del digests
     assert len(rows(table)) == 1500
-
-
-# A file that somebody else might write --------------------------------------------------------------------------------
-
-
-def test_a_copy_left_alone_is_remembered(file: Path, table: Path) -> None:
-    session(table, lambda digests: digests.note_when_settled(file, LIE))
-    assert ask(table, file) == LIE
-
-
-def removed(path: Path) -> None:
-    path.unlink()
-
-
-def became_a_folder(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-@pytest.mark.parametrize(
-    "change", [in_place, replaced, replaced_with_its_times, grown_with_its_times, emptied, removed, became_a_folder]
-)
-def test_a_copy_rewritten_before_the_end_is_not_remembered(
-    file: Path, table: Path, change: Callable[[Path], None]
-) -> None:
-    def copied_and_changed(digests: Digests) -> None:
-        digests.note_when_settled(file, LIE)
-        change(file)
-
-    session(table, copied_and_changed)
-    assert not table.exists() or rows(table) == []
-    if file.is_file():
-        assert ask(table, file) == true(file)
-
-
-def test_a_copy_rewritten_at_once_is_not_remembered_however_long_the_process_lives(file: Path, table: Path) -> None:
-    """The clock of the file system may not have moved between the two."""
-
-    def copied_and_changed(digests: Digests) -> None:
-        file.write_bytes(b"two")
-        digests.note_when_settled(file, true(file))
-        in_place(file)
-        file.write_bytes(b"owt")
-        wait_until_settled(file.stat().st_mtime_ns)
-
-    session(table, copied_and_changed)
-    assert ask(table, file) == true(file)
-
-
-def test_a_copy_so_fresh_that_a_change_would_not_show_is_not_remembered(file: Path, table: Path) -> None:
-    at = time.time_ns() + HOUR_NS
-    os.utime(file, ns=(at, at))
-    session(table, lambda digests: digests.note_when_settled(file, LIE))
-    assert not table.exists() or rows(table) == []
-
-
-def test_many_fresh_copies_are_remembered_once_they_are_settled(tmp_path: Path, table: Path) -> None:
-    files = [tmp_path / str(number) for number in range(1010)]
-
-    def copied(digests: Digests) -> None:
-        for path in files:
-            path.write_bytes(b"one")
-            digests.note_when_settled(path, true(path))
-        wait_until_settled(files[-1].stat().st_mtime_ns)
-
-    session(table, copied)
-    assert len(rows(table)) == len(files)

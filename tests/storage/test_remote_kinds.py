@@ -198,7 +198,7 @@ def test_a_place_nobody_may_write_to_is_said_to_be_so(
     kind: str, server_of: Callable[[str], Server], tmp_path: Path
 ) -> None:
     place = Place(server_of(kind), tmp_path, READ_ONLY)
-    with pytest.raises(RemoteFailed, match="may only be read|does not allow"):
+    with pytest.raises(RemoteFailed, match=r"may only be read|does not allow"):
         place.remote().push(place.cache, place.entries)
     assert not any(place.stored(entry) for entry in place.entries)
 

@@ -255,7 +255,7 @@ def test_a_push_the_other_side_refuses_says_what_is_left_to_do(
     change(1.01)
     with pytest.raises(GitFailed, match=r"'fraud@v1\.1\.0' is made here but not pushed") as caught:
         release("fraud", repo=released, push="production")
-    assert "git push production HEAD 'fraud@v1.1.0'" in caught.value.hint
+    assert "git push production HEAD && git push production 'fraud@v1.1.0'" in caught.value.hint
     assert "\n" not in str(caught.value)
     hook.unlink()
     support.git(released, "push", "-q", "production", "HEAD", "fraud@v1.1.0")  # as the hint says
