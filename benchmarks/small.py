@@ -14,7 +14,9 @@ MODELS = {"400 tensors of 10 KB": Chain(400, 50), "a model of 100 KB": Chain(4, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--pairs", type=int, default=9, help="pairs of runs for each model")
-    parser.add_argument("--limit", type=float, default=120, help="seconds after which no further pair is begun, per model")
+    parser.add_argument(
+        "--limit", type=float, default=120, help="seconds after which no further pair is begun, per model"
+    )
     options = parser.parse_args()
     for title, chain in MODELS.items():
         with measure.isolated() as (folder, env):

@@ -81,9 +81,7 @@ def changed(before: Mapping[str, tuple[int, int, int]], after: Mapping[str, tupl
     return len(new), sum(size for _, _, size in new)
 
 
-def report(
-    chain: Chain, versions: int, saved: list[dict[str, Sample]], kept: Mapping[str, list[int]]
-) -> str:
+def report(chain: Chain, versions: int, saved: list[dict[str, Sample]], kept: Mapping[str, list[int]]) -> str:
     unique = chain.size + (versions - 1) * chain.tensor
     rows = []
     for side, (cache, objects) in kept.items():

@@ -58,6 +58,14 @@ def main() -> None:
             traceback.print_exc()
         console.fail(f"error[{error.code}]: {error}")
         sys.exit(error.exit_code)
+    except OSError as error:
+        if console.verbosity > 1:
+            traceback.print_exc()
+        where = f": {error.filename}" if error.filename else ""
+        console.fail(
+            f"error[storage-failed]: {error.strerror or error}{where}; nothing was lost: mend the disk or the rights, and run again"
+        )
+        sys.exit(ExitCode.INCOMPLETE)
     except Exception as error:  # the last line of defence for the person at the terminal
         if console.verbosity > 1:
             raise

@@ -59,7 +59,8 @@ def packed(codes: np.ndarray, bits: int) -> np.ndarray:
     padded = np.pad(codes & (1 << bits) - 1, (0, -codes.size % together)).reshape(-1, together).astype(np.uint32)
     words = np.bitwise_or.reduce(padded << np.arange(0, each * _BYTE_BITS, bits, dtype=np.uint32), axis=1)
     parts = words[:, None] >> np.arange(0, each * _BYTE_BITS, _BYTE_BITS, dtype=np.uint32)
-    return parts.astype(np.uint8).reshape(-1)[: -(-codes.size * bits // _BYTE_BITS)]
+    data: np.ndarray = parts.astype(np.uint8).reshape(-1)
+    return data[: -(-codes.size * bits // _BYTE_BITS)]
 
 
 def unpacked(data: np.ndarray, bits: int, count: int) -> np.ndarray:

@@ -32,7 +32,17 @@ from gitmodel.formats.hdf5_writing import (
     require_group,
     write_dataset,
 )
-from gitmodel.formats.source import TENSOR_FILE_BYTES, InvalidModel, Source, TensorData, let_go, map_file, rooms
+from gitmodel.formats.source import (
+    TENSOR_FILE_BYTES,
+    CannotWrite,
+    InvalidModel,
+    Source,
+    TensorData,
+    first_line,
+    let_go,
+    map_file,
+    rooms,
+)
 
 #: An attribute of the whole view: the metadata of a safetensors file, in JSON.
 METADATA_ATTRIBUTE = "safetensors_metadata"
@@ -70,33 +80,42 @@ def framework_of(file: Any) -> str:
 
 @lru_cache(maxsize=256)
 def tensor_file(dtype: str, shape: tuple[int, ...]) -> TensorFile:
-    """The header of a tensor file for one contiguous dataset ``/data`` of this type and shape."""
+    """The header of a tensor file for one contiguous dataset ``/data`` of this type and shape. Raises CannotWrite."""
     import tempfile
 
+    # HDF5 reserves the space without writing it, so this costs nothing however large the tensor is.
+    try:
+        with tempfile.NamedTemporaryFile(suffix=".h5") as file:
+            offset = _write_empty(file.name, dtype, shape)
+            return TensorFile(file.read(offset), offset)
+    except (OSError, RuntimeError) as error:
+        raise CannotWrite(
+            f"cannot write to {tempfile.gettempdir()} ({getattr(error, 'strerror', None) or first_line(error)})",
+            hint="make room there, or set TMPDIR to a folder that has it",
+        ) from None
+
+
+def _write_empty(path: str, dtype: str, shape: tuple[int, ...]) -> int:
+    """Makes the file of a tensor without its bytes; returns where they belong."""
     import h5py
 
     numpy_dtype, stored_shape = storage(dtype, shape)
-    # HDF5 reserves the space without writing it, so this costs nothing however large the tensor is.
-    with tempfile.NamedTemporaryFile(suffix=".h5") as file:
-        fid = h5py.h5f.create(file.name.encode(), h5py.h5f.ACC_TRUNC, fcpl=file_creation(), fapl=file_access())
-        dcpl = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-        dcpl.set_layout(h5py.h5d.CONTIGUOUS)
-        dcpl.set_alloc_time(h5py.h5d.ALLOC_TIME_LATE)
-        dcpl.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-        dcpl.set_obj_track_times(False)
-        space = h5py.h5s.create_simple(stored_shape)
-        dataset = h5py.h5d.create(
-            fid, DATASET.encode(), h5py.h5t.py_create(numpy_dtype, logical=True), space, dcpl=dcpl
-        )
-        if not is_native(dtype):
-            mark(h5py.Dataset(dataset), dtype, shape)
-        # The first write takes the space, behind all else: the text of a mark stands outside the dataset's header.
-        h5py.Dataset(dataset)[(0,) * len(stored_shape)] = 0
-        offset = dataset.get_offset()
-        dataset.close()
-        fid.close()
-        header = file.read(offset)
-    return TensorFile(header, offset)
+    fid = h5py.h5f.create(path.encode(), h5py.h5f.ACC_TRUNC, fcpl=file_creation(), fapl=file_access())
+    dcpl = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    dcpl.set_layout(h5py.h5d.CONTIGUOUS)
+    dcpl.set_alloc_time(h5py.h5d.ALLOC_TIME_LATE)
+    dcpl.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    dcpl.set_obj_track_times(False)
+    space = h5py.h5s.create_simple(stored_shape)
+    dataset = h5py.h5d.create(fid, DATASET.encode(), h5py.h5t.py_create(numpy_dtype, logical=True), space, dcpl=dcpl)
+    if not is_native(dtype):
+        mark(h5py.Dataset(dataset), dtype, shape)
+    # The first write takes the space, behind all else: the text of a mark stands outside the dataset's header.
+    h5py.Dataset(dataset)[(0,) * len(stored_shape)] = 0
+    offset = int(dataset.get_offset())
+    dataset.close()
+    fid.close()
+    return offset
 
 
 def digest(tensor: TensorData) -> str:

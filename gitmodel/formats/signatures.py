@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from gitmodel.bundle.card import Group
 from gitmodel.bundle.signature import DEFAULT, Signature, Signatures
-from gitmodel.formats.source import InvalidModel, NamedGraph, Source, TensorData
+from gitmodel.formats.source import InvalidModel, NamedGraph, Source, TensorData, blocks, let_go
 
 
 def join(main: Source, others: Mapping[str, Source]) -> Source:
@@ -66,12 +66,16 @@ def grouped(
 
 
 def _same(one: TensorData, other: TensorData) -> bool:
-    import numpy as np
-
-    if (one.dtype, one.shape, len(one.data)) != (
-        other.dtype,
-        other.shape,
-        len(other.data),
-    ) or one.stored != other.stored:
+    """Whether they are the same tensor; compared block by block, so that memory stays flat."""
+    if (one.dtype, one.shape, len(one.data)) != (other.dtype, other.shape, len(other.data)):
         return False
-    return np.array_equal(np.frombuffer(one.data, np.uint8), np.frombuffer(other.data, np.uint8))
+    if (one.stored is None) != (other.stored is None) or (
+        one.stored and bytes(one.stored) != bytes(other.stored or b"")
+    ):
+        return False
+    for ours, theirs in zip(blocks(one.data), blocks(other.data), strict=True):
+        if bytes(ours) != bytes(theirs):
+            return False
+        let_go(ours)
+        let_go(theirs)
+    return True

@@ -79,15 +79,17 @@ def read(folder: Path, lock: Lock) -> Stored:
                 found.append(replace(in_graph[entry.name], name=entry.name))
             else:
                 found.append(view.tensor(entry) if entry.file == HDF5_VIEW else _in_file(folder, entry, room))
+        with naming_damage(str(folder / HDF5_VIEW)):
+            framework, metadata = hdf5.framework_of(view.file), hdf5.metadata_of(view.file)
         refused.pop_all()
     return Stored(
         "onnx" if graph else "hdf5",
-        graph.framework if graph else hdf5.framework_of(view.file),
+        graph.framework if graph else framework,
         tuple(found),
         graph.signature if graph else None,
         graph=graph.graph if graph else None,
         groups=view.file,
-        metadata=hdf5.metadata_of(view.file),
+        metadata=metadata,
         bound_names={name: tensor.name for name, tensor in in_graph.items() if name != tensor.name},
         folder=folder,
         linked=frozenset(entry.file for entry in lock.tensors if entry.file != HDF5_VIEW),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import weakref
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -47,6 +49,10 @@ class Reader:
         except git.NoSuchPathError:
             raise NotARepository(f"there is no folder {path}", hint="name an existing Git repository") from None
         except git.InvalidGitRepositoryError:
+            if any((folder / ".git").exists() for folder in (path.absolute(), *path.absolute().parents)):
+                raise GitFailed(
+                    f"the Git repository at {path} cannot be read", hint="'git status' there tells more"
+                ) from None
             raise NotARepository(
                 f"{path} is not in a Git repository", hint="run 'git init' and 'gitmodel init' there"
             ) from None
@@ -94,6 +100,14 @@ class Reader:
                 return data
         raise GitFailed(f"Git has no {kind} {oid}", hint="'git fsck' names what is damaged, 'git fetch' may bring it")
 
+    def _run_both(self, command: Sequence[str]) -> tuple[str, str]:
+        """What a command says on stdout and on stderr. Raises GitFailed."""
+        whole = [str(self._repo.git.GIT_PYTHON_GIT_EXECUTABLE), *command]
+        status, out, err = self._repo.git.execute(whole, with_extended_output=True, with_exceptions=False)
+        if status:
+            raise failed(command[0], str(err))
+        return str(out), str(err)
+
     def config(self, key: str) -> str:
         """A value of Git's configuration, or ''."""
         with contextlib.suppress(GitFailed):
@@ -126,8 +140,14 @@ class Reader:
         return GitFolder(self._repo, commit, prefix)
 
     def tags(self, pattern: str = "*") -> list[TagRef]:
-        """Tags whose name fits the glob ``pattern``, unsorted; those that point at no commit are left out."""
-        listing = self.run("for-each-ref", f"--format={_TAG_FORMAT}", f"refs/tags/{pattern}")
+        """Tags whose name fits the glob ``pattern``, unsorted; those that point at no commit are left out.
+
+        Raises GitFailed for one that cannot be read: left out, it would make another version the latest.
+        """
+        command = ["for-each-ref", f"--format={_TAG_FORMAT}", f"refs/tags/{pattern}"]
+        listing, warnings = self._run_both(command)
+        if broken := re.search(r"ignoring (?:broken|dangling.*) ref (\S+)", warnings):
+            raise GitFailed(f"Git cannot read {broken[1]}", hint="'git fsck' tells more; fetch it again from a remote")
         tags = []
         for line in filter(None, listing.split("\n")):
             name, kind, oid, peeled_kind, peeled, seconds, creator = line.split("\0")
@@ -149,18 +169,40 @@ class Reader:
     def dirty(self, *paths: str) -> list[str]:
         """Paths below ``paths`` that differ from the last commit, untracked ones included."""
         listing = self.run(
-            "status", "--porcelain", "-z", "--untracked-files=all", "--", *paths, strip_newline_in_stdout=False
+            "status",
+            "--porcelain",
+            "-z",
+            "--no-renames",
+            "--untracked-files=all",
+            "--",
+            *paths,
+            strip_newline_in_stdout=False,
         )
         return [entry[3:] for entry in listing.split("\0") if len(entry) > 3]
 
-    def staged_tree(self, path: str, *but: str) -> str:
-        """The id of the tree that the index holds at ``path``; '' when the working tree differs from the index there,
-        what the pathspecs ``but`` exclude left aside."""
-        unstaged = self.run(
-            "status", "--porcelain", "-z", "--untracked-files=all", "--", path, *but, strip_newline_in_stdout=False
-        )
-        if any(entry[1:2] != " " for entry in unstaged.split("\0") if len(entry) > 3):
-            return ""
-        with contextlib.suppress(GitFailed):
-            return self.run("write-tree", f"--prefix={path}/")
-        return ""
+    def contents(self, paths: Sequence[str]) -> dict[str, set[str]]:
+        """The blob ids of what the index and the working tree hold at each path; what is no plain file has an id of its own."""
+        found: dict[str, set[str]] = {path: set() for path in paths}
+        for line in filter(None, self.run("ls-files", "--stage", "-z", "--", *_literal(paths)).split("\0")):
+            described, path = line.split("\t", 1)
+            found.setdefault(path, set()).add(described.split()[1])
+        plain = [path for path in paths if (self.root / path).is_file() and not (self.root / path).is_symlink()]
+        for path in paths:
+            if path not in plain and os.path.lexists(self.root / path):
+                found[path].add(f"no file: {path}")
+        if plain:
+            ids = self.run("hash-object", "--", *plain).split()
+            for path, oid in zip(plain, ids, strict=True):
+                found[path].add(oid)
+        return found
+
+    def blobs(self, commit: str, path: str) -> dict[str, str]:
+        """The blob id of every file below ``path`` in a commit."""
+        listing = self.run("ls-tree", "-r", "-z", commit, "--", path)
+        pairs = (line.split("\t", 1) for line in filter(None, listing.split("\0")))
+        return {name: described.split()[2] for described, name in pairs}
+
+
+def _literal(paths: Sequence[str]) -> list[str]:
+    """Paths that Git is not to read as patterns."""
+    return [f":(literal){path}" for path in paths]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -19,6 +20,10 @@ class Repository(Reader):
         """Raises GitFailed, as ``commit`` would, while nothing has been written yet."""
         self.run("var", "GIT_AUTHOR_IDENT")
         self.run("var", "GIT_COMMITTER_IDENT")
+        self.check_unlocked()
+
+    def check_unlocked(self) -> None:
+        """Raises GitFailed when another process has the index, or left its lock behind."""
         if Path(self._repo.git_dir, "index.lock").exists():
             raise failed("commit", "index.lock exists")
 
@@ -42,9 +47,25 @@ class Repository(Reader):
             self.run("update-ref", "-d", f"refs/tags/{name}", self.run("rev-parse", f"refs/tags/{name}"))
             raise GitFailed(f"{name} could not be signed", hint="check user.signingkey and gpg.format; no tag was made")
 
-    def checkout_paths(self, commit: str, path: str) -> None:
-        """Makes the working tree's and the index's ``path`` that of ``commit``, files it lacks removed."""
-        self.run("restore", f"--source={commit}", "--staged", "--worktree", "--", path)
+    def checkout_folder(self, commit: str, folder: str, scratch: Path) -> None:
+        """Makes the working tree's and the index's ``folder`` that of ``commit``, files it lacks removed.
+
+        Each file is the old or the new one at every moment: Git lays them out below ``scratch``, on the same file system,
+        and they are renamed into place; the index follows last. Raises GitFailed.
+        """
+        self.check_unlocked()
+        scratch.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="checkout-", dir=scratch) as holder:
+            apart = {"GIT_INDEX_FILE": f"{holder}/index"}
+            self.run("read-tree", f"--prefix={folder}/", f"{commit}:{folder}", env=apart)
+            self.run("checkout-index", "--all", f"--prefix={holder}/tree/", env=apart)
+            wanted = set(self.blobs(commit, folder))
+            tracked = set(filter(None, self.run("ls-files", "-z", "--", folder).split("\0")))
+            for name in sorted(wanted):
+                _put(Path(holder, "tree", name), self.root / name)
+            for name in tracked - wanted:
+                (self.root / name).unlink(missing_ok=True)
+        self.run("restore", f"--source={commit}", "--staged", "--", folder)
 
     def check_remote(self, name: str) -> None:
         """Raises GitFailed when ``name`` is neither a remote of this repository nor a place by itself."""
@@ -77,3 +98,12 @@ class Repository(Reader):
             yield
         finally:
             os.close(descriptor)
+
+
+def _put(source: Path, target: Path) -> None:
+    """Renames ``source`` to ``target``, which is left alone when it says the same."""
+    same_kind = target.is_file() and not target.is_symlink() and not source.is_symlink()
+    if same_kind and source.stat().st_mode == target.stat().st_mode and source.read_bytes() == target.read_bytes():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source.replace(target)

@@ -12,21 +12,20 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from gitmodel.bundle.bundle import LOCK, WEIGHTS
+from gitmodel.bundle.bundle import LOCK
 from gitmodel.bundle.lock import FileEntry, InvalidLock, Lock
 from gitmodel.bundle.yamlio import InvalidYaml
 from gitmodel.git import GitFailed, Repository
 from gitmodel.history.past import Change, History, Mention, Why
+from gitmodel.history.trees import POINTER, Trees
 from gitmodel.registry import MODELS
 from gitmodel.storage.audit import names_in
 from gitmodel.storage.pointer import Pointer
 from gitmodel.versions import ReleaseTag, StageTag, parse_tag
 
-_POINTER = f"{WEIGHTS}.dvc"
 #: What may name stored bytes; DVC's own files are ``*.dvc`` and ``dvc.lock``.
 _PATHS = (f"*{LOCK}", "*.dvc", "*dvc.lock")
-_OURS = re.compile(rf"{MODELS}/([^/]+)/({re.escape(LOCK)}|{re.escape(_POINTER)})")
-_TREE = "40000"
+_OURS = re.compile(rf"{MODELS}/([^/]+)/({re.escape(LOCK)}|{re.escape(POINTER)})")
 #: A replaced commit hides what the real one names.
 _PLAIN = {"GIT_NO_REPLACE_OBJECTS": "1"}
 
@@ -40,14 +39,14 @@ class _Reader:
     """Reads each blob and each list of models once."""
 
     def __init__(self, repo: Repository) -> None:
-        self._repo = repo
+        self._repo, self._trees = repo, Trees(repo)
         self._past = History(repo.root, shallow=repo.run("rev-parse", "--is-shallow-repository") == "true")
         self._digests: dict[str, str] = {}  # by a lock's blob; '' for one that cannot be read
         self._reasons: dict[str, str] = {}  # by a lock's blob, why it cannot
         self._paths: dict[str, set[str]] = {}  # by another pointer's blob, where it stands
         self._on_disk: list[tuple[str, bytes]] = []  # other pointers in working trees
         self._entries: dict[FileEntry, FileEntry] = {}  # thousands of locks share most of theirs
-        self._bundles: dict[str, tuple[str, str]] = {}  # by a model's tree
+        self._pointers: dict[str, bytes] = {}  # by their blob
 
     def read(self, also: list[str]) -> History:
         self._read_commits(also)
@@ -146,17 +145,17 @@ class _Reader:
             self._past.branches[short] = commit
 
     def _mention(self, tree: str, model: str, label: str, why: Why) -> None:
-        mode, oid = self._models(tree).get(model, ("", ""))
-        self._mention_bundle(self._bundle(mode, oid), model, label, why)
+        if (bundle := self._trees.model(tree, model)) is not None:
+            self._mention_bundle(bundle, model, label, why)
 
     def _mention_all(self, tree: str, name: str, why: Why) -> None:
-        for model, (mode, oid) in self._models(tree).items():
-            self._mention_bundle(self._bundle(mode, oid), model, f"{model}@{name}", why)
+        for model, (mode, oid) in self._trees.models(tree).items():
+            self._mention_bundle(self._trees.bundle(mode, oid), model, f"{model}@{name}", why)
 
     def _mention_bundle(self, bundle: tuple[str, str], model: str, label: str, why: Why) -> None:
         lock, pointer = bundle
         if digest := self._digests.get(lock, ""):
-            named = _pointer_in(self._repo.read(pointer)) if pointer else ""
+            named = _pointer_in(self._pointer(pointer)) if pointer else ""
             self._past.mentions.append(Mention(label, model, why, digest, named))
         elif lock:
             self._past.unreadable[label] = self._reasons.get(lock, "")
@@ -165,15 +164,15 @@ class _Reader:
         """Each stash is three commits: the working tree, the index, and what was untracked."""
         for commit in self._repo.run("rev-list", "--walk-reflogs", "refs/stash", "--").splitlines():
             for part in (commit, *self._past.parents[commit][1][1:]):
-                self._mention_all(self._tree_of(part), part[:10], Why.BRANCH)
+                self._mention_all(self._trees.tree_of(part), part[:10], Why.BRANCH)
 
     def _read_loose(self) -> None:
         """Commits that nothing builds upon: those of no branch were left behind by a reset, say, and wait in a reflog."""
         built_upon = {parent for _, parents in self._past.parents.values() for parent in parents}
         for commit, (date, _) in self._past.parents.items():
             if commit not in built_upon:
-                for model in self._models(self._tree_of(commit)).values():
-                    if digest := self._digests.get(self._bundle(*model)[0], ""):
+                for model in self._trees.models(self._trees.tree_of(commit)).values():
+                    if digest := self._digests.get(self._trees.bundle(*model)[0], ""):
                         self._past.loose.append((date, digest))
 
     def _worktrees(self) -> Iterator[Path]:
@@ -189,7 +188,7 @@ class _Reader:
             listed = tree.run("ls-files", "--cached", "--others", "-z", "--", *_PATHS)
             if (head := tree.head()) and not tree.branch():
                 self._past.branches[f"HEAD of {root}"] = head
-                self._mention_all(self._tree_of(head), head[:10], Why.BRANCH)
+                self._mention_all(self._trees.tree_of(head), head[:10], Why.BRANCH)
         self._read_index(root, staged)
         for path in sorted(set(filter(None, listed.split("\0")))):
             if _names_bytes(path) and (root / path).is_file() and not (root / path).is_symlink():
@@ -205,7 +204,7 @@ class _Reader:
             self._see(path, blob, mode)
             if match := _OURS.fullmatch(path):
                 locks += [(match[1], blob)] if match[2] == LOCK else []
-                pointers |= {match[1]: blob} if match[2] == _POINTER else {}
+                pointers |= {match[1]: blob} if match[2] == POINTER else {}
         for model, blob in locks:
             self._mention_bundle((blob, pointers.get(model, "")), model, self._label(root, model), Why.WORKING)
 
@@ -219,7 +218,7 @@ class _Reader:
             return
         label = self._label(root, model)
         digest, reason = self._take_lock(data, f"{label}: {LOCK}")
-        pointer = (root / path).with_name(_POINTER)
+        pointer = (root / path).with_name(POINTER)
         if digest:
             named = _pointer_in(pointer.read_bytes()) if pointer.is_file() else ""
             self._past.mentions.append(Mention(label, model, Why.WORKING, digest, named))
@@ -230,7 +229,7 @@ class _Reader:
         """After all locks are known: a pointer beside a lock that names just a lock's files is of no other data."""
         listings = set(self._past.listings.values())
         for blob, paths in self._paths.items():
-            self._take_pointer(self._repo.read(blob), paths, listings)
+            self._take_pointer(self._pointer(blob), paths, listings)
         for path, data in self._on_disk:
             self._take_pointer(data, {path}, listings)
 
@@ -239,31 +238,10 @@ class _Reader:
         if not (all(map(_OURS.fullmatch, paths)) and named <= listings):
             self._past.others |= named
 
-    def _tree_of(self, commit: str) -> str:
-        return self._repo.read(commit, "commit")[5:].split(b"\n", 1)[0].decode()
-
-    def _models(self, tree: str) -> dict[str, tuple[str, str]]:
-        """Mode and id, by name, of what stands in a tree's folder of models."""
-        mode, folder = self._folder(tree).get(MODELS, ("", ""))
-        return self._folder(folder) if mode == _TREE else {}
-
-    def _bundle(self, mode: str, tree: str) -> tuple[str, str]:
-        """The blobs of a model's lock and its pointer, '' for what is not there."""
-        if mode == _TREE and tree not in self._bundles:
-            inside = self._folder(tree)
-            lock, pointer = (inside.get(file, ("", "")) for file in (LOCK, _POINTER))
-            self._bundles[tree] = (_plain(lock), _plain(pointer))
-        return self._bundles.get(tree, ("", ""))
-
-    def _folder(self, tree: str) -> dict[str, tuple[str, str]]:
-        """Mode and id, by name, of all that stands in a tree."""
-        data, found, start, width = self._repo.read(tree, "tree"), {}, 0, len(tree) // 2
-        while start < len(data):
-            end = data.index(b"\0", start)
-            mode, _, name = data[start:end].partition(b" ")
-            start = end + 1 + width
-            found[name.decode(errors="surrogateescape")] = (mode.decode(), data[end + 1 : start].hex())
-        return found
+    def _pointer(self, blob: str) -> bytes:
+        if blob not in self._pointers:
+            self._pointers[blob] = self._repo.read(blob)
+        return self._pointers[blob]
 
 
 def _names_bytes(path: str) -> bool:
@@ -276,14 +254,9 @@ def _model_of_lock(path: str) -> str:
     return match[1] if match and match[2] == LOCK else ""
 
 
-def _plain(entry: tuple[str, str]) -> str:
-    """The blob of a plain file in a tree; '' for a link, a folder, nothing."""
-    return entry[1] if entry[0].startswith("100") else ""
-
-
 def _pointer_in(data: bytes) -> str:
     try:
-        return Pointer.from_yaml(data, _POINTER).md5
+        return Pointer.from_yaml(data, POINTER).md5
     except InvalidYaml:
         return "unreadable"
 

@@ -15,8 +15,10 @@ from pathlib import Path
 from gitmodel.bundle.lock import FileEntry
 from gitmodel.formats.source import let_go
 
-#: What is written at once; each of it is hashed in blocks that stay in the processor's cache.
-_SEGMENT, _BLOCK = 16 << 20, 1 << 20
+#: What is read and written at once; each of it is hashed in blocks that stay in the processor's cache.
+_SEGMENT, _BLOCK = 4 << 20, 1 << 20
+#: From here on one tensor may be most of a model: its two digests are made side by side.
+_HUGE = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -32,30 +34,30 @@ class Hashed:
 
 
 def write_hashed(descriptor: int, header: bytes, body: memoryview) -> Hashed:
-    """Writes ``header`` and ``body`` to an open file, reading them once. Raises OSError."""
+    """Writes ``header`` and ``body`` to an open file. Every byte is read once: somebody may be writing the user's file, and
+    what is stored has to be what was hashed. Raises OSError."""
     md5, sha256 = hashlib.md5(header, usedforsecurity=False), hashlib.sha256(header)
-    _write_all(descriptor, memoryview(header))
-
-    def update(digest: hashlib._Hash, segment: memoryview) -> None:
-        for start in range(0, len(segment), _BLOCK):
-            digest.update(segment[start : start + _BLOCK])
-
+    write_all(descriptor, memoryview(header))
+    buffer = memoryview(bytearray(min(_SEGMENT, len(body))))
     for start in range(0, len(body), _SEGMENT):
-        segment = body[start : start + _SEGMENT]
-        if len(body) > _SEGMENT:
-            # One tensor may be most of a model: its two digests are made side by side.
-            other = _hashers().submit(update, sha256, segment)
-            update(md5, segment)
-            _write_all(descriptor, segment)
+        segment = buffer[: min(_SEGMENT, len(body) - start)]
+        segment[:] = body[start : start + _SEGMENT]
+        let_go(body[start : start + _SEGMENT])
+        if len(body) >= _HUGE:
+            other = _hashers().submit(_update, segment, sha256)
+            _update(segment, md5)
+            write_all(descriptor, segment)
             other.result()
         else:
-            for at in range(0, len(segment), _BLOCK):
-                block = segment[at : at + _BLOCK]
-                md5.update(block)
-                sha256.update(block)
-            _write_all(descriptor, segment)
-        let_go(segment)
+            _update(segment, md5, sha256)
+            write_all(descriptor, segment)
     return Hashed(md5.hexdigest(), sha256.hexdigest(), len(header) + len(body))
+
+
+def _update(segment: memoryview, *digests: hashlib._Hash) -> None:
+    for start in range(0, len(segment), _BLOCK):
+        for digest in digests:
+            digest.update(segment[start : start + _BLOCK])
 
 
 def equal(path: Path, header: bytes, body: memoryview) -> bool:
@@ -100,6 +102,7 @@ def _hashers() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=2, thread_name_prefix="hash")
 
 
-def _write_all(descriptor: int, data: memoryview) -> None:
+def write_all(descriptor: int, data: memoryview) -> None:
+    """``os.write`` until all of it is written. Raises OSError."""
     while len(data):
         data = data[os.write(descriptor, data) :]

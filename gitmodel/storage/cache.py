@@ -11,17 +11,15 @@ import hashlib
 import json
 import os
 import tempfile
-import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from gitmodel.bundle.lock import FileEntry
-from gitmodel.storage.blocks import Hashed, equal, write_hashed
+from gitmodel.storage.blocks import Hashed, equal, write_all, write_hashed
 from gitmodel.storage.digests import Digests
-from gitmodel.storage.files import fsync_folder, storing
+from gitmodel.storage.files import fsync_folder, storing, sweep
 
 _MODE = 0o444
-_ABANDONED = 3600.0
 
 
 class Cache:
@@ -32,26 +30,25 @@ class Cache:
         self.root = root
         self.objects = root / "files" / "md5"
         self.digests = digests or Digests()
-        self._written: list[Path] = []
+        self._written: dict[Path, int] = {}
         self._unsettled: set[Path] = set()
 
     def sweep(self) -> None:
-        """Removes what a killed save left half written. Another repository may share the cache and be writing, so only
-        what has not been touched for an hour goes."""
-        for left_over in self.objects.glob("tmp-gitmodel-*"):
-            with contextlib.suppress(OSError):
-                if time.time() - left_over.stat().st_mtime > _ABANDONED:
-                    left_over.unlink()
+        """Removes what a killed save left half written."""
+        sweep(self.objects.glob("tmp-gitmodel-*"))
 
     @contextlib.contextmanager
     def undone_on_error(self) -> Iterator[None]:
-        """Removes the objects written inside when it ends with an error: nothing refers to them yet."""
-        self._written = []
+        """Removes the objects written inside when it ends with an error: nothing here refers to them yet. One that another
+        repository has taken up meanwhile, in a cache they share, was touched by it and stays."""
+        self._written = {}
         try:
             yield
         except BaseException:
-            for path in self._written:
-                path.unlink(missing_ok=True)
+            for path, changed in self._written.items():
+                with contextlib.suppress(OSError):
+                    if path.stat().st_mtime_ns == changed:
+                        path.unlink()
             raise
 
     def path(self, md5: str) -> Path:
@@ -69,33 +66,20 @@ class Cache:
 
         Its name is durable once ``add_directory`` has been called. Several threads may add at once.
         """
-        with storing(f"the DVC cache {self.root}"):
-            self.objects.mkdir(parents=True, exist_ok=True)
-            descriptor, temporary = tempfile.mkstemp(prefix="tmp-gitmodel-", dir=self.objects)
-            try:
-                hashed = write_hashed(descriptor, header, memoryview(body))
-                if self._has_whole(hashed):
-                    Path(temporary).unlink()
-                else:
-                    self._put(descriptor, Path(temporary), hashed)
-            except BaseException:
-                Path(temporary).unlink(missing_ok=True)
-                raise
-            finally:
-                os.close(descriptor)
+        with self._aside() as (descriptor, temporary):
+            hashed = write_hashed(descriptor, header, memoryview(body))
+            target = self.path(hashed.md5)
+            if self._has_whole(hashed):
+                os.utime(target)  # whoever wrote it may be about to take it away again
+                self.digests.note(target.stat(), hashed.sha256)
+                return hashed
+            # One that mends a damaged object stays whatever happens: versions may refer to it.
+            is_new = not target.exists()
+            self._put(descriptor, temporary, target)
+            self.digests.note(os.fstat(descriptor), hashed.sha256)
+            if is_new:
+                self._written[target] = os.fstat(descriptor).st_mtime_ns
         return hashed
-
-    def _put(self, descriptor: int, temporary: Path, hashed: Hashed) -> None:
-        target = self.path(hashed.md5)
-        target.parent.mkdir(exist_ok=True)
-        os.fchmod(descriptor, _MODE)
-        os.fsync(descriptor)
-        # One that mends a damaged object stays whatever happens: versions may refer to it.
-        if not target.exists():
-            self._written.append(target)
-        temporary.replace(target)
-        self.digests.note(os.fstat(descriptor), hashed.sha256)
-        self._unsettled |= {self.objects, target.parent}
 
     def add_directory(self, files: Iterable[FileEntry]) -> str:
         """Writes DVC's ``.dir`` object for these files, makes all that was added durable, and returns its name."""
@@ -105,19 +89,39 @@ class Cache:
         target = self.path(oid)
         with storing(f"the DVC cache {self.root}"):
             if not target.exists() or target.read_bytes() != data:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                descriptor, temporary = tempfile.mkstemp(prefix="tmp-gitmodel-", dir=self.objects)
-                with os.fdopen(descriptor, "wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fchmod(file.fileno(), _MODE)
-                    os.fsync(file.fileno())
-                Path(temporary).replace(target)
-                self._unsettled |= {self.objects, target.parent}
+                with self._aside() as (descriptor, temporary):
+                    write_all(descriptor, memoryview(data))
+                    self._put(descriptor, temporary, target)
             for folder in self._unsettled:
                 fsync_folder(folder)
             self._unsettled = set()
         return oid
+
+    @contextlib.contextmanager
+    def _aside(self) -> Iterator[tuple[int, Path]]:
+        """An open file beside the objects, which is gone afterwards unless it was put in its place."""
+        with storing(f"the DVC cache {self.root}"):
+            self._make(self.objects)
+            descriptor, name = tempfile.mkstemp(prefix="tmp-gitmodel-", dir=self.objects)
+            try:
+                yield descriptor, Path(name)
+            finally:
+                Path(name).unlink(missing_ok=True)
+                os.close(descriptor)
+
+    def _put(self, descriptor: int, temporary: Path, target: Path) -> None:
+        self._make(target.parent)
+        os.fchmod(descriptor, _MODE)
+        os.fsync(descriptor)
+        temporary.replace(target)
+        self._unsettled.add(target.parent)
+
+    def _make(self, folder: Path) -> None:
+        """The folder, and those it needs; their names have to be made durable, too."""
+        if not folder.is_dir():
+            self._make(folder.parent)
+            folder.mkdir(exist_ok=True)
+            self._unsettled.add(folder.parent)
 
     def holds(self, entry: FileEntry, body: memoryview, header: bytes) -> bool:
         """True when the object's bytes are exactly ``header`` and ``body``: a comparison, far cheaper than a hash."""
@@ -131,6 +135,6 @@ class Cache:
         # An object DVC or a crash damaged has the right name and wrong bytes: it is replaced, not trusted.
         target = self.path(hashed.md5)
         try:
-            return target.stat().st_size == hashed.size and self.digests.of(target) == hashed.sha256
+            return target.stat().st_size == hashed.size and self.digests.fits(target, hashed.sha256)
         except OSError:
             return False

@@ -25,6 +25,7 @@ from gitmodel.storage.remote import Remote
 _BLOCK = 1 << 20
 _MODE = 0o444
 _TEMPORARY = "tmp-gitmodel-"
+_NOBODY = "0" * 32
 _OID = re.compile(r"[0-9a-f]{32}(\.dir)?")
 #: At most so many at once from a remote, each with a buffer of its own.
 _REMOTE_JOBS, _REMOTE_BLOCK = 8, 4 << 20
@@ -188,6 +189,7 @@ class Elsewhere:
             if not self.lists_all:
                 there = self._carrier.sizes(list(named))
                 return Listing({oid: self._stored(oid, {"size": size}) for oid, size in there.items()})
+            self._carrier.sizes([_NOBODY])  # which waits for a first answer, and not for ever
             self._fs.fs.invalidate_cache()
             try:
                 found = self._fs.fs.find(self._odb.path, detail=True)

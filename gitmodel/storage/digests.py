@@ -67,6 +67,17 @@ class Digests:
                 self.note(info, digest)
         return digest
 
+    def fits(self, path: Path, sha256: str) -> bool:
+        """Whether that is the file's sha256. A memory that says no is not believed: the file is hashed. Raises OSError."""
+        if self.of(path) == sha256:
+            return True
+        info = path.stat()
+        if hash_file(path) != sha256:
+            return False
+        if is_settled(info.st_mtime_ns):
+            self.note(info, sha256)
+        return True
+
     def note(self, info: os.stat_result, digest: str) -> None:
         """Remembers the digest of a file that nobody else writes, or that was last changed well before now."""
         state = state_of(info)

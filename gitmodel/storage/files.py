@@ -7,12 +7,14 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from gitmodel.errors import ExitCode, GitmodelError
 
 _BACK_NS = 3_000_000_000
+#: Seconds after which what another process has not touched is nobody's any more.
+ABANDONED = 3600.0
 
 
 class StorageFailed(GitmodelError):
@@ -67,8 +69,8 @@ def copy_file(source: Path, target: Path, mode: int) -> os.stat_result:
             with source.open("rb") as reader, os.fdopen(descriptor, "wb") as writer:
                 copy_range(reader.fileno(), writer.fileno())
                 os.fchmod(writer.fileno(), mode)
-                before = time.time_ns() - _BACK_NS
-                os.utime(writer.fileno(), ns=(before, before))
+                now = time.time_ns()
+                os.utime(writer.fileno(), ns=(now, now - _BACK_NS))
                 info = os.fstat(writer.fileno())
             Path(temporary).replace(target)
         except BaseException:
@@ -102,3 +104,12 @@ def fsync_folder(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sweep(left_over: Iterable[Path]) -> None:
+    """Removes files and folders that a killed process left. Another one may be writing there, so only what has not been
+    touched for an hour goes."""
+    for path in left_over:
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > ABANDONED:
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gitmodel.bundle.lock import FileEntry
 from gitmodel.storage.cache import Cache
-from gitmodel.storage.files import copy_file, storing
+from gitmodel.storage.files import copy_file, storing, sweep
 from gitmodel.storage.remote import Progress, Remote
 from gitmodel.storage.workspace import corrupt, missing_weights
 
@@ -37,16 +37,16 @@ class Supply:
 
     def _from_cache(self, entry: FileEntry) -> None:
         for cache in self._caches:
-            if cache.has(entry) and cache.digests.of(cache.path(entry.md5)) == entry.sha256:
+            if cache.has(entry) and cache.digests.fits(cache.path(entry.md5), entry.sha256):
                 copy_file(cache.path(entry.md5), self.store.path(entry.md5), 0o444)
                 return
 
     def verify(self, entries: Sequence[FileEntry]) -> None:
         """Raises MissingWeights for stored files with other bytes than their entries say."""
         with ThreadPoolExecutor(max_workers=2, thread_name_prefix="verify") as pool:
-            digests = pool.map(lambda entry: self.store.digests.of(self.store.path(entry.md5)), entries)
-            for entry, digest in zip(entries, digests, strict=True):
-                if digest != entry.sha256:
+            fit = pool.map(lambda entry: self.store.digests.fits(self.store.path(entry.md5), entry.sha256), entries)
+            for entry, fits in zip(entries, fit, strict=True):
+                if not fits:
                     raise corrupt(entry, self.store)
 
     @contextlib.contextmanager
@@ -54,6 +54,7 @@ class Supply:
         """A folder of hard links to the stored files under their own names, removed afterwards."""
         with storing(str(parent)):
             parent.mkdir(parents=True, exist_ok=True)
+            sweep(parent.glob("staged-*"))
             folder = Path(tempfile.mkdtemp(prefix="staged-", dir=parent))
         try:
             self.link(entries, folder)
@@ -65,7 +66,8 @@ class Supply:
         """Hard links (copies, where the file system has none) of the stored files below ``folder``."""
         for entry in entries:
             source, target = self.store.path(entry.md5), folder / entry.path
-            target.parent.mkdir(parents=True, exist_ok=True)
+            with storing(str(target)):
+                target.parent.mkdir(parents=True, exist_ok=True)
             try:
                 os.link(source, target)
             except OSError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ from pathlib import Path
 from gitmodel.bundle.lock import FileEntry, Lock
 from gitmodel.errors import ExitCode, GitmodelError
 from gitmodel.storage.cache import Cache
-from gitmodel.storage.digests import Digests
+from gitmodel.storage.digests import Digests, hash_file
 from gitmodel.storage.files import copy_file, storing
 
 _MODE = 0o644
@@ -53,7 +54,7 @@ class Layout:
 
     def _lay_out(self, entry: FileEntry) -> None:
         # The object is what is verified: copying inside the kernel changes no bytes.
-        if self.cache.digests.of(self.cache.path(entry.md5)) != entry.sha256:
+        if not self.cache.digests.fits(self.cache.path(entry.md5), entry.sha256):
             raise corrupt(entry, self.cache)
         copied = copy_file(self.cache.path(entry.md5), self.folder / entry.path, _MODE)
         self.cache.digests.note(copied, entry.sha256)
@@ -113,22 +114,27 @@ def corrupt(entry: FileEntry, cache: Cache) -> MissingWeights:
 
 def _is_current(path: Path, entry: FileEntry, digests: Digests) -> bool:
     try:
-        return not path.is_symlink() and path.stat().st_size == entry.size and digests.of(path) == entry.sha256
+        return not path.is_symlink() and path.stat().st_size == entry.size and digests.fits(path, entry.sha256)
     except OSError:
         return False
 
 
 def _is_cached(path: Path, cache: Cache, known: FileEntry | None) -> bool:
+    """Whether the cache has the very bytes of this file. Raises WouldLose when it has lost those of a version."""
     if path.is_symlink():
         return False
-    if known and cache.has(known) and _is_current(path, known, cache.digests):
-        return True
+    if known and _is_current(path, known, cache.digests):
+        if _is_current(cache.path(known.md5), known, cache.digests):
+            return True
+        raise WouldLose(
+            f"{path} is the last good copy of its bytes: the cache has lost or damaged them",
+            hint="run 'gitmodel fsck --repair' first",
+        )
     with path.open("rb") as file:
         md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    try:
-        return cache.path(md5).stat().st_size == path.stat().st_size
-    except OSError:
-        return False
+    with contextlib.suppress(OSError):
+        return cache.path(md5).stat().st_size == path.stat().st_size and hash_file(cache.path(md5)) == hash_file(path)
+    return False
 
 
 def _is_left_over(path: Path) -> bool:

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gitmodel import registry
-from gitmodel.bundle.bundle import WEIGHTS
+from gitmodel.bundle.bundle import WEIGHTS, Bundle
 from gitmodel.bundle.lock import InvalidLock
+from gitmodel.storage import setup
+from gitmodel.storage.files import storing
 from gitmodel.storage.remote import Progress
-from gitmodel.storage.workspace import WouldLose, plan
+from gitmodel.storage.workspace import WouldLose, plan, refuse_links
 from gitmodel.workflows.store import lock_in
 from gitmodel.workflows.workspace import Workspace
 
@@ -35,25 +37,34 @@ def checkout(reference: str, *, repo: Path | str = ".", progress: Progress | Non
                 f"{reference} is not in this repository", hint="name one of its models or versions"
             )
         if bundle.commit:
-            _refuse_loss(place, bundle.name, path)
+            place.repo.check_unlocked()
+            _refuse_loss(place, bundle, path)
+            refuse_links(
+                place.repo.root / path, (place.repo.root / name for name in place.repo.blobs(bundle.commit, path))
+            )
         place.supply.ensure(bundle.lock.files, bundle.label, progress)
         folder, before = place.repo.root / path, None
         with contextlib.suppress(InvalidLock):  # a damaged one is what a checkout mends
             before = lock_in(folder)
         layout = plan(bundle.lock, place.cache, folder / WEIGHTS, before)
         if bundle.commit:
-            place.repo.checkout_paths(bundle.commit, path)
+            with storing(str(folder)):
+                place.repo.checkout_folder(bundle.commit, path, place.repo.root / setup.DVC_DIR / "tmp")
         place.cache.add_directory(bundle.lock.files)
         return CheckedOut(bundle.label, bundle.commit, layout.apply())
 
 
-def _refuse_loss(place: Workspace, name: str, path: str) -> None:
-    """What is staged may go when it is a committed version: that is what an earlier checkout left."""
-    weights = f":(exclude){path}/{WEIGHTS}"  # looked at file by file, by ``plan``
-    dirty = place.repo.dirty(path, weights)
+def _refuse_loss(place: Workspace, bundle: Bundle, path: str) -> None:
+    """What is not committed may go when its very bytes are: that is what an earlier checkout left, or half of one."""
+    dirty = place.repo.dirty(path, f":(exclude){path}/{WEIGHTS}")  # weights are looked at file by file, by ``plan``
     if not dirty:
         return
-    staged = place.repo.staged_tree(path, weights)
-    commits = [place.repo.head(), *(release.ref.commit for release in registry.releases(place.repo, name))]
-    if not staged or staged not in {place.repo.folder(commit, path).object_id for commit in commits if commit}:
-        raise WouldLose(f"{dirty[0]} has changes that are not committed", hint="commit or discard them first")
+    unknown = place.repo.contents(dirty)
+    releases = reversed(registry.releases(place.repo, bundle.name))
+    for commit in (place.repo.head(), bundle.commit, *(release.ref.commit for release in releases)):
+        committed = place.repo.blobs(commit, path) if commit else {}
+        unknown = {name: ids - {committed.get(name, "")} for name, ids in unknown.items()}
+        unknown = {name: ids for name, ids in unknown.items() if ids}
+        if not unknown:
+            return
+    raise WouldLose(f"{min(unknown)} has changes that are not committed", hint="commit or discard them first")

@@ -57,11 +57,12 @@ class GateRefused(GitmodelError):
 
 @dataclass(frozen=True)
 class Released:
-    """The tag made, the commit it names, the gate's report, and what Git said while pushing."""
+    """The tag made, the commit it names, the gate's report (None when the tag was there and only had to be pushed), and
+    what Git said while pushing."""
 
     tag: str
     commit: str
-    report: Report
+    report: Report | None
     pushed: str = ""
 
 
@@ -76,7 +77,8 @@ def release(
     progress: Progress | None = None,
     told: Callable[[Report], None] = lambda _: None,
 ) -> Released:
-    """Tags the committed bundle as the next version. ``step`` is ``auto``, a bump or a version.
+    """Tags the committed bundle as the next version. ``step`` is ``auto``, a bump or a version. ``push`` names a Git remote
+    to send it to: weights, then the branch, then the tag; what is released already is only sent.
 
     Raises Uncommitted, NothingChanged, VersionExists, GateRefused, UnknownModel, InvalidVersion.
     """
@@ -87,7 +89,11 @@ def release(
     with place.repo.lock():
         new, base = _bundle(place, name), registry.latest(place.repo, name)
         if base and place.repo.folder(base.ref.commit, registry.model_path(name)).object_id == new_id(place, name):
-            raise NothingChanged(f"{name} is what {base.tag} is", hint="save something new before releasing it")
+            if not push:
+                raise NothingChanged(f"{name} is what {base.tag} is", hint="save something new before releasing it")
+            # An earlier push may have ended after the tag was made.
+            transfer.push_bundle(place, new)
+            return Released(str(base.tag), base.ref.commit, None, transfer.push_refs(place.repo, push, str(base.tag)))
         wanted = None if step == AUTO else _parse(step)
         _check_free(place, name, wanted, base)
         report, version = _gate(place, new, base, wanted)

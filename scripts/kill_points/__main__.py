@@ -26,6 +26,8 @@ from kill_points.trial import Outcome
 STEP = 6
 #: Of so many points one is looked at with gitmodel's and DVC's own eyes, too: that takes as long as all the rest.
 _DEEP = 8
+#: So many lines of one point are shown.
+_SHOWN = 5
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -80,8 +82,10 @@ def tried(pool: ThreadPoolExecutor, stage: Stage, chosen: Sequence[Point], root:
 def tell(outcome: Outcome, kept: Path | None) -> None:
     point = outcome.point.name
     for kind, lines in (("LOSS", outcome.lost), ("UNCLEAR", outcome.unclear)):
-        for line in lines:
+        for line in lines[:_SHOWN]:
             print(f"  {kind} at {point}: {line}", flush=True)
+        if len(lines) > _SHOWN:
+            print(f"  ... and {len(lines) - _SHOWN} more", flush=True)
     if not outcome.good:
         where = f" --keep {shlex.quote(str(kept))}" if kept else ""
         print(f"    replay: scripts/kill-points --only {point}{where}", flush=True)
@@ -110,6 +114,8 @@ def run(options: argparse.Namespace, root: Path) -> bool:
             outcomes.sort(key=lambda outcome: order[outcome.point])
             found.append((stage, outcomes))
             print("\n".join(report.table(report.rows(outcomes))), flush=True)
+            for line in stage.disorder:
+                print(f"  LOSS in a power cut during {command.name}: {line}", flush=True)
     if options.list:
         return True
     crowds = [] if options.no_crowd or options.only else gather(templates["released"], root)
@@ -117,7 +123,8 @@ def run(options: argparse.Namespace, root: Path) -> bool:
     print(f"in all: {report.summary(outcomes)}")
     if options.write:
         report.PAGE.write_text(report.page(found, crowds, options.step, rules()))
-    return all(outcome.good for outcome in outcomes) and not any(one.lost for one in crowds)
+    ordered = not any(stage.disorder for stage, _ in found)
+    return ordered and all(outcome.good for outcome in outcomes) and not any(one.lost for one in crowds)
 
 
 def gather(template: Place, root: Path) -> list[crowd.Gathered]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kill_points import stages
-from kill_points.invariants import State, losses
+from kill_points.invariants import Sight, State, losses
 from kill_points.place import BIN, Place
 
 SIZE = 8
@@ -56,20 +56,21 @@ def run(crowd: Crowd, template: Place, root: Path) -> Gathered:
     found = Gathered(crowd)
     with ThreadPoolExecutor(SIZE) as pool:
         ended = list(pool.map(lambda number: _one(crowd, place, number), range(SIZE)))
-    digests = _saved(place)
+    digests = _saved(place, "--tags" if crowd.versions else "--all")
     for number, done in enumerate(ended):
         if done.returncode == 0:
             found.done += 1
             digest = _DIGEST.search(done.stdout + done.stderr)
             if digest is None or digest[1] not in digests:
-                found.lost.append(f"number {number} said it was done, and no commit has its weights")
+                what = "version" if crowd.versions else "commit"
+                found.lost.append(f"number {number} said it was done, and no {what} has its weights")
         else:
             errors = [line for line in done.stderr.splitlines() if line.startswith("error[")]
             found.said += errors
             if len(errors) != 1 or "Traceback" in done.stderr or "error[internal]" in done.stderr:
                 found.lost.append(f"number {number} ended without a clear line: {done.stderr[-300:]!r}")
     after = State.of(place)
-    found.lost += losses(place, before, after)
+    found.lost += losses(Sight(place, before, after))
     if after.status:
         found.lost.append(f"the working tree is left changed: {after.status!r}")
     _count(found, "commits", crowd.commits, len(after.log) - len(before.log))
@@ -91,10 +92,10 @@ def _one(crowd: Crowd, place: Place, number: int) -> subprocess.CompletedProcess
     )  # fmt: skip
 
 
-def _saved(place: Place) -> set[str]:
-    """The first digits of the digest of every ``weights.lock`` in the history, as gitmodel shows them."""
+def _saved(place: Place, which: str) -> set[str]:
+    """The first digits of the digest of every ``weights.lock`` in the history (``--all``) or of a version (``--tags``)."""
     found = set()
-    for commit in place.git("rev-list", "--all").split():
+    for commit in place.git("rev-list", *(["--all"] if which == "--all" else ["--tags", "--no-walk"])).split():
         for path in place.git("ls-tree", "-r", "--name-only", commit, "models").splitlines():
             if path.endswith("/weights.lock"):
                 text = place.git("cat-file", "blob", f"{commit}:{path}")

@@ -50,8 +50,9 @@ class State:
             own_files=digests(place.files),
         )
 
-    def differences(self, other: State) -> Iterator[str]:
-        """What ``other`` has otherwise than this one, which is as it should be. More objects in a cache are no harm."""
+    def differences(self, other: State, *, exactly: bool = False) -> Iterator[str]:
+        """What ``other`` has otherwise than this one, which is as it should be. More objects are no harm, unless they
+        were to go: ``exactly``."""
         for field in ("log", "tree", "status", "versions", "pushed", "bundle", "own_files"):
             right, got = getattr(self, field), getattr(other, field)
             if right != got:
@@ -59,6 +60,8 @@ class State:
         for field in ("stored", "cached"):
             if lacking := getattr(self, field) - getattr(other, field):
                 yield f"{field}: {len(lacking)} objects are missing, {min(lacking)} for one"
+            if exactly and (more := getattr(other, field) - getattr(self, field)):
+                yield f"{field}: {len(more)} objects should be gone, {min(more)} for one"
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ class Sight:
     place: Place
     before: State
     after: State
+    #: The command is to free bytes: then only versions and the tips of branches must have theirs.
+    forgets: bool = False
 
 
 def git_is_whole(sight: Sight) -> Iterator[str]:
@@ -84,13 +89,14 @@ def git_is_whole(sight: Sight) -> Iterator[str]:
 
 
 def versions_have_their_bytes(sight: Sight) -> Iterator[str]:
-    """Every file of every commit that a tag or branch reaches is in the cache or the remote, size and sha256 right."""
-    yield from _lacking(sight.place, sight.place.repo, [sight.place.cache, sight.place.storage])
+    """Every file of every commit that a tag or branch reaches (that one names, for `gc`) is in the cache or the remote,
+    size and sha256 right."""
+    yield from _lacking(sight, sight.place.repo, [sight.place.cache, sight.place.storage])
 
 
 def pushed_versions_have_their_bytes(sight: Sight) -> Iterator[str]:
     """Every version in the bare remote has all its files in the DVC remote: a tag never arrives before its bytes."""
-    yield from _lacking(sight.place, sight.place.origin, [sight.place.storage])
+    yield from _lacking(sight, sight.place.origin, [sight.place.storage])
 
 
 def nothing_went_back(sight: Sight) -> Iterator[str]:
@@ -159,12 +165,12 @@ RULES: tuple[Callable[[Sight], Iterator[str]], ...] = (
 )
 
 
-def losses(place: Place, before: State, after: State) -> list[str]:
+def losses(sight: Sight) -> list[str]:
     """Everything that is wrong, each line with the name of its rule."""
     found = []
     for rule in RULES:
         try:
-            found += [f"{rule.__name__}: {line}" for line in rule(Sight(place, before, after))]
+            found += [f"{rule.__name__}: {line}" for line in rule(sight)]
         except (Broken, OSError) as error:
             found.append(f"{rule.__name__}: {error}")
     return found
@@ -203,16 +209,16 @@ def object_path(root: Path, name: str) -> Path:
     return root / "files" / "md5" / name[:2] / name[2:]
 
 
-def _lacking(place: Place, repo: Path, stores: list[Path]) -> Iterator[str]:
+def _lacking(sight: Sight, repo: Path, stores: list[Path]) -> Iterator[str]:
     known: dict[Path, str] = {}
     seen = set()
-    for commit in place.git("rev-list", "--all", repo=repo).split():
-        for line in place.git("ls-tree", "-r", commit, "models", repo=repo).splitlines():
+    for commit in sight.place.git("rev-list", "--all", *(["--no-walk"] if sight.forgets else []), repo=repo).split():
+        for line in sight.place.git("ls-tree", "-r", commit, "models", repo=repo).splitlines():
             about, _, path = line.partition("\t")
             blob = about.split()[2]
             if _LOCK_PATH.fullmatch(path) and blob not in seen:
                 seen.add(blob)
-                text = place.git("cat-file", "blob", blob, repo=repo)
+                text = sight.place.git("cat-file", "blob", blob, repo=repo)
                 yield from _lock_lacks(text, f"{path} of {commit[:8]}", stores, known)
 
 

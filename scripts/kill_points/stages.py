@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,16 +26,19 @@ _SAVE = (
 )
 
 
+_LONG_AGO = 1_600_000_000
+_GC = ("gc", "--last", "1", "--younger-than", "0", "--yes")
 _WIDTHS = (128, 160, 256, 256, 200, 160, 128)
 
 
 @dataclass(frozen=True)
 class Command:
-    """``args`` are gitmodel's; ``start`` names the place to start from."""
+    """``args`` are gitmodel's; ``start`` names the place to start from; ``forgets`` says that bytes are to go."""
 
     name: str
     start: str
     args: tuple[str, ...]
+    forgets: bool = False
 
     @property
     def argv(self) -> list[str]:
@@ -53,6 +57,8 @@ COMMANDS = (
     Command("push", "tagged", ("push",)),
     Command("pull", "cloned", ("pull",)),
     Command("checkout", "pulled", ("checkout", "fraud@v1.0.0")),
+    Command("gc", "littered", _GC, forgets=True),
+    Command("gc-remote", "littered", (*_GC, "--remote", "--alone"), forgets=True),
 )
 
 
@@ -70,6 +76,12 @@ class Stage:
     grows: int = 0
     #: What a power cut could lose.
     disorder: tuple[str, ...] = ()
+    #: The exit codes of ``gitmodel fsck`` before and after.
+    sound: tuple[int, int] = (0, 0)
+
+
+#: Where a place does not go on from the one before it.
+_STARTS_FROM = {"cloned": "tagged"}
 
 
 def prepare(root: Path) -> dict[str, Place]:
@@ -78,12 +90,14 @@ def prepare(root: Path) -> dict[str, Place]:
         ("released", _released),
         ("saved", lambda place: _ok(place, *_SAVE)),
         ("tagged", lambda place: _ok(place, "release", "fraud")),
+        ("littered", _littered),
         ("cloned", _cloned),
         ("pulled", lambda place: _ok(place, "pull")),
     )
     made: dict[str, Place] = {}
     for name, step in steps:
-        place = list(made.values())[-1].copy(root / name) if made else Place.new(root / name)
+        start = _STARTS_FROM.get(name, list(made)[-1] if made else "")
+        place = made[start].copy(root / name) if start else Place.new(root / name)
         step(place)
         made[name] = place
     return made
@@ -92,24 +106,41 @@ def prepare(root: Path) -> dict[str, Place]:
 def rehearse(command: Command, template: Place, root: Path) -> Stage:
     """Runs a command undisturbed, twice, to count its calls and Git's, and to know how it ends. Raises Broken."""
     before = State.of(template)
-    ends, own, git, grows, disorder = [], {}, [], 0, []
-    for kind, count in (("own", points.count_own), ("git", points.count_git)):
-        place = template.copy(root / f"{command.name}-{kind}")
-        done = place.run(count(place, command.argv))
-        if done.code:
-            raise Broken(f"'{command.shown}' failed undisturbed ({done.code}): {done.said}")
-        ends.append(State.of(place))
-        if kind == "own":
-            own = points.found(command.name, place, place.logs / "own")
-            disorder = order.violations(tracing.read_log(place.logs / "own"), place.root)
-            grows = _used(place) - _used(template)
-        else:
-            starts = sorted(int(log.suffix[1:]) for log in place.logs.glob("git.*"))
-            git = [points.found(command.name, place, place.logs / f"git.{n}", points.GIT, n) for n in starts]
-        place.remove()
-    if differs := list(ends[0].differences(ends[1])):
+    first, second = (template.copy(root / f"{command.name}-{kind}") for kind in ("own", "git"))
+    _undisturbed(command, first, points.count_own)
+    _undisturbed(command, second, points.count_git)
+    after = State.of(first)
+    if differs := list(after.differences(State.of(second))):
         raise Broken(f"two undisturbed runs of '{command.shown}' end differently: {'; '.join(differs)}")
-    return Stage(command, template, before, ends[0], dict(own), tuple(git), grows, tuple(disorder))
+    starts = sorted(int(log.suffix[1:]) for log in second.logs.glob("git.*"))
+    stage = Stage(
+        command,
+        template,
+        before,
+        after,
+        points.found(command.name, first, first.logs / "own"),
+        tuple(points.found(command.name, second, second.logs / f"git.{n}", points.GIT, n) for n in starts),
+        grows=max(0, _used(first) - _used(template)),
+        disorder=tuple(order.violations(tracing.read_log(first.logs / "own"), first.root)),
+        sound=(_sound(template, root / f"{command.name}-before"), first.gitmodel("fsck").code),
+    )
+    first.remove()
+    second.remove()
+    return stage
+
+
+def _sound(template: Place, scratch: Path) -> int:
+    place = template.copy(scratch)
+    done = place.gitmodel("fsck")
+    place.remove()
+    return done.code
+
+
+def _undisturbed(command: Command, place: Place, count: Callable[[Place, Sequence[str]], list[str]]) -> None:
+    done = place.run(count(place, command.argv))
+    (place.root / "bin" / "git").unlink(missing_ok=True)
+    if done.code:
+        raise Broken(f"'{command.shown}' failed undisturbed ({done.code}): {done.said}")
 
 
 def _released(place: Place) -> None:
@@ -125,6 +156,21 @@ def _released(place: Place) -> None:
     _ok(place, "promote", "fraud@v1.0.0", "prod")
     _ok(place, "push")
     place.git("push", "-q", "origin", "main", "--tags")
+
+
+def _littered(place: Place) -> None:
+    """Three more states were committed and pushed, never released; a save was killed long ago."""
+    _ok(place, "push")
+    for number in range(3):
+        model = place.files / f"state{number}.onnx"
+        write_model(model, 1.1 + number / 10)
+        _ok(place, "save", "fraud", str(model), "-m", f"State {number}")
+        _ok(place, "push", "fraud")
+    place.git("push", "-q", "origin", "main", "--tags")
+    stale = place.cache / "files" / "md5" / "tmp-gitmodel-stale"
+    stale.write_bytes(b"half an object")
+    for path in place.root.rglob("files/md5/**/*"):
+        os.utime(path, (_LONG_AGO, _LONG_AGO))
 
 
 def _cloned(place: Place) -> None:

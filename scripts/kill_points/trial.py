@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kill_points import points, tracing
-from kill_points.invariants import State, left_over, losses
+from kill_points.invariants import Sight, State, left_over, losses
 from kill_points.place import BIN, Done, Place
 from kill_points.points import Point
 from kill_points.stages import Stage
@@ -56,23 +57,37 @@ def run(stage: Stage, point: Point, root: Path, *, deep: bool = False, keep: boo
 
 def judge(stage: Stage, place: Place, done: Done, outcome: Outcome, *, deep: bool) -> None:
     """Looks at what a struck command left, then runs it again and looks at what that left."""
+    sight = Sight(place, stage.before, stage.after, stage.command.forgets)
     outcome.code, outcome.said = done.code, done.said
     outcome.unclear += unclear(done, outcome.point) if outcome.hit else []
-    outcome.lost += losses(place, stage.before, stage.after)
+    outcome.lost += losses(sight)
     if done.code == 0:
-        outcome.lost += [f"said it was done, but {line}" for line in stage.after.differences(State.of(place))]
+        outcome.lost += [f"said it was done, but {line}" for line in _differences(stage, place)]
     if deep:
         outcome.lost += _unreadable(place)
+        outcome.lost += unsound(place, stage.sound)
     (place.root / "bin" / "git").unlink(missing_ok=True)
     again = _again(stage, place, outcome)
     outcome.again = _is_well(again)
     if not outcome.again:
         outcome.lost.append(f"run again: {again.code}: {again.said}")
-    outcome.lost += [f"run again: {line}" for line in losses(place, stage.before, stage.after)]
-    outcome.lost += [f"run again: {line}" for line in stage.after.differences(State.of(place))]
-    if deep and _CLEAN not in (status := place.run([str(BIN / "dvc"), "status"])).out:
-        outcome.lost.append(f"run again: dvc status says: {status.said}")
+    wrong = [*losses(sight), *_differences(stage, place)]
+    if deep:
+        wrong += unsound(place, stage.sound[1:])
+        if _CLEAN not in (status := place.run([str(BIN / "dvc"), "status"])).out:
+            wrong.append(f"dvc status says: {status.said}")
+    outcome.lost += [f"run again: {line}" for line in wrong]
     outcome.left = left_over(place)
+
+
+def unsound(place: Place, allowed: Sequence[int]) -> list[str]:
+    """What ``gitmodel fsck`` finds that it does not find in an undisturbed place."""
+    done = place.gitmodel("fsck")
+    return [] if done.code in allowed else [f"gitmodel fsck: {done.code}: {done.said}"]
+
+
+def _differences(stage: Stage, place: Place) -> Iterator[str]:
+    return stage.after.differences(State.of(place), exactly=stage.command.forgets)
 
 
 def unclear(done: Done, point: Point) -> list[str]:

@@ -113,3 +113,15 @@ def test_keras_without_what_its_export_needs_says_so(keras: Any, layered: Any, m
     monkeypatch.setattr(keras.src.utils.module_utils.tf2onnx, "_available", None, raising=False)
     monkeypatch.setattr(keras.src.utils.module_utils.tf2onnx, "module", None, raising=False)
     assert "tf2onnx" in refused(MissingConverter, layered, ROWS)
+
+
+def test_a_keras_without_such_an_export_goes_through_tf2onnx(tmp_path: Path) -> None:
+    keras = pytest.importorskip("tf_keras", reason="tf_keras is not installed")
+    pytest.importorskip("tf2onnx", reason="tf2onnx is not installed")
+    taken = keras.Input((4,), name="features")
+    model = keras.Model(taken, {"z": keras.layers.Dense(2)(taken), "a": keras.layers.Dense(1)(taken)})
+    source, _ = ran(model, tmp_path, ROWS)
+    assert signature(source) == (
+        ["features: float32[batch, 4]"], ["a: float32[batch, 1]", "z: float32[batch, 2]"]
+    )  # fmt: skip
+    assert source.framework.startswith("tf2onnx ")

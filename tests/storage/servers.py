@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,10 @@ class Server:
         assert process.stdout is not None
         with process.stdout as told:
             try:
-                yield cls(kind=kind, folder=folder, **json.loads(told.readline()))
+                server = cls(kind=kind, folder=folder, **json.loads(told.readline()))
+                yield server
+                if "_client" in vars(server):
+                    server._client.close()
             finally:
                 process.terminate()
                 process.wait()
@@ -84,13 +87,10 @@ class Server:
         if self.kind != "s3":
             path = self._path(place, oid)
             return path.read_bytes() if path.exists() else None
-        client = self._client()
         try:
-            return bytes(client.get_object(Bucket=BUCKET, Key=self._key(place, oid))["Body"].read())
-        except client.exceptions.NoSuchKey:
+            return bytes(self._client.get_object(Bucket=BUCKET, Key=self._key(place, oid))["Body"].read())
+        except self._client.exceptions.NoSuchKey:
             return None
-        finally:
-            client.close()
 
     def write(self, place: str, oid: str, data: bytes) -> None:
         if self.kind != "s3":
@@ -98,9 +98,7 @@ class Server:
             path.unlink(missing_ok=True)
             path.write_bytes(data)
             return
-        client = self._client()
-        client.put_object(Bucket=BUCKET, Key=self._key(place, oid), Body=data)
-        client.close()
+        self._client.put_object(Bucket=BUCKET, Key=self._key(place, oid), Body=data)
 
     def _path(self, place: str, oid: str) -> Path:
         return self.folder / self._key(place, oid)
@@ -108,6 +106,7 @@ class Server:
     def _key(self, place: str, oid: str) -> str:
         return f"{place}/files/md5/{oid[:2]}/{oid[2:]}"
 
+    @cached_property
     def _client(self) -> Any:
         return _s3(f"http://127.0.0.1:{self.port}", self.user, self.password)
 
