@@ -54,7 +54,7 @@ def stacked(old: Runs, new: Runs, cases: Iterable[GoldenCase], call: Call, signa
     """
     waiting = iter(cases)
     while group := list(itertools.islice(waiting, STACK)):
-        for stack in _stacks(group) if _has_rows(signature) else [[case] for case in group]:
+        for stack in _stacks(group, signature) if _has_rows(signature) else [[case] for case in group]:
             yield from _split(old, new, stack, call)
 
 
@@ -82,11 +82,14 @@ def _by_case(outputs: Arrays | GitmodelError, rows: np.ndarray) -> list[Arrays] 
     return [{name: values[start:end] for name, values in outputs.items()} for start, end in bounds]
 
 
-def _stacks(cases: Iterable[GoldenCase]) -> list[list[GoldenCase]]:
-    """The cases in runs that fit together: same inputs but for their number of rows."""
+def _stacks(cases: Iterable[GoldenCase], signature: Signature) -> list[list[GoldenCase]]:
+    """The cases in runs that fit together: same inputs but for their number of rows. One that is more than the required
+    inputs, each with as many rows, stays by itself: an optional input may be anything."""
+    required = {spec.name for spec in signature.inputs if not spec.optional}
     stacks: list[list[GoldenCase]] = []
     for case in cases:
-        fits = stacks and _kind(stacks[-1][0]) == _kind(case)
+        same_rows = len({values.shape[:1] for values in case.inputs.values()}) == 1
+        fits = stacks and case.inputs.keys() == required and same_rows and _kind(stacks[-1][0]) == _kind(case)
         if fits and sum(map(_bytes, stacks[-1])) + _bytes(case) <= STACK_BYTES:
             stacks[-1].append(case)
         else:
@@ -102,7 +105,7 @@ def _has_rows(signature: Signature) -> bool:
 
 
 def _kind(case: GoldenCase) -> dict[str, tuple[object, ...]]:
-    return {name: (values.dtype, values.shape[1:], _rows(case) == len(values)) for name, values in case.inputs.items()}
+    return {name: (values.dtype, values.ndim, values.shape[1:]) for name, values in case.inputs.items()}
 
 
 def _rows(case: GoldenCase) -> int:

@@ -66,6 +66,12 @@ def complete(graph: Source, where: str) -> Source:
     return graph
 
 
+def is_complete(graph: Source) -> bool:
+    """Whether every initializer has its data."""
+    own = {tensor.name for tensor in graph.tensors}
+    return all(name in own for name, _ in tensors(graph.graph))
+
+
 def alias(name: str) -> str:
     return name.replace("/", ".")
 

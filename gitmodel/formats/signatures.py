@@ -14,6 +14,8 @@ def join(main: Source, others: Mapping[str, Source]) -> Source:
     """``main`` with a further graph for each name. A tensor that ``main`` has under the same name with the same values is
     shared; any other is called ``<signature>/<tensor>``. Raises InvalidModel."""
     tensors = {tensor.name: tensor for tensor in main.tensors}
+    #: What the main graph finds a tensor by: a name of another graph's must not be taken for one of these.
+    taken = set(main.bound_names.values())
     named: dict[str, NamedGraph] = {}
     for name, other in others.items():
         if other.graph is None or other.signature is None:
@@ -26,7 +28,7 @@ def join(main: Source, others: Mapping[str, Source]) -> Source:
                 bound[tensor.name] = initializer
                 continue
             own = f"{name}/{tensor.name}"
-            while own in tensors:
+            while own in tensors or own in taken:
                 own += "'"
             tensors[own] = replace(tensor, name=own)
             bound[own] = initializer

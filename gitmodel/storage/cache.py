@@ -131,6 +131,10 @@ class Cache:
             return equal(self.path(entry.md5), header, body)
         return False
 
+    def fits(self, entry: FileEntry) -> bool:
+        """True when the object's sha256 is the entry's. Raises OSError when there is none."""
+        return self.digests.fits(self.path(entry.md5), entry.sha256)
+
     def _has_whole(self, hashed: Hashed) -> bool:
         # An object DVC or a crash damaged has the right name and wrong bytes: it is replaced, not trusted.
         target = self.path(hashed.md5)

@@ -37,14 +37,14 @@ class Supply:
 
     def _from_cache(self, entry: FileEntry) -> None:
         for cache in self._caches:
-            if cache.has(entry) and cache.digests.fits(cache.path(entry.md5), entry.sha256):
+            if cache.has(entry) and cache.fits(entry):
                 copy_file(cache.path(entry.md5), self.store.path(entry.md5), 0o444)
                 return
 
     def verify(self, entries: Sequence[FileEntry]) -> None:
         """Raises MissingWeights for stored files with other bytes than their entries say."""
         with ThreadPoolExecutor(max_workers=2, thread_name_prefix="verify") as pool:
-            fit = pool.map(lambda entry: self.store.digests.fits(self.store.path(entry.md5), entry.sha256), entries)
+            fit = pool.map(self.store.fits, entries)
             for entry, fits in zip(entries, fit, strict=True):
                 if not fits:
                     raise corrupt(entry, self.store)

@@ -54,7 +54,7 @@ class Layout:
 
     def _lay_out(self, entry: FileEntry) -> None:
         # The object is what is verified: copying inside the kernel changes no bytes.
-        if not self.cache.digests.fits(self.cache.path(entry.md5), entry.sha256):
+        if not self.cache.fits(entry):
             raise corrupt(entry, self.cache)
         copied = copy_file(self.cache.path(entry.md5), self.folder / entry.path, _MODE)
         self.cache.digests.note(copied, entry.sha256)

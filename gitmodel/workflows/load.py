@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gitmodel import registry
-from gitmodel.bundle.bundle import ASSETS, Bundle
+from gitmodel.bundle.bundle import ASSETS, ONNX_VIEW, Bundle, view_of
 from gitmodel.bundle.lock import TensorEntry
-from gitmodel.bundle.signature import Signature
+from gitmodel.bundle.signature import DEFAULT, Signature
+from gitmodel.errors import GitmodelError
 from gitmodel.git import NotARepository, Repository
 from gitmodel.workflows.workspace import Workspace, opened, weights_of
 
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
     import numpy as np
 
     from gitmodel.runtime import Session
+
+
+class UnknownSignature(GitmodelError):
+    """The model cannot be called that way."""
+
+    code = "unknown-signature"
 
 
 class Weights(Mapping[str, "np.ndarray"]):
@@ -92,15 +99,40 @@ class LoadedModel:
     @cached_property
     def session(self) -> Session:
         """Raises MissingWeights, NotServable, LoadFailed."""
+        return self._session_of(ONNX_VIEW)
+
+    def predict(self, inputs: Mapping[str, np.ndarray], *, signature: str = "") -> dict[str, np.ndarray]:
+        """Outputs by name; ``signature`` names one of ``signatures``, the card's own otherwise.
+
+        Raises UnknownSignature, and RunFailed with the runtime's words when an input does not fit.
+        """
+        name = signature or self.bundle.card.signature
+        if self.bundle.file is not None or (not signature and name == DEFAULT):
+            return self.session.run(inputs)
+        called = self.signatures.get(name)
+        if called is None:
+            raise UnknownSignature(
+                f"{self.bundle.label} has no signature '{name}'", hint=f"it has {', '.join(self.signatures) or 'none'}"
+            )
+        own = self.bundle.lock.file(view_of(name)) is not None
+        session = self._sessions(view_of(name)) if own and name != DEFAULT else self.session
+        return session.run(inputs, [spec.name for spec in called.outputs])
+
+    @property
+    def signatures(self) -> Mapping[str, Signature]:
+        """All signatures by name."""
+        return self.bundle.signatures.by_name
+
+    @cached_property
+    def _sessions(self) -> Callable[[str], Session]:
+        return lru_cache(maxsize=None)(self._session_of)
+
+    def _session_of(self, view: str) -> Session:
         from gitmodel import runtime
 
         # The files stay mapped when their folder is gone; the objects themselves are in the cache.
         with opened(self._place, self.bundle) as path:
-            return runtime.open_session(path, label=self.bundle.label)
-
-    def predict(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Outputs by name. Raises RunFailed with the runtime's words when an input does not fit the signature."""
-        return self.session.run(inputs)
+            return runtime.open_session(path.with_name(view) if view != ONNX_VIEW else path, label=self.bundle.label)
 
 
 def load(reference: str, *, repo: Path | str = ".") -> LoadedModel:

@@ -50,6 +50,8 @@ class Given:
             raise UnclearFiles(f"'{DEFAULT}' is the model's own signature", hint="give the others another name")
         several = isinstance(model, Sequence) and not isinstance(model, str | bytes)
         listed = list(model) if isinstance(model, Sequence) and several else [model]
+        if not listed:
+            raise UnclearFiles("no file was given", hint="name the model's file")
         files = tuple(Path(item) for item in listed if isinstance(item, str | Path))
         if len(files) == len(listed):
             return cls(files, None, Path(weights) if weights else None, named, example)
@@ -67,9 +69,10 @@ class Given:
         """What the caller asked for, as text that differs where it does; empty for an object, which has no such."""
         if self.model is not None:
             return []
-        named = [f"{name}={file.resolve()}" for name, file in self.signatures]
-        weights = f"weights={self.weights.resolve() if self.weights else ''}"
-        return [*(str(file.resolve()) for file in self.files), weights, *named]
+        # A link and the file it leads to: external data stand beside the one, its bytes are the other's.
+        named = [f"{name}={file.absolute()} {file.resolve()}" for name, file in self.signatures]
+        weights = f"weights={self.weights.absolute()} {self.weights.resolve()}" if self.weights else ""
+        return [*(f"{file.absolute()} {file.resolve()}" for file in self.files), weights, *named]
 
     @property
     def label(self) -> str:
@@ -91,7 +94,8 @@ class Given:
             if self.weights:
                 parts.append((str(self.weights), read(self.weights)))
             main = _one(parts)
-            others = {name: _one([(str(file), read(file))]) for name, file in self.signatures}
+            checkpoints = [(where, source) for where, source in parts if source.graph is None]
+            others = {name: _further((str(file), read(file)), checkpoints) for name, file in self.signatures}
             if others:
                 from gitmodel.formats import signatures
 
@@ -102,6 +106,13 @@ class Given:
         from gitmodel.formats import memory
 
         return memory.of(self.model, example=self.example)
+
+
+def _further(graph: tuple[str, Source], checkpoints: Sequence[tuple[str, Source]]) -> Source:
+    """One more graph, with the weights that were given for the first where it has none of its own."""
+    from gitmodel.formats import binding
+
+    return _one([graph, *checkpoints] if graph[1].graph is not None and not binding.is_complete(graph[1]) else [graph])
 
 
 def _one(parts: Sequence[tuple[str, Source]]) -> Source:

@@ -56,8 +56,9 @@ def store_weights(source: Source, cache: Cache, parent: Lock | None) -> tuple[Lo
             return _Stored(cache.add(tensor.stored).entry(path), hdf5.digest(tensor))
         before = known.get((tensor.name, tensor.dtype, tensor.shape))
         entry = parent.file(before.file) if parent and before else None
-        if before and entry and cache.holds(entry, tensor.data, header):
-            return _Stored(FileEntry(path, entry.size, entry.sha256, entry.md5), before.sha256)
+        # The lock before was written by gitmodel, and may have been edited since.
+        if entry and cache.holds(entry, tensor.data, header) and cache.fits(entry):
+            return _Stored(FileEntry(path, entry.size, entry.sha256, entry.md5), entry.sha256)
         hashed = cache.add(tensor.data, header)
         return _Stored(hashed.entry(path), hashed.sha256)
 

@@ -55,10 +55,9 @@ def test_a_large_dataset_keeps_type_chunks_filters_and_attributes(
 ) -> None:
     def build(file: Any) -> None:
         values = (large() * 100).astype(dtype)
-        if "fillvalue" in options:
-            options["fillvalue"] = np.ones((), dtype)[()]
-        file.create_dataset("deep/er/w", data=values, **options)
-        file.create_dataset("noted", data=values, **options).attrs["unit"] = "m"
+        given = options | ({"fillvalue": np.ones((), dtype)[()]} if "fillvalue" in options else {})
+        file.create_dataset("deep/er/w", data=values, **given)
+        file.create_dataset("noted", data=values, **given).attrs["unit"] = "m"
 
     comes_back(tmp_path, build)
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from gitmodel.storage import setup
-from gitmodel.storage.remote import NoRemote, Remote, load_config
+from gitmodel.storage.remote import NoRemote, Remote
+from gitmodel.storage.settings import load_config
 from tests import support
 from tests.workflows import state
 

@@ -9,7 +9,8 @@ import pytest
 
 from gitmodel.bundle.lock import FileEntry
 from gitmodel.storage.cache import Cache
-from gitmodel.storage.remote import Remote, RemoteFailed, config_for_url
+from gitmodel.storage.remote import Remote, RemoteFailed
+from gitmodel.storage.settings import config_for_url
 from gitmodel.storage.supply import Supply
 from gitmodel.storage.workspace import MissingWeights
 from tests.storage.test_files import other_file_system
@@ -25,7 +26,7 @@ class Place:
         self.folder = tmp_path / "storage"
         self.folder.mkdir()
         (tmp_path / "scratch").mkdir()
-        self._config = config_for_url(str(self.folder), tmp_path / "scratch")
+        self._config = config_for_url(str(self.folder))
         self.asked = 0
 
     def remote(self) -> Remote:
@@ -33,7 +34,7 @@ class Place:
         return Remote(self._config)
 
     def fill(self) -> None:
-        Remote(self._config).push(self.near, [entry.md5 for entry in self.entries])
+        Remote(self._config).push(self.near, self.entries)
 
 
 @pytest.fixture

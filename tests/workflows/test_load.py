@@ -6,9 +6,12 @@ import shutil
 from pathlib import Path
 
 import h5py
+import ml_dtypes
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
+from onnx import numpy_helper
 
 import gitmodel
 from gitmodel.bundle.bundle import NotServable
@@ -17,6 +20,7 @@ from gitmodel.registry import UnknownModel, UnknownVersion
 from gitmodel.runtime import RunFailed
 from gitmodel.storage.workspace import MissingWeights
 from gitmodel.workflows import transfer
+from gitmodel.workflows.load import LoadedModel
 from gitmodel.workflows.release import promote, release
 from gitmodel.workflows.save import save
 from tests import support
@@ -145,3 +149,102 @@ def test_what_is_not_there_is_named(versions: Path, tmp_path: Path) -> None:
         gitmodel.load("absent.onnx", repo=versions)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         getattr(gitmodel, "nothing")  # noqa: B009  # a name no type checker knows
+
+
+# Weights and assets ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mixed(repo: Path, tmp_path: Path) -> dict[str, np.ndarray]:
+    """``mixed``: large and small tensors of common and uncommon types, pushed; what its arrays have to be."""
+    model = support.wide_model()
+    values: dict[str, np.ndarray] = {
+        "scalar": np.array(0.5, "float32"),
+        "none": np.zeros((0, 3), "int64"),
+        "half": np.arange(8).astype(ml_dtypes.bfloat16),
+        "eight": np.arange(8).astype(ml_dtypes.float8_e4m3fn),
+        "four": np.arange(-8, 7).astype(ml_dtypes.int4).reshape(3, 5),
+    }
+    for name, array in values.items():
+        model.graph.initializer.append(numpy_helper.from_array(array, name))
+    words = {"data_type": onnx.TensorProto.STRING, "dims": [2], "string_data": [b"a", "é".encode()]}
+    model.graph.initializer.add(name="words", **words)
+    path = state.write(model, tmp_path / "mixed.onnx")
+    (tmp_path / "words.json").write_text("[1]")
+    save("mixed", [path], repo=repo, assets=[tmp_path / "words.json"], message="mixed")
+    transfer.push(repo=repo)
+    return {**values, "words": np.array(["a", "é"], object), **state.initializers(path)}
+
+
+@pytest.fixture(params=["repository", "clone", "folder", "file"])
+def holder(request: pytest.FixtureRequest, mixed: object, repo: Path, tmp_path: Path) -> LoadedModel:
+    """The same model from where the weights are, where they have to be fetched, a bundle's folder and a bare file."""
+    if request.param == "repository":
+        return gitmodel.load("mixed@HEAD", repo=repo)
+    if request.param == "clone":
+        return gitmodel.load("mixed", repo=state.clone(repo, tmp_path / "clone"))
+    if request.param == "folder":
+        shutil.copytree(repo / "models" / "mixed", tmp_path / "bundle")
+        return gitmodel.load(str(tmp_path / "bundle"), repo=tmp_path)
+    return gitmodel.load(str(tmp_path / "mixed.onnx"), repo=tmp_path)
+
+
+def test_weights_are_arrays_by_name_wherever_they_come_from(holder: LoadedModel, mixed: dict[str, np.ndarray]) -> None:
+    assert set(holder.weights) == set(mixed)
+    assert len(holder.weights) == len(mixed)
+    for name, expected in mixed.items():
+        found = holder.weights[name]
+        assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+        assert found.tolist() == expected.tolist() if found.dtype == object else found.tobytes() == expected.tobytes()
+        assert not found.flags.writeable
+    assert "words" in holder.weights
+    assert "nothing" not in holder.weights
+    with pytest.raises(KeyError, match="nothing"):
+        holder.weights["nothing"]
+
+
+def test_names_cost_nothing_and_an_array_its_own_file(repo: Path, mixed: object, tmp_path: Path) -> None:
+    copy = state.clone(repo, tmp_path / "clone")
+    weights = gitmodel.load("mixed", repo=copy).weights
+    assert "layer0/weight" in list(weights)
+    assert state.objects(copy) == set()
+    weights["layer0/weight"]
+    assert len(state.objects(copy)) == 1
+    weights["scalar"], weights["words"], weights["four"]
+    assert len(state.objects(copy)) == 2
+
+
+def test_an_array_outlives_the_folder_it_was_mapped_from(repo: Path, mixed: dict[str, np.ndarray]) -> None:
+    found = gitmodel.load("mixed", repo=repo).weights["layer1/weight"]
+    assert list((repo / ".git" / "gitmodel" / "staged").iterdir()) == []
+    shutil.rmtree(repo / ".dvc" / "cache")
+    np.testing.assert_array_equal(found, mixed["layer1/weight"])
+
+
+def test_a_damaged_tensor_is_not_given_and_the_others_are(repo: Path, mixed: dict[str, np.ndarray]) -> None:
+    model = gitmodel.load("mixed", repo=repo)
+    file = next(t.file for t in model.bundle.lock.tensors if t.name == "layer0/weight")
+    entry = model.bundle.lock.file(file)
+    assert entry is not None
+    state.damage(state.object_path(repo / ".dvc" / "cache", entry.md5))
+    with pytest.raises(MissingWeights, match="other bytes"):
+        model.weights["layer0/weight"]
+    np.testing.assert_array_equal(model.weights["layer1/weight"], mixed["layer1/weight"])
+
+
+def test_a_compressed_tensor_of_a_checkpoint_is_unpacked(repo: Path, tmp_path: Path) -> None:
+    values = np.arange(40_000, dtype="float32").reshape(200, 200)
+    with h5py.File(tmp_path / "c.h5", "w") as file:
+        file.create_dataset("deep/w", data=values, chunks=(50, 50), compression="gzip")
+        file.create_dataset("swapped", data=np.arange(3, dtype=">i4"))
+    save("packed", [tmp_path / "c.h5"], repo=repo)
+    for reference in ("packed", str(tmp_path / "c.h5")):
+        weights = gitmodel.load(reference, repo=repo).weights
+        np.testing.assert_array_equal(weights["deep/w"], values)
+        assert weights["swapped"].dtype == np.dtype("<i4")
+        assert weights["swapped"].tolist() == [0, 1, 2]
+
+
+def test_assets_are_bytes_by_path(holder: LoadedModel, tmp_path: Path) -> None:
+    expected = {} if holder.bundle.file else {"words.json": b"[1]"}
+    assert dict(holder.assets) == expected
