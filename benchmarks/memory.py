@@ -1,8 +1,8 @@
-"""Measures the peak memory of saving a model, 400 MB and 3 GB, in three formats, against `dvc add`.
+"""Measures the peak memory of saving and releasing a model of 400 MB and one of 3 GB, in three formats, against DVC.
 
-Two figures for each command, over all its processes: *anonymous* is the memory that is the program's own and cannot be
-given back while it runs, sampled every few milliseconds (RssAnon and RssShmem of proc(5)); *resident* is getrusage's
-ru_maxrss of the largest process, in which pages of mapped files count that the system may drop at any time.
+Two figures for each command. *anonymous* is the memory that is the programs' own and cannot be had back while they run:
+RssAnon and RssShmem of proc(5), all processes of the command together, sampled every few milliseconds. *resident* is
+getrusage's ru_maxrss, of the largest process; pages of mapped files count, which the system may drop at any time.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from chain import Chain
 from chain_formats import FORMATS
 
 _TIMEOUT = 600.0
-#: What a person types. Releasing a second version opens both to judge the change.
+#: What a person types. Before gitmodel releases a second version it runs both to judge the change.
 OURS = {
-    "gitmodel save, commit": "gitmodel save m {file} -m one",
-    "gitmodel save, commit and release of version 2": "gitmodel save m {file} -m two --release auto",
+    "gitmodel, first version": "gitmodel save m {file} -m one --release auto",
+    "gitmodel, second version": "gitmodel save m {file} -m two --release auto",
 }
-THEIRS = "dvc add -q model && git add model.dvc .gitignore && git commit -qm one"
+THEIRS = "dvc add -q model && git add model.dvc .gitignore && git commit -qm one && git tag -a v1 -m one"
 _COUNTED = ("RssAnon:", "RssShmem:")
 
 
@@ -68,13 +68,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--pairs", type=int, default=1, help="turns; the largest peak of all is shown")
     parser.add_argument("--megabytes", type=int, nargs="+", default=[400, 3000], help="sizes of the model")
+    parser.add_argument("--formats", nargs="+", choices=FORMATS, default=list(FORMATS), metavar="FORMAT")
     parser.add_argument("--limit", type=float, default=900, help="seconds after which no further turn is begun")
     options = parser.parse_args()
     rows: Rows = {}
     with measure.isolated() as (folder, env):
         for number in measure.turns(options.pairs, options.limit):
             for size in options.megabytes:
-                for form in FORMATS:
+                for form in options.formats:
                     print(f"turn {number + 1}: {size} MB, {form}", flush=True)
                     for what, peak in run(folder / "run", form, Chain.of(size * 1_000_000), env):
                         rows.setdefault((size, form, what), []).append(peak)
@@ -94,7 +95,7 @@ def run(folder: Path, form: str, chain: Chain, env: Mapping[str, str]) -> Iterat
         yield what, peak_of(repos["gitmodel"], command.format(file=file), env)
     shutil.rmtree(repos["gitmodel"])
     model.rename(repos["dvc"] / "model")
-    yield "dvc add, commit", peak_of(repos["dvc"], THEIRS, env)
+    yield "dvc", peak_of(repos["dvc"], THEIRS, env)
     shutil.rmtree(folder)
 
 

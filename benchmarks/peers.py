@@ -23,6 +23,7 @@ from sides import Sample
 
 VERSIONS = ("one", "two")
 OURS = "gitmodel"
+_TIMEOUT = 300.0
 
 
 def main() -> None:
@@ -47,8 +48,13 @@ def main() -> None:
         print(f"{chain.size / 1e6:.0f} MB in {chain.count} float32 tensors; {measure.load()}", flush=True)
         samples: dict[Peer, list[list[Sample]]] = {peer: [] for peer in found}
         for number in measure.turns(options.pairs, options.limit):
-            for peer in rotated(list(found), number):
-                samples[peer].append(run(folder / "turn", peer, models, env | found[peer]))
+            for peer in rotated(list(samples), number):
+                try:
+                    samples[peer].append(run(folder / "turn", peer, models, env | found[peer]))
+                except measure.Failed as why:
+                    missing.append(f"{peer.name}: {why}")
+                    del samples[peer]
+                    continue
                 times = " ".join(f"{sample.timed.seconds:.2f} s" for sample in samples[peer][-1])
                 print(f"turn {number + 1}, {peer.name}: {times}", flush=True)
     turns = len(next(iter(samples.values())))
@@ -79,6 +85,7 @@ def rotated(peers: list[Peer], number: int) -> list[Peer]:
 def run(folder: Path, peer: Peer, models: Mapping[str, Path], env: Mapping[str, str]) -> list[Sample]:
     """Both versions in a repository of their own, which is removed afterwards, as is the home the peer keeps caches in."""
     repo, home = folder / "repo", folder / "home"
+    shutil.rmtree(folder, ignore_errors=True)  # of a peer that failed
     repo.mkdir(parents=True)
     home.mkdir()
     # One of them writes the global configuration, to where it is by default.
@@ -90,7 +97,7 @@ def run(folder: Path, peer: Peer, models: Mapping[str, Path], env: Mapping[str, 
     for version, model in models.items():
         put(model / peer.model, repo / peer.model)
         memory = 4 * (model / "model.onnx").stat().st_size
-        done.append(sides.run(repo, peer.save.format(version=version), own, memory, peer.stores))
+        done.append(sides.run(repo, peer.save.format(version=version), own, memory, peer.stores, _TIMEOUT))
     shutil.rmtree(folder)
     return done
 

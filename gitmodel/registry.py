@@ -147,6 +147,7 @@ def resolve(repo: Repository | None, reference: str) -> Bundle:
     if mark == "#":
         move = stages(repo, name).get(rest)
         if move is None:
+            refuse_shallow(repo, f"{name} has no stage '{rest}'")
             known = ", ".join(stages(repo, name)) or "none yet"
             raise UnknownVersion(f"{name} has no stage '{rest}'", hint=f"stages: {known}; 'gitmodel promote' sets one")
         return bundle_at(repo, name, move.ref.commit, f"{name}#{rest}")
@@ -186,6 +187,7 @@ def _find_release(repo: Repository, name: str, text: str) -> Release | None:
     if text == LATEST:
         newest = latest(repo, name)
         if newest is None:
+            refuse_shallow(repo, f"{name} has no version")
             raise UnknownVersion(f"{name} has no version yet", hint=f"run 'gitmodel release {name}'")
         return newest
     partial = _PARTIAL.fullmatch(text)
@@ -206,9 +208,20 @@ def _find_release(repo: Repository, name: str, text: str) -> Release | None:
     version_like = partial and ("." in text or len(text) < _SHORT_ID)
     if version_like or re.fullmatch(r"v?\d+\.\d+\.\d+.*", text):
         _refuse_stray(repo, name, text)
+        whole = re.fullmatch(r"v?(\d+\.\d+\.\d+.*)", text)
+        refuse_shallow(repo, f"{name} has no version '{text}'", f"{name}@v{whole[1]}" if whole else "")
         names = ", ".join(str(release.version) for release in known[-5:]) or "none yet"
         raise UnknownVersion(f"{name} has no version '{text}'", hint=f"versions: {names}")
     return None
+
+
+def refuse_shallow(repo: Repository, fact: str, tag: str = "") -> None:
+    """Raises UnknownVersion in a shallow clone, where what is not found may only have been left out."""
+    if repo.shallow:
+        one = f"'git fetch --depth 1 origin tag {tag}' brings it if it exists, " if tag else ""
+        raise UnknownVersion(
+            f"{fact} in this shallow clone", hint=f"{one}'git fetch --unshallow --tags' brings all there is"
+        )
 
 
 def _refuse_stray(repo: Repository, name: str, text: str) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gitmodel.cli.console import Quiet, RepoOption, Verbose, console
+from gitmodel.cli.console import Quiet, RepoOption, Verbose, console, count
+
+if TYPE_CHECKING:
+    from gitmodel.workflows.transfer import Moved
 
 Remote = Annotated[
     str,
@@ -54,7 +57,7 @@ def push(
     from gitmodel.workflows import transfer
 
     moved = transfer.push(references or (), repo=repo, remote=remote, progress=console.progress)
-    console.note(f"{moved.objects} objects sent to '{moved.remote}' ({moved.bundles} bundles are there)")
+    console.note(f"{count(moved.objects, 'object')} sent to '{moved.remote}' ({_bundles(moved)} there)")
 
 
 def fetch(
@@ -83,8 +86,8 @@ def fetch(
     moved = transfer.fetch(
         references or (), repo=repo, remote=remote, tensors=tensor or (), view=view, progress=console.progress
     )
-    what = "asked for" if tensor or view else "here"
-    console.note(f"{moved.objects} objects brought, all verified ({moved.bundles} bundles are {what})")
+    part = "part of " if tensor or view else ""
+    console.note(f"{count(moved.objects, 'object')} brought, all verified ({part}{_bundles(moved)} here)")
 
 
 def pull(
@@ -104,4 +107,8 @@ def pull(
     from gitmodel.workflows import transfer
 
     moved = transfer.pull(references or (), repo=repo, remote=remote, progress=console.progress)
-    console.note(f"{moved.objects} objects brought, all verified ({moved.bundles} bundles are here)")
+    console.note(f"{count(moved.objects, 'object')} brought, all verified ({_bundles(moved)} here)")
+
+
+def _bundles(moved: Moved) -> str:
+    return f"{count(moved.bundles, 'bundle')} {'is' if moved.bundles == 1 else 'are'}"

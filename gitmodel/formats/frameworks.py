@@ -83,6 +83,10 @@ def convert(model: object, example: object = None) -> Source:
             return module.convert(model, example, Path(folder) / f"{what}.onnx")
         except GitmodelError:
             raise
+        except ImportError as error:
+            raise MissingConverter(
+                f"a package is missing that makes ONNX of the {what} ({first_line(error)})", hint="install it"
+            ) from error
         except Exception as error:  # converters share no base but Exception
             raise ConversionFailed(
                 f"no ONNX can be made of the {what} ({reason(error)})",

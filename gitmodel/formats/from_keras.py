@@ -17,7 +17,6 @@ from gitmodel.formats import onnx as onnx_format
 from gitmodel.formats.frameworks import (
     BATCH,
     ConversionFailed,
-    MissingConverter,
     exported,
     leaves,
     need,
@@ -26,7 +25,7 @@ from gitmodel.formats.frameworks import (
 )
 from gitmodel.formats.from_torch import evaluating
 from gitmodel.formats.onnx_walk import unique
-from gitmodel.formats.source import Source, first_line
+from gitmodel.formats.source import Source
 
 #: Names that Keras makes up for inputs.
 _NUMBERED = re.compile(r"(keras_tensor|input_layer|inputs?|args)(_[0-9]+)?")
@@ -77,7 +76,7 @@ def _made_up(taken: Any) -> Any:
 
 
 def _export(model: Any, path: Path) -> None:
-    """Writes the ONNX file. Raises MissingConverter, ConversionFailed."""
+    """Writes the ONNX file. Raises MissingConverter, ConversionFailed, and what Keras raises."""
     if "format" not in inspect.signature(model.export).parameters:
         need("tf2onnx").convert.from_keras(model, output_path=str(path))
         return
@@ -87,13 +86,8 @@ def _export(model: Any, path: Path) -> None:
             hint="give example=, inputs as it takes them",
         )
     taken = None if getattr(model, "_called", True) else _taken(model)
-    try:
-        model.export(str(path), format="onnx", verbose=False, **({} if taken is None else {"input_signature": [taken]}))
-    except ImportError as error:
-        raise MissingConverter(
-            f"Keras lacks a package that makes ONNX ({first_line(error)})",
-            hint="install it beside Keras",
-        ) from error
+    options = {} if taken is None else {"input_signature": [taken]}
+    model.export(str(path), format="onnx", verbose=False, **options)
 
 
 def _case(signature: Signature, example: Any, outputs: Any) -> GoldenCase:

@@ -189,8 +189,8 @@ def _export(
     except Exception as error:  # exporters share no base but Exception
         try:
             _trace(torch, model, arguments, path, dynamic_axes=_axes(cases[0], cases[-1]), **names)
-        except ConversionFailed:
-            raise
+        except ConversionFailed as branched:
+            raise (error if isinstance(error, ImportError) else branched) from None
         except Exception:
             raise error from error.__cause__
 
@@ -213,7 +213,7 @@ def _trace(torch: Any, model: Any, arguments: tuple[Any, ...], path: Path, **opt
     if any(_BRANCHED in str(warning.message) for warning in warned):
         raise ConversionFailed(
             f"{type(model).__name__}.forward branches on values, of which a trace keeps one branch alone",
-            hint="install onnxscript, write it with torch.where or torch.cond, or export it yourself and save the file",
+            hint="write it with torch.where or torch.cond, or export it yourself and save the file",
         )
 
 

@@ -32,6 +32,7 @@ from gitmodel.formats.hdf5_writing import (
     require_group,
     write_dataset,
 )
+from gitmodel.formats.mapping import let_go
 from gitmodel.formats.source import (
     TENSOR_FILE_BYTES,
     CannotWrite,
@@ -39,7 +40,6 @@ from gitmodel.formats.source import (
     Source,
     TensorData,
     first_line,
-    let_go,
     map_file,
     rooms,
 )

@@ -16,8 +16,9 @@ from typing import Any
 
 from gitmodel.formats.hdf5_walk import naming_damage
 from gitmodel.formats.hdf5_writing import file_access, file_creation
+from gitmodel.formats.mapping import let_go
 from gitmodel.formats.output import writing
-from gitmodel.formats.source import CannotWrite, let_go
+from gitmodel.formats.source import CannotWrite
 
 _SLAB_BYTES = 16 << 20
 _ALIGNMENT = 64

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from gitmodel.bundle.signature import DTYPES
 from gitmodel.formats import declared
 from gitmodel.formats.dtypes import is_native, storage
-from gitmodel.formats.source import first_line, let_go
+from gitmodel.formats.mapping import let_go
+from gitmodel.formats.source import first_line
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,7 +7,8 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from gitmodel.formats.source import blocks, first_line, let_go, rooms
+from gitmodel.formats.mapping import let_go
+from gitmodel.formats.source import blocks, first_line, rooms
 
 #: What unpacks to more than this, and to more than this many times its size, is no model.
 FREE_BYTES = 1 << 30

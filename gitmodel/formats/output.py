@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from gitmodel.formats.source import CannotWrite, blocks, let_go
+from gitmodel.formats.mapping import let_go
+from gitmodel.formats.source import CannotWrite, blocks
 
 
 @contextlib.contextmanager

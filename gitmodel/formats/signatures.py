@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from gitmodel.bundle.card import Group
 from gitmodel.bundle.signature import DEFAULT, Signature, Signatures
-from gitmodel.formats.source import InvalidModel, NamedGraph, Source, TensorData, blocks, let_go
+from gitmodel.formats.mapping import let_go
+from gitmodel.formats.source import InvalidModel, NamedGraph, Source, TensorData, blocks
 
 
 def join(main: Source, others: Mapping[str, Source]) -> Source:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gitmodel.errors import ExitCode, GitmodelError
+from gitmodel.formats.mapping import mapped
 
 if TYPE_CHECKING:
     from gitmodel.bundle.golden import GoldenCase
@@ -144,7 +145,7 @@ def map_file(path: Path) -> memoryview:
             for pattern, what, mend in _POINTERS:
                 if pattern.match(head):
                     raise InvalidModel(f"{path} is a {what}, not a model", hint=mend)
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            return mapped(file.fileno(), os.fstat(file.fileno()).st_size)
     except FileNotFoundError:
         raise InvalidModel(f"there is no file {path}", hint="check the path") from None
     except OSError as error:
@@ -177,19 +178,6 @@ def rooms(sizes: Sequence[int]) -> list[memoryview]:
         begins.append(begins[-1] + size + -size % _ALIGNMENT)
     whole = scratch(begins[-1])
     return [whole[begin : begin + size] for begin, size in zip(begins, sizes, strict=False)]
-
-
-def let_go(view: memoryview) -> None:
-    """Tells the kernel that the pages under this part of a shared mapping are not needed soon. They stay in the file and
-    come back when they are read; the process's memory stays flat. Does nothing for bytes that are not mapped."""
-    mapping = view.obj
-    if not isinstance(mapping, mmap.mmap) or not view.nbytes:
-        return
-    import numpy as np
-
-    start = np.frombuffer(view, np.uint8).ctypes.data - np.frombuffer(mapping, np.uint8).ctypes.data
-    first = start - start % mmap.PAGESIZE
-    mapping.madvise(mmap.MADV_DONTNEED, first, start + view.nbytes - first)
 
 
 def blocks(data: memoryview, size: int = 4 << 20) -> Iterator[memoryview]:

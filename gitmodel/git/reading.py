@@ -80,6 +80,11 @@ class Reader:
         """gitmodel's own folder inside Git's: locks, the store, where the server listens. Never pushed."""
         return self.common_dir / "gitmodel"
 
+    @property
+    def shallow(self) -> bool:
+        """Whether history was left out when this was cloned: what is not here may well be where it came from."""
+        return (self.common_dir / "shallow").is_file()
+
     @cached_property
     def hooks_dir(self) -> Path:
         """Where Git looks for hooks, ``core.hooksPath`` respected."""
@@ -132,8 +137,9 @@ class Reader:
         try:
             return self.run("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
         except GitFailed:
+            more = "; this clone is shallow: 'git fetch --unshallow --tags' brings the rest" if self.shallow else ""
             raise UnknownRevision(
-                f"Git knows no revision '{revision}'", hint="'git log' and 'git tag' show what there is"
+                f"Git knows no revision '{revision}'", hint=f"'git log' and 'git tag' show what there is{more}"
             ) from None
 
     def folder(self, commit: str, prefix: str = "") -> GitFolder:

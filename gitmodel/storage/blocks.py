@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from gitmodel.bundle.lock import FileEntry
-from gitmodel.formats.source import let_go
+from gitmodel.formats.mapping import let_go
 
 #: What is read and written at once; each of it is hashed in blocks that stay in the processor's cache.
 _SEGMENT, _BLOCK = 4 << 20, 1 << 20

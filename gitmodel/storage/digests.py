@@ -86,6 +86,12 @@ class Digests:
             if self._table:
                 self._table.put(state, digest)
 
+    def flush(self) -> None:
+        """Writes down what is known so far; the end of the process does it, too."""
+        with self._lock:
+            if self._table:
+                self._table.write()
+
 
 class _Table:
     """The part on disk: read row by row, written at the end, or when much has gathered."""
@@ -104,15 +110,15 @@ class _Table:
     def put(self, state: State, digest: str) -> None:
         self._pending.append((state, digest))
         if len(self._pending) >= _PENDING:
-            self._write()
+            self.write()
 
     def close(self) -> None:
-        self._write()
+        self.write()
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
-    def _write(self) -> None:
+    def write(self) -> None:
         rows = [(*_signed(state), digest) for state, digest in self._pending]
         self._pending = []
         if rows:

@@ -56,6 +56,8 @@ def check_changed(
         if name not in here:
             reports.append(_gone(bases[name], profile))
         elif base is None:
+            if not against:
+                registry.refuse_shallow(place.repo, f"{name} has no version to be judged against")
             reports.append(judge_first(place, registry.working_bundle(place.repo, name), profile))
         elif changed_since(place.repo, name, base.commit):
             reports.append(judge(place, base, registry.working_bundle(place.repo, name), profile=profile))

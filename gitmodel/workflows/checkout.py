@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from gitmodel import registry
 from gitmodel.bundle.bundle import WEIGHTS, Bundle
-from gitmodel.bundle.lock import InvalidLock
 from gitmodel.storage import setup
 from gitmodel.storage.files import storing
 from gitmodel.storage.remote import Progress
 from gitmodel.storage.workspace import WouldLose, plan, refuse_links
-from gitmodel.workflows.store import lock_in
+from gitmodel.workflows.store import lock_before
 from gitmodel.workflows.workspace import Workspace
 
 
@@ -43,15 +41,15 @@ def checkout(reference: str, *, repo: Path | str = ".", progress: Progress | Non
                 place.repo.root / path, (place.repo.root / name for name in place.repo.blobs(bundle.commit, path))
             )
         place.supply.ensure(bundle.lock.files, bundle.label, progress)
-        folder, before = place.repo.root / path, None
-        with contextlib.suppress(InvalidLock):  # a damaged one is what a checkout mends
-            before = lock_in(folder)
-        layout = plan(bundle.lock, place.cache, folder / WEIGHTS, before)
+        folder = place.repo.root / path
+        layout = plan(bundle.lock, place.cache, folder / WEIGHTS, lock_before(folder))
         if bundle.commit:
             with storing(str(folder)):
                 place.repo.checkout_folder(bundle.commit, path, place.repo.root / setup.DVC_DIR / "tmp")
         place.cache.add_directory(bundle.lock.files)
-        return CheckedOut(bundle.label, bundle.commit, layout.apply())
+        written = layout.apply()
+        place.cache.digests.flush()
+        return CheckedOut(bundle.label, bundle.commit, written)
 
 
 def _refuse_loss(place: Workspace, bundle: Bundle, path: str) -> None:

@@ -178,7 +178,7 @@ def _plan(place: Workspace, pasts: Sequence[History], depot: Depot, policy: Poli
         raise SharedPlace(
             f"{depot.name} holds {len(unnamed)} objects ({_size(unnamed)} bytes) that no known history names: somebody else"
             " uses it",
-            hint="name their repository with --also PATH; if nobody is left, push to a new remote and drop this one",
+            hint="name their repository with --also PATH; if nobody is left, move to a new place and drop this one",
         )
 
     def is_younger(item: Stored, seconds: float) -> bool:

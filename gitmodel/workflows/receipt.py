@@ -35,22 +35,43 @@ def path_for(state_dir: Path, name: str) -> Path:
     return state_dir / "receipts" / f"{name}.json"
 
 
-def write(path: Path, given: Iterable[str], files: Iterable[Path], folder: Path, made: tuple[str, str, int]) -> None:
-    """Remembers a save. A file so fresh that it could change again unseen leaves none; one that cannot be written is a
-    loss of time only."""
+def states(files: Iterable[Path]) -> dict[str, list[int]]:
+    """The state of each file by its absolute path; one that is not there has none."""
+    found = {}
+    for file in files:
+        with contextlib.suppress(OSError):
+            found[str(file.resolve())] = _state(file)
+    return found
+
+
+def settled(files: dict[str, list[int]]) -> bool:
+    """Whether none of the files is so fresh that it could change again without a new state."""
+    return all(is_settled(changed) for state in files.values() for changed in state[3:])
+
+
+def changed_since(files: dict[str, list[int]]) -> str:
+    """The first of the files whose bytes may be others by now, or ''. Another link to a file changes no bytes."""
+    now = states(map(Path, files))
+    return next((file for file, state in files.items() if now.get(file, [])[:4] != state[:4]), "")
+
+
+def write(
+    path: Path, given: Iterable[str], files: dict[str, list[int]], folder: Path, made: tuple[str, str, int]
+) -> None:
+    """Remembers a save of files in these states; of none when there are none. One that cannot be written is a loss of time
+    only."""
     format_, framework, stale = made
     with contextlib.suppress(OSError, StorageFailed):
-        states = {str(file.resolve()): _state(file) for file in files}
-        if not states or not all(is_settled(changed) for state in states.values() for changed in state[3:]):
+        if not files:
             path.unlink(missing_ok=True)
             return
-        receipt = Receipt(tuple(given), states, fingerprint(folder), format_, framework, stale)
+        receipt = Receipt(tuple(given), files, fingerprint(folder), format_, framework, stale)
         replace_file(path, json.dumps(asdict(receipt)).encode())
 
 
 def find(path: Path, given: Iterable[str], folder: Path) -> Receipt | None:
     """The receipt of a save of just this, if they and the bundle are still what they were then."""
-    with contextlib.suppress(OSError, ValueError, TypeError):
+    with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
         receipt = Receipt(**json.loads(path.read_bytes()))
         if receipt.schema != _SCHEMA or list(receipt.given) != list(given):
             return None

@@ -17,6 +17,7 @@ from gitmodel.bundle.golden import GoldenCase
 from gitmodel.bundle.lock import FileEntry, Lock
 from gitmodel.bundle.signature import DEFAULT, Signature, Signatures
 from gitmodel.compat.replay import check_self
+from gitmodel.errors import ExitCode, GitmodelError
 from gitmodel.formats import goldens
 from gitmodel.formats import signatures as named_signatures
 from gitmodel.formats.source import Source
@@ -26,11 +27,18 @@ from gitmodel.storage.workspace import Layout, WouldLose, plan, refuse_links
 from gitmodel.versions import check_name
 from gitmodel.workflows import describe, receipt
 from gitmodel.workflows.reading import Given
-from gitmodel.workflows.store import lock_in, store_weights
+from gitmodel.workflows.store import lock_before, store_weights
 from gitmodel.workflows.workspace import Workspace
 
 if TYPE_CHECKING:
     from gitmodel.formats.memory import Model
+
+
+class ChangedMeanwhile(GitmodelError):
+    """A file was written while it was saved."""
+
+    code = "changed-meanwhile"
+    exit_code = ExitCode.INCOMPLETE
 
 
 @dataclass(frozen=True)
@@ -86,29 +94,44 @@ def save(
         **{path: origin.read_bytes() for path, origin in describe.assets_of(assets, labels).items()},
     }
     given = Given.of(model, weights, signatures, example)
+    with place.repo.lock():
+        saved = _save(place, name, given, texts, golden, description, message)
+        place.cache.digests.flush()
+    return saved
+
+
+def _save(
+    place: Workspace,
+    name: str,
+    given: Given,
+    texts: Mapping[str, bytes | None],
+    golden: Path | str | None,
+    description: str,
+    message: str,
+) -> Saved:
     folder = place.repo.root / registry.model_path(name)
-    with place.repo.lock(), ThreadPoolExecutor(max_workers=1, thread_name_prefix="ahead") as ahead:
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="ahead") as ahead:
         # Git is asked, and the runtime imported, while the files are read.
         allowed = ahead.submit(place.repo.check_can_commit) if message else None
         _refuse_own_files(given.paths, folder / bundle_files.WEIGHTS)
         place.cache.sweep()
         refuse_links(folder / bundle_files.WEIGHTS)
-        card, parent = describe.card_in(folder, name), lock_in(folder)
+        card, parent = describe.card_in(folder, name), lock_before(folder)
         # Until the bundle is written nothing refers to the new objects: a refusal takes them away again.
         with place.cache.undone_on_error():
             content = None if golden or not given.key else _as_before(place, name, given, folder)
             if content is None:
                 content = _Reader(place, folder, card, parent, golden, allowed, ahead).read(given)
             made = (content.format, content.framework)
-            texts |= describe.described(folder, card, made, content.signatures, description)
+            written = describe.described(folder, card, made, content.signatures, description)
             layout = plan(content.lock, place.cache, folder / bundle_files.WEIGHTS, parent)
         if allowed:
             allowed.result()
-        written = {path: text for path, text in texts.items() if text is not None} | describe.dvc_yaml(folder, texts)
-        changed = _write(folder, content.lock, layout, written, content.cases)
-        kept = receipt.path_for(place.repo.state_dir, name)
-        receipt.write(kept, given.key, content.files, folder, (*made, content.stale))
-        commit = _commit(place, name, message, changed=changed) if message else ""
+    written |= {path: text for path, text in texts.items() if text is not None} | describe.dvc_yaml(folder, texts)
+    changed = _write(folder, content.lock, layout, written, content.cases)
+    kept = receipt.path_for(place.repo.state_dir, name)
+    receipt.write(kept, given.key, content.files, folder, (*made, content.stale))
+    commit = _commit(place, name, message, changed=changed) if message else ""
     return Saved(
         name=name,
         changed=changed or bool(commit),
@@ -125,14 +148,14 @@ def save(
 
 @dataclass(frozen=True)
 class _Content:
-    """What the given files make. ``files`` are all that were read for it, ``added`` what was not stored before; ``cases``
-    are newly recorded golden cases, None when those there are stay."""
+    """What the given files make. ``files`` are all that were read for it, with the states they had; ``added`` is what was
+    not stored before; ``cases`` are newly recorded golden cases, None when those there are stay."""
 
     format: str
     framework: str
     signatures: Signatures
     lock: Lock
-    files: tuple[Path, ...]
+    files: dict[str, list[int]]
     added: Sequence[FileEntry] = ()
     cases: list[GoldenCase] | None = None
     stale: int = 0
@@ -146,8 +169,7 @@ def _as_before(place: Workspace, name: str, given: Given, folder: Path) -> _Cont
     bundle = Bundle(name, name, DiskFolder(folder))
     if not all(place.cache.has(entry) for entry in bundle.lock.files):
         return None
-    files = tuple(map(Path, found.files))
-    return _Content(found.format, found.framework, bundle.signatures, bundle.lock, files, stale=found.stale)
+    return _Content(found.format, found.framework, bundle.signatures, bundle.lock, found.files, stale=found.stale)
 
 
 @dataclass(frozen=True)
@@ -164,7 +186,11 @@ class _Reader:
     ahead: ThreadPoolExecutor
 
     def read(self, given: Given) -> _Content:
+        """Raises ChangedMeanwhile when a file was written while it was read: half of it might be another model's."""
+        named = receipt.states(given.paths)
         with given.open() as source:
+            files = receipt.states(source.files) | named
+            settled = receipt.settled(files)
             signatures = named_signatures.of(source, self.card.signatures, given.label)
             if self.allowed:
                 self.allowed.result()
@@ -174,7 +200,11 @@ class _Reader:
                 self.ahead.submit(runtime.preload)
             lock, added = store_weights(source, self.place.cache, self.parent)
             cases, stale = _check_runs(self.place, self.folder, lock, source, self.golden, self.card, given.label)
-            return _Content(source.format, source.framework, signatures, lock, source.files, added, cases, stale)
+        if changed := receipt.changed_since(files):
+            raise ChangedMeanwhile(f"{changed} changed while it was saved", hint="save it when nobody writes it")
+        # A file so fresh that it could change again unseen is read again next time.
+        kept = files if settled else {}
+        return _Content(source.format, source.framework, signatures, lock, kept, added, cases, stale)
 
 
 def _refuse_own_files(files: Iterable[Path], weights: Path) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from gitmodel.bundle.bundle import HDF5_VIEW, LOCK, view_of
-from gitmodel.bundle.lock import FileEntry, Lock, TensorEntry
+from gitmodel.bundle.lock import FileEntry, InvalidLock, Lock, TensorEntry
 from gitmodel.bundle.signature import DEFAULT
 from gitmodel.formats import naming
 from gitmodel.formats.source import TENSOR_FILE_BYTES, Source, TensorData
@@ -79,10 +79,13 @@ def store_weights(source: Source, cache: Cache, parent: Lock | None) -> tuple[Lo
     return Lock.of(tensors, files), [entry for entry in files if entry.md5 not in old]
 
 
-def lock_in(folder: Path) -> Lock | None:
-    """The lock that a bundle's folder was laid out by. Raises InvalidLock."""
+def lock_before(folder: Path) -> Lock | None:
+    """The lock that a bundle's folder was laid out by; None where there is none, or it is damaged, which a save or a
+    checkout is to mend."""
     path = folder / LOCK
-    return Lock.from_text(path.read_bytes(), str(path)) if path.is_file() and not path.is_symlink() else None
+    with suppress(InvalidLock):
+        return Lock.from_text(path.read_bytes(), str(path)) if path.is_file() and not path.is_symlink() else None
+    return None
 
 
 @contextmanager

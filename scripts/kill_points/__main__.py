@@ -38,7 +38,9 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--step", type=int, default=STEP, metavar="N", help=f"every Nth point [default: {STEP}]")
     parser.add_argument("--every", action="store_true", help="the same as --step 1")
     parser.add_argument("--most", type=int, metavar="N", help="at most N points per command, evenly chosen")
-    parser.add_argument("--only", action="append", metavar="POINT", help="exactly this point; may be repeated")
+    parser.add_argument(
+        "--only", action="append", type=_point, metavar="POINT", help="exactly this point; may be repeated"
+    )
     parser.add_argument("--list", action="store_true", help="print the points and try none")
     parser.add_argument("--no-crowd", action="store_true", help="leave out the eight at once")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="so many repositories at a time [default: 2]")
@@ -49,11 +51,17 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return options
 
 
+def _point(name: str) -> Point:
+    try:
+        return Point.parse(name)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{name}' is no point: --list shows them") from None
+
+
 def chosen(stage: Stage, options: argparse.Namespace) -> list[Point]:
     if options.only:
-        wanted = [Point.parse(name) for name in options.only]
-        return [point for point in wanted if point.command == stage.command.name]
-    found = points.choose(stage.own, stage.git, options.step)
+        return [point for point in options.only if point.command == stage.command.name]
+    found = stage.points(options.step)
     if not full_disk.missing_tool():
         found += full_disk.points(stage, options.step)
     if options.fault:
@@ -94,9 +102,9 @@ def tell(outcome: Outcome, kept: Path | None) -> None:
 def run(options: argparse.Namespace, root: Path) -> bool:
     """True when nothing was lost."""
     kept = Path(options.keep) if options.keep else None
-    wanted = options.command or [Point.parse(name).command for name in options.only or []]
+    wanted = options.command or [point.command for point in options.only or []]
     commands = [command for command in COMMANDS if not wanted or command.name in wanted]
-    templates = stages.prepare(root / "places")
+    templates = stages.prepare(root / "places", {command.start for command in commands} | {"released"})
     found: list[tuple[Stage, list[Outcome]]] = []
     with ThreadPoolExecutor(options.jobs) as pool:
         for command in commands:
@@ -122,7 +130,7 @@ def run(options: argparse.Namespace, root: Path) -> bool:
     outcomes = [outcome for _, some in found for outcome in some]
     print(f"in all: {report.summary(outcomes)}")
     if options.write:
-        report.PAGE.write_text(report.page(found, crowds, options.step, rules()))
+        report.PAGE.write_text(report.page(found, crowds, rules()))
     ordered = not any(stage.disorder for stage, _ in found)
     return ordered and all(outcome.good for outcome in outcomes) and not any(one.lost for one in crowds)
 

@@ -113,8 +113,11 @@ class Place:
             "COLUMNS": "120",
         }
 
-    def run(self, argv: Sequence[str], *, cwd: Path | None = None) -> Done:
-        """Runs a command to its end and to that of every process it left behind; one that hangs is ended."""
+    def run(self, argv: Sequence[str], *, cwd: Path | None = None, kill_after: float = 0) -> Done:
+        """Runs a command to its end and to that of every process it left behind; one that hangs is ended.
+
+        ``kill_after`` so many seconds it and all it started are killed at once, if they still run.
+        """
         child = subprocess.Popen(
             argv, cwd=cwd or self.repo, env=self.environment, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True,
@@ -126,14 +129,14 @@ class Place:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
 
-        timer = threading.Timer(TIMEOUT, end)
+        timer = threading.Timer(kill_after or TIMEOUT, end)
         timer.start()
         try:
             out, err = child.communicate()
             _reap_left_behind(child.pid)
         finally:
             timer.cancel()
-        return Done(child.returncode, out, err, ended.is_set())
+        return Done(child.returncode, out, err, ended.is_set() and not kill_after)
 
     def gitmodel(self, *args: str) -> Done:
         return self.run([str(BIN / "gitmodel"), *args])

@@ -19,6 +19,8 @@ _TOLD = {
     NO_SPACE: "error=ENOSPC", BAD_DISK: "error=EIO",
 }  # fmt: skip
 FAULTS = (*_TOLD, FULL)
+#: In place of a system call: a moment, ``nth`` milliseconds after the start; then gitmodel and all it started die at once.
+MOMENT = "moment"
 SIGNALS = {KILL, INTERRUPT, TERMINATE}
 #: Who is struck: gitmodel (a Git it started lives on), one Git (gitmodel has to tell), or both at the same moment.
 OWN, GIT, BOTH = "gitmodel", "git", "both"
@@ -37,11 +39,13 @@ _LASTING = {"pwrite64", "copy_file_range", "mkdir", "mkdirat", "fsync", "fdatasy
 CALLS = {KILL: set(tracing.CHANGING), NO_SPACE: _TAKES_SPACE, BAD_DISK: _TOUCHES_DISK}
 #: How many times rarer than kills: signals that can be handled, and faults in Git's own writing.
 _RARER = 6
+#: So many moments a command gets with ``--step 1``.
+_MOMENTS = 60
 
 
 @dataclass(frozen=True)
 class Point:
-    """``child`` is which start of Git is struck, from 1; 0 for gitmodel itself. ``nth`` of a full disk is KiB left."""
+    """``child`` is which start of Git is struck, from 1; 0 for gitmodel itself. For a full disk ``nth`` is KiB left."""
 
     command: str
     who: str
@@ -114,6 +118,13 @@ def found(command: str, place: Place, log: Path, who: str = OWN, child: int = 0)
                 if call.name in names:
                     points[fault].append(Point(command, who, child, fault, call.name, call.nth))
     return points
+
+
+def moments(command: str, lasts: float, step: int) -> list[Point]:
+    """Kills at equal distances over the ``lasts`` seconds a command takes: they meet threads in every order."""
+    count = max(4, _MOMENTS // step)
+    times = sorted({int(1000 * lasts * (number + 1) / count) for number in range(count)})
+    return [Point(command, BOTH, 0, KILL, MOMENT, time) for time in times]
 
 
 def choose(own: dict[str, list[Point]], git: Sequence[dict[str, list[Point]]], step: int) -> list[Point]:

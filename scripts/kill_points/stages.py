@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,7 +65,10 @@ COMMANDS = (
 
 @dataclass(frozen=True)
 class Stage:
-    """A command with its starting place (never run in, only copied), and the states before and after it."""
+    """A command with its starting place (never run in, only copied), and the states before and after it.
+
+    ``own`` and ``git`` are the points of gitmodel's own calls and of each Git it starts.
+    """
 
     command: Command
     template: Place
@@ -74,33 +78,31 @@ class Stage:
     git: tuple[dict[str, list[Point]], ...] = ()
     #: KiB that an undisturbed run adds to the disk.
     grows: int = 0
+    #: Seconds that it takes, untraced.
+    lasts: float = 0.0
     #: What a power cut could lose.
     disorder: tuple[str, ...] = ()
     #: The exit codes of ``gitmodel fsck`` before and after.
     sound: tuple[int, int] = (0, 0)
 
+    def points(self, step: int) -> list[Point]:
+        """Every ``step``th, those of a full disk aside."""
+        return [*points.choose(self.own, self.git, step), *points.moments(self.command.name, self.lasts, step)]
 
-#: Where a place does not go on from the one before it.
-_STARTS_FROM = {"cloned": "tagged"}
 
-
-def prepare(root: Path) -> dict[str, Place]:
-    """Builds the starting places below ``root`` with gitmodel's own commands. Raises Broken."""
-    steps: Sequence[tuple[str, Callable[[Place], None]]] = (
-        ("released", _released),
-        ("saved", lambda place: _ok(place, *_SAVE)),
-        ("tagged", lambda place: _ok(place, "release", "fraud")),
-        ("littered", _littered),
-        ("cloned", _cloned),
-        ("pulled", lambda place: _ok(place, "pull")),
-    )
+def prepare(root: Path, wanted: Collection[str]) -> dict[str, Place]:
+    """Builds the starting places of these names below ``root`` with gitmodel's own commands. Raises Broken."""
     made: dict[str, Place] = {}
-    for name, step in steps:
-        start = _STARTS_FROM.get(name, list(made)[-1] if made else "")
-        place = made[start].copy(root / name) if start else Place.new(root / name)
-        step(place)
-        made[name] = place
-    return made
+
+    def make(name: str) -> Place:
+        if name not in made:
+            start, step = _PLACES[name]
+            place = make(start).copy(root / name) if start else Place.new(root / name)
+            step(place)
+            made[name] = place
+        return made[name]
+
+    return {name: make(name) for name in wanted}
 
 
 def rehearse(command: Command, template: Place, root: Path) -> Stage:
@@ -122,11 +124,21 @@ def rehearse(command: Command, template: Place, root: Path) -> Stage:
         tuple(points.found(command.name, second, second.logs / f"git.{n}", points.GIT, n) for n in starts),
         grows=max(0, _used(first) - _used(template)),
         disorder=tuple(order.violations(tracing.read_log(first.logs / "own"), first.root)),
+        lasts=_lasts(command, template, root / f"{command.name}-timed"),
         sound=(_sound(template, root / f"{command.name}-before"), first.gitmodel("fsck").code),
     )
     first.remove()
     second.remove()
     return stage
+
+
+def _lasts(command: Command, template: Place, scratch: Path) -> float:
+    place = template.copy(scratch)
+    start = time.monotonic()
+    place.run(command.argv)
+    lasts = time.monotonic() - start
+    place.remove()
+    return lasts
 
 
 def _sound(template: Place, scratch: Path) -> int:
@@ -222,3 +234,14 @@ def _write_files(folder: Path) -> None:
         write_model(folder / f"{name}.onnx", scale)
         (folder / f"{name}.yaml").write_text(f"scale: {scale}\n")
     np.savez(folder / "cases.npz", x=np.random.default_rng(1).normal(size=(2, _WIDTHS[0])).astype("float32"))
+
+
+#: Each starting place: the one it goes on from, and what is done there.
+_PLACES: dict[str, tuple[str, Callable[[Place], None]]] = {
+    "released": ("", _released),
+    "saved": ("released", lambda place: _ok(place, *_SAVE)),
+    "tagged": ("saved", lambda place: _ok(place, "release", "fraud")),
+    "littered": ("tagged", _littered),
+    "cloned": ("tagged", _cloned),
+    "pulled": ("cloned", lambda place: _ok(place, "pull")),
+}

@@ -47,8 +47,12 @@ def run(stage: Stage, point: Point, root: Path, *, deep: bool = False, keep: boo
     """Strikes ``stage.command`` at ``point`` in a new place at ``root``. ``deep`` also loads models and asks DVC."""
     place = stage.template.copy(root)
     outcome = Outcome(point)
-    done = place.run(point.command_line(place, stage.command.argv))
-    outcome.hit = tracing.struck(place.logs / point.log, point.call, point.nth, place.root)
+    if point.call == points.MOMENT:
+        done = place.run(stage.command.argv, kill_after=point.nth / 1000)
+        outcome.hit = done.code < 0
+    else:
+        done = place.run(point.command_line(place, stage.command.argv))
+        outcome.hit = tracing.struck(place.logs / point.log, point.call, point.nth, place.root)
     judge(stage, place, done, outcome, deep=deep)
     if not keep or outcome.good:
         place.remove()

@@ -201,11 +201,11 @@ def test_checkout_says_what_is_there_now(saved: Command, repo: Path, tmp_path: P
 
 
 def test_push_and_pull_count_what_moved(saved: Command, repo: Path, tmp_path: Path) -> None:
-    assert saved("push").err == "3 objects sent to 'storage' (1 bundles are there)\n"
+    assert saved("push").err == "3 objects sent to 'storage' (1 bundle is there)\n"
     assert saved("push", "fraud@v1.0.0").err.startswith("0 objects sent")
     state.clone(repo, tmp_path / "clone")
     saved.folder = tmp_path / "clone"
-    assert saved("pull").err == "2 objects brought, all verified (1 bundles are here)\n"
+    assert saved("pull").err == "2 objects brought, all verified (1 bundle is here)\n"
     assert saved("pull", "-r", "storage", "fraud@v1.0.0").err.startswith("0 objects brought")
 
 

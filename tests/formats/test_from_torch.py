@@ -12,7 +12,7 @@ import pytest
 
 from gitmodel.errors import GitmodelError
 from gitmodel.formats import memory
-from gitmodel.formats.frameworks import ConversionDiffers, ConversionFailed
+from gitmodel.formats.frameworks import ConversionDiffers, ConversionFailed, MissingConverter
 from tests.formats import building
 from tests.formats.converting import ROWS, ran, refused, signature
 
@@ -140,14 +140,23 @@ def test_a_compiled_module_goes_the_older_way(torch: Any, tmp_path: Path) -> Non
     assert signature(source) == (["input: float32[batch, 2, 2]"], ["output: float32[batch, 2]"])
 
 
-def test_without_onnxscript_the_older_exporter_is_taken(
-    torch: Any, net: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def no_onnxscript(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "onnxscript"]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    monkeypatch.setitem(sys.modules, "onnxscript", None)  # as Python marks what cannot be imported
+
+
+@pytest.mark.usefixtures("no_onnxscript")
+def test_without_onnxscript_the_older_exporter_is_taken(net: Any, tmp_path: Path) -> None:
     source, _ = ran(net, tmp_path, ROWS)
     assert signature(source) == (["input: float32[batch, 4]"], ["output: float32[batch, 3]"])
+
+
+@pytest.mark.usefixtures("no_onnxscript")
+def test_what_only_the_newer_exporter_could_do_asks_for_onnxscript(torch: Any) -> None:
+    net = module(torch, lambda x: x if x.sum() > 0 else -x)
+    assert "onnxscript" in refused(MissingConverter, net, ROWS)
 
 
 def test_a_branch_that_a_trace_would_forget_is_refused(torch: Any) -> None:

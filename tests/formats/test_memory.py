@@ -167,6 +167,7 @@ _natives = st.sampled_from([
 ])  # fmt: skip
 
 
+@settings(deadline=None)
 @given(
     array=drawn_arrays.arrays(_natives, drawn_arrays.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)),
     turned=st.booleans(), stepped=st.booleans(), fortran=st.booleans(),

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from gitmodel.formats import hdf5
+from gitmodel.formats.mapping import let_go
 from gitmodel.formats.source import (
     CannotWrite,
     InvalidModel,
     Source,
     blocks,
     first_line,
-    let_go,
     map_file,
     rooms,
     scratch,

@@ -252,11 +252,11 @@ def clone(shared: Path, tmp_path: Path, name: str) -> Path:
 @of(SERVED)
 def test_gitmodel_and_dvc_bring_what_gitmodel_sent(place: Place, shared: Path, tmp_path: Path) -> None:
     sent = support.gitmodel("push", cwd=shared)
-    assert sent.stderr == "5 objects sent to 'storage' (1 bundles are there)\n"
+    assert sent.stderr == "5 objects sent to 'storage' (1 bundle is there)\n"
     weights = state.files(shared / "models" / "fraud" / "weights")
     ours, dvcs = clone(shared, tmp_path, "ours"), clone(shared, tmp_path, "dvcs")
     pulled = support.gitmodel("pull", cwd=ours)
-    assert (pulled.returncode, pulled.stderr) == (0, "4 objects brought, all verified (1 bundles are here)\n")
+    assert (pulled.returncode, pulled.stderr) == (0, "4 objects brought, all verified (1 bundle is here)\n")
     assert state.files(ours / "models" / "fraud" / "weights") == weights
     assert support.run("dvc", "pull", "-q", cwd=dvcs).returncode == 0
     assert state.files(dvcs / "models" / "fraud" / "weights") == weights

@@ -9,11 +9,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
 import gitmodel
 from gitmodel.bundle.lock import Lock
+from gitmodel.bundle.signature import Signatures
 from gitmodel.bundle.yamlio import InvalidYaml
 from gitmodel.errors import GitmodelError
 from gitmodel.formats.goldens import InvalidGolden
@@ -22,7 +24,8 @@ from gitmodel.git import NotARepository
 from gitmodel.runtime import LoadFailed
 from gitmodel.storage.setup import NotInitialised
 from gitmodel.versions import InvalidName
-from gitmodel.workflows.save import Saved, UnclearFiles, save
+from gitmodel.workflows.reading import UnclearFiles
+from gitmodel.workflows.save import Saved, save
 from tests import support
 from tests.workflows import state
 
@@ -359,9 +362,11 @@ def test_yaml_files_are_read_strictly(repo: Path, linear: Path, tmp_path: Path) 
 
 def test_files_that_make_no_model_are_refused(repo: Path, linear: Path, wide: Path, checkpoint: Path) -> None:
     before = state.whole(repo)
-    for given in ([linear, wide], [checkpoint, checkpoint], []):
-        with pytest.raises(UnclearFiles, match="do not make one model"):
+    for given, said in (([linear, wide], "2 graphs do not make one model"), ([], "no file was given")):
+        with pytest.raises(UnclearFiles, match=said):
             save("fraud", given, repo=repo)
+    with pytest.raises(InvalidModel, match="only shards without a graph or groups make one checkpoint"):
+        save("fraud", [checkpoint, checkpoint], repo=repo)
     with pytest.raises(UnclearFiles, match=r"there is no file .*absent"):
         save("fraud", [linear], repo=repo, assets=[linear.parent / "absent"])
     with pytest.raises(UnclearFiles, match=r"there is no file .*absent"):
@@ -457,3 +462,180 @@ def test_models_live_side_by_side(repo: Path, linear: Path, wide: Path) -> None:
     save("fraud-2", [wide], repo=repo, message="two")
     assert state.files(repo / "models" / "fraud") == before
     assert {path.split("/")[1] for path in committed(repo)} == {"fraud-2"}
+
+
+# Several signatures ---------------------------------------------------------------------------------------------------
+
+X = np.random.default_rng(6).normal(size=(3, 200)).astype("float32")
+
+
+@pytest.fixture
+def embed(tmp_path: Path) -> Path:
+    """A second graph over the first weight of ``wide``: ``e = x @ layer0/weight``."""
+    return write_embed(tmp_path / "embed.onnx", support.wide_model())
+
+
+def write_embed(path: Path, model: onnx.ModelProto) -> Path:
+    model.graph.node.pop()
+    model.graph.initializer.pop()
+    model.graph.node[0].output[0] = model.graph.output[0].name = "e"
+    return state.write(model, path)
+
+
+def signatures_of(repo: Path) -> dict[str, list[str]]:
+    """What goes in and out of each signature of ``fraud``."""
+    text = (repo / "models" / "fraud" / "signature.yaml").read_bytes()
+    found = Signatures.from_yaml(text, "signature.yaml").by_name
+    return {name: [spec.name for spec in (*one.inputs, *one.outputs)] for name, one in found.items()}
+
+
+def run(repo: Path, view: str) -> np.ndarray:
+    """What the stock runtime gives for ``X``, in the working tree."""
+    (answer,) = onnxruntime.InferenceSession(repo / "models" / "fraud" / "weights" / view).run(None, {"x": X})
+    return np.asarray(answer)
+
+
+def test_two_graphs_over_the_same_weights_store_them_once(repo: Path, wide: Path, embed: Path) -> None:
+    alone = save("fraud", [wide], repo=repo, message="one")
+    both = save("fraud", [wide], repo=repo, signatures={"embed": embed}, message="two")
+    entry = lock_of(repo).file("model.embed.onnx")
+    assert entry is not None
+    assert (both.added, both.size, both.tensors) == (entry.size, alone.size + entry.size, alone.tensors)
+    assert both.signature == alone.signature
+    assert signatures_of(repo) == {"default": ["x", "h1"], "embed": ["x", "e"]}
+    weights = state.initializers(wide)
+    hidden = X @ weights["layer0/weight"]
+    np.testing.assert_allclose(run(repo, "model.embed.onnx"), hidden, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(run(repo, "model.onnx"), hidden @ weights["layer1/weight"], rtol=1e-4, atol=1e-4)
+    assert support.run("dvc", "status", cwd=repo).stdout == "Data and pipelines are up to date.\n"
+    assert not save("fraud", [wide], repo=repo, signatures={"embed": embed}, message="three").changed
+
+
+def test_a_graphs_own_values_have_its_name_before_theirs(repo: Path, wide: Path, tmp_path: Path) -> None:
+    other = write_embed(tmp_path / "other.onnx", support.wide_model(scale=2.0))
+    save("fraud", [wide], repo=repo, signatures={"embed": other})
+    assert {t.name for t in lock_of(repo).tensors} == {"layer0/weight", "layer1/weight", "embed/layer0/weight"}
+    weights, own = state.initializers(wide), state.initializers(other)["layer0/weight"]
+    np.testing.assert_allclose(run(repo, "model.embed.onnx"), X @ own, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        run(repo, "model.onnx"), X @ weights["layer0/weight"] @ weights["layer1/weight"], rtol=1e-4, atol=1e-4
+    )
+    with h5py.File(repo / "models" / "fraud" / "weights" / "weights.h5") as view:
+        np.testing.assert_array_equal(view["embed/layer0/weight"][()], own)
+
+
+def test_a_signature_that_is_not_given_again_goes(repo: Path, wide: Path, embed: Path) -> None:
+    alone = save("fraud", [wide], repo=repo)
+    save("fraud", [wide], repo=repo, signatures={"embed": embed})
+    again = save("fraud", [wide], repo=repo)
+    assert (again.changed, again.digest) == (True, alone.digest)
+    assert signatures_of(repo) == {"default": ["x", "h1"]}
+    assert not (repo / "models" / "fraud" / "weights" / "model.embed.onnx").exists()
+
+
+def test_a_model_in_memory_may_have_further_graphs_too(repo: Path, wide: Path, embed: Path) -> None:
+    from_files = save("fraud", [wide], repo=repo, signatures={"embed": embed})
+    in_memory = save("fraud", onnx.load(str(wide)), repo=repo, signatures={"embed": embed})
+    assert (in_memory.changed, in_memory.digest) == (False, from_files.digest)
+
+
+def test_graphs_without_weights_take_those_of_the_checkpoint(repo: Path, wide: Path, tmp_path: Path) -> None:
+    """As exporters write a SavedModel: a graph for each signature, and the variables beside them."""
+    graph, weights = weightless(tmp_path)
+    model = onnx.load(str(graph), load_external_data=False)
+    embed = write_embed(tmp_path / "embed.onnx", model)
+    save("fraud", [graph], weights=weights, signatures={"embed": embed}, repo=repo)
+    assert {t.name for t in lock_of(repo).tensors} == {"layer0/weight", "layer1/weight"}
+    expected = X @ state.initializers(wide)["layer0/weight"]
+    np.testing.assert_allclose(run(repo, "model.embed.onnx"), expected, rtol=1e-4, atol=1e-4)
+
+
+def card_says(repo: Path, text: str) -> None:
+    card = repo / "models" / "fraud" / "model.yaml"
+    card.write_text(f"{card.read_text()}signatures: {text}\n")
+
+
+def test_groups_of_outputs_in_the_card_are_signatures_after_the_next_save(repo: Path, tmp_path: Path) -> None:
+    model = support.wide_model()
+    model.graph.output.append(support.value_info("h0", "float32", ["batch", 200]))
+    path = state.write(model, tmp_path / "two.onnx")
+    save("fraud", [path], repo=repo)
+    assert signatures_of(repo) == {"default": ["x", "h1", "h0"]}
+    card_says(repo, "{embed: {outputs: [h0]}, both: {outputs: [h0, h1]}}")
+    saved = save("fraud", [path], repo=repo, message="grouped")
+    assert (saved.changed, saved.added) == (True, 0)
+    assert signatures_of(repo) == {"default": ["x", "h1", "h0"], "embed": ["x", "h0"], "both": ["x", "h0", "h1"]}
+    assert {path.name for path in (repo / "models" / "fraud" / "weights").glob("*.onnx")} == {"model.onnx"}
+    assert not save("fraud", [path], repo=repo, message="again").changed
+
+
+@pytest.mark.parametrize(
+    ("groups", "said"),
+    [
+        ("{embed: {outputs: [h7]}}", "signature 'embed' names 'h7', which the model does not have"),
+        ("{embed: {inputs: [h1]}}", "signature 'embed' names 'h1', which the model does not have"),
+        ("{default: {outputs: [h1]}}", "signature 'default': a graph has that name"),
+        ("{tags: {outputs: [h1]}}", "signature 'tags': a graph has that name"),
+    ],
+)
+def test_groups_the_model_does_not_have_are_refused(
+    repo: Path, wide: Path, embed: Path, groups: str, said: str
+) -> None:
+    save("fraud", [wide], repo=repo)
+    card_says(repo, groups)
+    before = state.whole(repo)
+    done = support.gitmodel("save", "fraud", wide, "--signature", f"tags={embed}", cwd=repo)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert state.whole(repo) == before
+
+
+def test_the_command_line_gives_signatures_by_name(repo: Path, wide: Path, embed: Path) -> None:
+    done = support.gitmodel(
+        "save", "fraud", wide, "--signature", f"embed={embed}", "--signature", f"tags={embed}", "-m", "one", cwd=repo
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+    assert list(signatures_of(repo)) == ["default", "embed", "tags"]
+    before = state.whole(repo)
+    for option, said in (
+        ("embed", "NAME=FILE"),
+        ("embed=", "NAME=FILE"),
+        (f"={embed}", "no signature name"),
+        (f"a/b={embed}", "no signature name"),
+        (f"default={embed}", "'default' is the model's own signature"),
+        ("embed=absent.onnx", "there is no file absent.onnx"),
+    ):
+        done = support.gitmodel("save", "fraud", wide, "--signature", option, cwd=repo)
+        assert done.returncode == 2, option
+        assert said in done.stderr, option
+        assert "internal" not in done.stderr
+    assert state.whole(repo) == before
+
+
+def test_a_signature_given_twice_is_not_half_lost(repo: Path, wide: Path, embed: Path) -> None:
+    done = support.gitmodel(
+        "save", "fraud", wide, "--signature", f"embed={embed}", "--signature", f"embed={wide}", cwd=repo
+    )
+    assert done.returncode == 2
+    assert "embed" in done.stderr
+    assert not (repo / "models" / "fraud").exists()
+
+
+def test_a_graph_that_cannot_be_served_is_not_saved_under_any_name(repo: Path, wide: Path, tmp_path: Path) -> None:
+    model = support.linear_model()
+    model.graph.node[0].op_type = "NoSuchOperator"
+    odd = state.write(model, tmp_path / "odd.onnx")
+    before = state.whole(repo)
+    with pytest.raises(LoadFailed, match=r"wide\.onnx, signature 'embed'"):
+        save("fraud", [wide], repo=repo, signatures={"embed": odd}, message="one")
+    assert state.whole(repo) == before
+
+
+def test_a_signatures_graph_in_the_weights_folder_is_not_lost(repo: Path, wide: Path, embed: Path) -> None:
+    save("fraud", [wide], repo=repo, signatures={"embed": embed})
+    own = repo / "models" / "fraud" / "weights" / "model.embed.onnx"
+    before = state.whole(repo)
+    with pytest.raises(GitmodelError, match=r"model\.embed\.onnx lies in the folder that is about to be written"):
+        save("fraud", [wide], repo=repo, signatures={"embed": own})
+    assert state.whole(repo) == before

@@ -82,9 +82,9 @@ def test_a_remote_may_be_named(origin: Path, copy: Path, tmp_path: Path) -> None
 
 
 def test_progress_is_told(copy: Path) -> None:
-    told: list[tuple[int, int]] = []
-    pull(repo=copy, progress=lambda done, total: told.append((done, total)))
-    assert max(done for done, _ in told) == 4
+    told: list[tuple[int, ...]] = []
+    moved = pull(repo=copy, progress=lambda *counts: told.append(counts))
+    assert told[-1] == (4, 4, moved.size, moved.size)
 
 
 def test_without_a_remote_nothing_can_go(git_repo: Path, tmp_path: Path) -> None:
@@ -98,9 +98,34 @@ def test_without_a_remote_nothing_can_go(git_repo: Path, tmp_path: Path) -> None
         pull(repo=git_repo)
 
 
-def test_weights_that_are_not_here_cannot_go(copy: Path) -> None:
-    with pytest.raises(MissingWeights, match="not in the DVC cache"):
+def test_weights_that_are_there_need_not_be_here(copy: Path) -> None:
+    assert push(repo=copy).objects == 0
+
+
+def test_weights_that_are_in_neither_place_cannot_go(copy: Path, tmp_path: Path) -> None:
+    state.object_path(tmp_path / "storage", md5_of(copy, "tensors/layer0%2Fweight.h5")).unlink()
+    with pytest.raises(MissingWeights, match=r"1 files .* not in the DVC cache"):
         push(repo=copy)
+
+
+def test_a_push_that_was_cut_short_goes_on_where_it_ended(origin: Path, tmp_path: Path) -> None:
+    push(repo=origin)
+    storage = tmp_path / "storage"
+    state.object_path(storage, md5_of(origin, "model.onnx")).unlink()
+    whole = state.object_path(storage, md5_of(origin, "weights.h5"))
+    whole.chmod(0o644)
+    whole.write_bytes(whole.read_bytes()[:100])
+    moved = push(repo=origin)
+    size = sum((weights(origin) / name).stat().st_size for name in ("model.onnx", "weights.h5"))
+    assert (moved.objects, moved.size) == (2, size)
+    assert pull(repo=state.clone(origin, tmp_path / "clone")).objects == 4
+
+
+def test_models_that_share_files_send_and_bring_them_once(origin: Path, tmp_path: Path) -> None:
+    save("twin", [tmp_path / "v1.1.0.onnx"], repo=origin, message="twin")
+    assert push(["fraud", "twin"], repo=origin).objects == 5
+    moved = pull(repo=state.clone(origin, tmp_path / "clone"))
+    assert (moved.bundles, moved.objects) == (2, 4)
 
 
 @pytest.mark.parametrize("path", ["model.onnx", "tensors/layer0%2Fweight.h5", "weights.h5"])

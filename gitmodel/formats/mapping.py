@@ -1,0 +1,51 @@
+"""Maps a file without keeping it open: until 3.13 Python's own mmap holds a descriptor, and a model may have more tensor
+files than a process may have open."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+from functools import cache
+from typing import Any
+from weakref import WeakValueDictionary, finalize
+
+_FAILED = ctypes.c_void_p(-1).value
+#: What is mapped here, by its id.
+_ours: WeakValueDictionary[int, Any] = WeakValueDictionary()
+
+
+def mapped(descriptor: int, size: int) -> memoryview:
+    """The first ``size`` bytes of an open file, read-only, for as long as a view of them lives. Raises OSError."""
+    address = _libc().mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, 0)
+    if address == _FAILED:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    whole = (ctypes.c_ubyte * size).from_address(address)
+    _ours[id(whole)] = whole
+    finalize(whole, _libc().munmap, address, size).atexit = False  # views may outlive this at the end of the process
+    return memoryview(whole).cast("B").toreadonly()
+
+
+def let_go(view: memoryview) -> None:
+    """Tells the kernel that the pages under this part of a shared mapping are not needed soon. They stay in the file and
+    come back when they are read; the process's memory stays flat. Does nothing for bytes that are not mapped."""
+    is_mapped = isinstance(view.obj, mmap.mmap) or _ours.get(id(view.obj)) is view.obj
+    if not view.nbytes or not is_mapped:
+        return
+    import numpy as np
+
+    start: int = np.frombuffer(view, np.uint8).ctypes.data
+    first = start - start % mmap.PAGESIZE
+    _libc().madvise(first, start + view.nbytes - first, mmap.MADV_DONTNEED)
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    libc = ctypes.CDLL(None, use_errno=True)
+    number = ctypes.c_int
+    libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, number, number, number, ctypes.c_long)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+    libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    return libc

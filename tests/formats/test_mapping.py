@@ -1,0 +1,95 @@
+"""Mapped files: readable after all else is closed and gone, without a descriptor each, and given back in the end."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gitmodel.formats.mapping import let_go, mapped
+from gitmodel.formats.source import InvalidModel, map_file, scratch
+
+SIZE = 3 << 20
+
+#: Maps more files than the process may have open.
+MANY = """
+import resource, sys
+from pathlib import Path
+from gitmodel.formats.source import map_file
+resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+views = [map_file(path) for path in sorted(Path(sys.argv[1]).iterdir())]
+print(len(views), sum(view[0] for view in views), bytes(views[-1]) == b"\\1" * 100)
+"""
+
+
+def content(path: Path) -> memoryview:
+    path.write_bytes(os.urandom(1 << 10) * (SIZE >> 10))
+    with path.open("rb") as file:
+        return mapped(file.fileno(), SIZE)
+
+
+def is_in_maps(path: Path) -> bool:
+    return str(path) in Path("/proc/self/maps").read_text()
+
+
+def test_a_mapping_is_read_only_and_has_the_files_bytes(tmp_path: Path) -> None:
+    view = content(tmp_path / "f")
+    assert (view.readonly, view.format, view.nbytes) == (True, "B", SIZE)
+    assert view == (tmp_path / "f").read_bytes()
+
+
+def test_a_mapping_outlives_the_file_and_goes_with_its_last_view(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    view = content(path)
+    expected = path.read_bytes()
+    path.unlink()
+    part = view[SIZE // 2 :]
+    del view
+    gc.collect()
+    assert part == expected[SIZE // 2 :]
+    assert is_in_maps(path)
+    del part
+    gc.collect()
+    assert not is_in_maps(path)
+
+
+def test_more_files_are_mapped_than_may_be_open(tmp_path: Path) -> None:
+    for number in range(200):
+        (tmp_path / f"{number:03}").write_bytes(b"\1" * 100)
+    done = subprocess.run(
+        [sys.executable, "-c", MANY, str(tmp_path)], capture_output=True, text=True, check=False
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("200 200 True\n", "")
+
+
+@pytest.mark.parametrize("part", [slice(None), slice(100, SIZE - 100), slice(0, 1), slice(5, 5)])
+def test_what_was_let_go_of_is_read_again(tmp_path: Path, part: slice) -> None:
+    view = content(tmp_path / "f")
+    let_go(view[part])
+    assert view == (tmp_path / "f").read_bytes()
+
+
+def test_room_that_was_let_go_of_keeps_what_was_written() -> None:
+    room = scratch(SIZE)
+    room[:] = b"\7" * SIZE
+    let_go(room)
+    assert room == b"\7" * SIZE
+
+
+def test_bytes_that_are_not_mapped_are_left_alone() -> None:
+    for data in (b"", b"abc", bytearray(b"abc")):
+        let_go(memoryview(data))
+        assert data in (b"", b"abc")
+
+
+def test_what_cannot_be_mapped_is_the_systems_error(tmp_path: Path) -> None:
+    with (tmp_path / "f").open("wb") as file, pytest.raises(OSError, match="Permission denied") as caught:
+        mapped(file.fileno(), 10)
+    assert caught.value.errno == errno.EACCES
+    with pytest.raises(InvalidModel, match="is empty"):
+        map_file(tmp_path / "f")

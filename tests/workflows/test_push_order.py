@@ -1,0 +1,156 @@
+"""``release --push`` and ``promote --push``: weights, then commits, then the tag, so that a tag never arrives before its bytes."""
+
+from __future__ import annotations
+
+import shutil
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from gitmodel.git import GitFailed
+from gitmodel.storage.remote import RemoteFailed
+from gitmodel.storage.workspace import MissingWeights
+from gitmodel.workflows.release import promote, release
+from gitmodel.workflows.save import save
+from gitmodel.workflows.transfer import fetch
+from tests import support
+from tests.workflows import state
+
+#: Git runs it for each ref that a push is about to move: what there is at that moment is written down.
+_WITNESS = """#!/bin/sh
+echo "$1 $(find '{storage}' -type f -size +0 -not -name '*.tmp' | wc -l)" >> '{log}'
+"""
+
+
+@pytest.fixture
+def author(repo: Path, tmp_path: Path) -> Path:
+    """``fraud`` saved and committed, not released; the Git remote ``production`` is empty."""
+    subprocess.run(["git", "init", "-q", "--bare", str(tmp_path / "production.git")], check=True)
+    support.git(repo, "remote", "add", "production", str(tmp_path / "production.git"))
+    saved(repo, tmp_path, 1.0)
+    return repo
+
+
+def saved(repo: Path, tmp_path: Path, scale: float) -> None:
+    path = state.write(support.wide_model(scale=scale), tmp_path / f"model-{scale}.onnx")
+    save("fraud", [path], repo=repo, message=f"scale {scale}")
+
+
+def hook(production: Path, name: str, text: str) -> None:
+    path = production / "hooks" / name
+    path.write_text(text)
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+
+def refs(production: Path) -> set[str]:
+    return set(support.git(production, "for-each-ref", "--format=%(refname)").split())
+
+
+def every_version_can_be_had(production: Path, tmp_path: Path) -> bool:
+    """From the outside, with nothing at hand: clones, and fetches every version there is a tag of."""
+    clone = state.clone(production, tmp_path / f"outside{len(list(tmp_path.iterdir()))}")
+    tags = support.git(clone, "tag").split()
+    fetch([tag for tag in tags if "@" in tag], repo=clone)
+    return bool(tags)
+
+
+def test_weights_come_first_and_the_tag_last(author: Path, tmp_path: Path) -> None:
+    production = tmp_path / "production.git"
+    hook(production, "update", _WITNESS.format(storage=tmp_path / "storage", log=tmp_path / "log"))
+    release("fraud", repo=author, push="production")
+    promote("fraud@v1.0.0", "prod", repo=author, push="production")
+    assert (tmp_path / "log").read_text().splitlines() == [
+        "refs/heads/main 5", "refs/tags/fraud@v1.0.0 5", "refs/tags/fraud#prod#1 5"
+    ]  # fmt: skip
+    assert every_version_can_be_had(production, tmp_path)
+
+
+def test_when_the_weights_cannot_go_nothing_goes_and_no_tag_is_made(author: Path, tmp_path: Path) -> None:
+    (tmp_path / "storage").rename(tmp_path / "lost")
+    (tmp_path / "storage").write_bytes(b"no folder")
+    before = support.git(author, "for-each-ref")
+    with pytest.raises(RemoteFailed):
+        release("fraud", repo=author, push="production")
+    assert support.git(author, "for-each-ref") == before
+    assert refs(tmp_path / "production.git") == set()
+    (tmp_path / "storage").unlink()
+    (tmp_path / "lost").rename(tmp_path / "storage")
+    assert release("fraud", repo=author, push="production").tag == "fraud@v1.0.0"
+    assert every_version_can_be_had(tmp_path / "production.git", tmp_path)
+
+
+def test_weights_that_are_not_all_here_hold_the_release_back(author: Path, tmp_path: Path) -> None:
+    shutil.rmtree(author / ".dvc" / "cache" / "files" / "md5")
+    with pytest.raises(MissingWeights):
+        release("fraud", repo=author, push="production")
+    assert refs(tmp_path / "production.git") == set()
+    assert support.git(author, "tag") == ""
+
+
+def test_when_the_branch_is_refused_no_tag_arrives(author: Path, tmp_path: Path) -> None:
+    production = tmp_path / "production.git"
+    release("fraud", repo=author, push="production")
+    other = state.clone(production, tmp_path / "other")
+    (other / "README").write_text("somebody was quicker")
+    support.git(other, "add", "README")
+    support.git(other, "commit", "-qm", "quicker")
+    support.git(other, "push", "-q", "origin", "main")
+    saved(author, tmp_path, 1.001)
+    with pytest.raises(GitFailed, match=r"'fraud@v1\.\d\.\d' is made here but not pushed") as caught:
+        release("fraud", repo=author, push="production")
+    assert "\n" not in str(caught.value)
+    assert refs(production) == {"refs/heads/main", "refs/tags/fraud@v1.0.0"}
+    support.git(author, "pull", "-q", "--no-rebase", "--no-edit", "production", "main")
+    made = support.git(author, "tag").split()[-1]
+    support.git(author, "push", "-q", "production", "HEAD")  # as the hint says
+    support.git(author, "push", "-q", "production", made)
+    assert every_version_can_be_had(production, tmp_path)
+
+
+def test_when_the_tag_is_refused_the_same_command_sends_it_later(author: Path, tmp_path: Path) -> None:
+    production = tmp_path / "production.git"
+    hook(
+        production,
+        "update",
+        'case "$1" in refs/tags/*) echo "not today" >&2; exit 1;; esac\n'.join(["#!/bin/sh\n", ""]),
+    )
+    with pytest.raises(GitFailed, match="not pushed"):
+        release("fraud", repo=author, push="production")
+    assert refs(production) == {"refs/heads/main"}
+    (production / "hooks" / "update").unlink()
+    assert release("fraud", repo=author, push="production").tag == "fraud@v1.0.0"
+    assert every_version_can_be_had(production, tmp_path)
+
+
+def test_a_version_that_stayed_here_is_promoted_with_its_weights(author: Path, tmp_path: Path) -> None:
+    """The tag of the version takes its commit along; its bytes have to be there before."""
+    release("fraud", repo=author)
+    promote("fraud@v1.0.0", "prod", repo=author, push="production")
+    assert refs(tmp_path / "production.git") == {"refs/tags/fraud@v1.0.0", "refs/tags/fraud#prod#1"}
+    support.git(tmp_path / "production.git", "symbolic-ref", "HEAD", "refs/heads/main")
+    support.git(tmp_path / "production.git", "branch", "main", "fraud@v1.0.0^{}")
+    assert every_version_can_be_had(tmp_path / "production.git", tmp_path)
+
+
+def test_of_two_releases_at_once_one_is_the_version(author: Path, tmp_path: Path) -> None:
+    production = tmp_path / "production.git"
+    support.git(author, "push", "-q", "production", "main")
+    authors = [author, tmp_path / "second"]
+    subprocess.run(["git", "clone", "-q", "-o", "production", str(production), str(authors[1])], check=True)
+    for number, place in enumerate(authors):
+        support.run("gitmodel", "pull", cwd=place)
+        saved(place, tmp_path, 2.0 + number)
+    command = [str(support.BIN / "gitmodel"), "release", "fraud", "--push", "production"]
+    running = [subprocess.Popen(command, cwd=place, stderr=subprocess.PIPE, text=True) for place in authors]
+    said = [process.communicate()[1] for process in running]
+    codes = [process.returncode for process in running]
+    assert sorted(codes) == [0, 3], said
+    winner, loser = codes.index(0), codes.index(3)
+    assert "is made here but not pushed" in said[loser]
+    assert "Traceback" not in said[loser]
+    assert refs(production) == {"refs/heads/main", "refs/tags/fraud@v1.0.0"}
+    for ref in ("main", "fraud@v1.0.0^{}"):
+        assert support.git(production, "rev-parse", ref) == support.git(authors[winner], "rev-parse", "HEAD")
+    assert every_version_can_be_had(production, tmp_path)
