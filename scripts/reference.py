@@ -14,7 +14,6 @@ import pkgutil
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,11 +103,10 @@ def _parameter(parameter: Any) -> Parameter:
 def _value(parameter: Any) -> str:
     if parameter.metavar:
         return str(parameter.metavar).strip("[]").removesuffix("...")
-    annotation = parameter.type_descriptor.annotation
-    if isinstance(annotation, type) and issubclass(annotation, Enum):
-        return "|".join(str(member.value) for member in annotation)
-    words = {int: "N", float: "NUMBER"}
-    return words.get(annotation, "TEXT" if parameter.opts[0].startswith("-") else str(parameter.name).upper())
+    if choices := getattr(parameter.type, "choices", ()):
+        return "|".join(str(_plain(choice)) for choice in choices)
+    words = {"integer": "N", "float": "NUMBER"}
+    return words.get(parameter.type.name, "TEXT" if parameter.opts[0].startswith("-") else str(parameter.name).upper())
 
 
 def _plain(value: Any) -> Any:

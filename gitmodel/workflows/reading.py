@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,7 +91,7 @@ class Given:
             def read(path: Path) -> Source:
                 return stack.enter_context(contextlib.closing(formats.read(path)))
 
-            parts = [(str(path), read(path)) for path in self.files] or [(self.label, self._converted())]
+            parts = [(str(path), read(path)) for path in self.files] or [(self.label, self._source)]
             if self.weights:
                 parts.append((str(self.weights), read(self.weights)))
             main = _one(parts)
@@ -102,7 +103,14 @@ class Given:
                 main = signatures.join(main, others)
             yield main
 
-    def _converted(self) -> Source:
+    def convert(self) -> None:
+        """Turns an object into a source, which may take minutes; ``open`` does it otherwise. Raises InvalidModel,
+        MissingConverter, ConversionFailed."""
+        if self.model is not None:
+            self._source  # noqa: B018  # made here, kept for ``open``
+
+    @cached_property
+    def _source(self) -> Source:
         from gitmodel.formats import memory
 
         return memory.of(self.model, example=self.example)

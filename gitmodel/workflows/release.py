@@ -88,6 +88,8 @@ def release(
         place.repo.check_remote(push)
     with place.repo.lock():
         new, base = _bundle(place, name), registry.latest(place.repo, name)
+        if base is None:
+            registry.refuse_shallow(place.repo, f"{name} has no version to go on from")
         if base and place.repo.folder(base.ref.commit, registry.model_path(name)).object_id == new_id(place, name):
             if not push:
                 raise NothingChanged(f"{name} is what {base.tag} is", hint="save something new before releasing it")
@@ -139,6 +141,8 @@ def promote(
         tag = StageTag(bundle.name, stage, counter)
         text = message or f"{bundle.name} {release_here.version} to {stage}"
         body = f"{text}\n\nModel: {bundle.name}\nStage: {stage}\nVersion: {release_here.version}\n"
+        if push:
+            transfer.push_bundle(place, bundle)  # the version's tag goes along, and never without its bytes
         place.repo.tag(str(tag), body, commit=bundle.commit)
     # Tags alone: a branch may hold commits that nobody meant to put live.
     pushed = transfer.push_tags(place.repo, push, str(release_here.tag), str(tag)) if push else ""

@@ -94,6 +94,7 @@ def save(
         **{path: origin.read_bytes() for path, origin in describe.assets_of(assets, labels).items()},
     }
     given = Given.of(model, weights, signatures, example)
+    given.convert()  # before others have to wait
     with place.repo.lock():
         saved = _save(place, name, given, texts, golden, description, message)
         place.cache.digests.flush()

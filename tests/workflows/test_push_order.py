@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from gitmodel.errors import GitmodelError
 from gitmodel.git import GitFailed
 from gitmodel.storage.remote import RemoteFailed
-from gitmodel.storage.workspace import MissingWeights
 from gitmodel.workflows.release import promote, release
 from gitmodel.workflows.save import save
 from gitmodel.workflows.transfer import fetch
@@ -83,7 +83,7 @@ def test_when_the_weights_cannot_go_nothing_goes_and_no_tag_is_made(author: Path
 
 def test_weights_that_are_not_all_here_hold_the_release_back(author: Path, tmp_path: Path) -> None:
     shutil.rmtree(author / ".dvc" / "cache" / "files" / "md5")
-    with pytest.raises(MissingWeights):
+    with pytest.raises(GitmodelError):
         release("fraud", repo=author, push="production")
     assert refs(tmp_path / "production.git") == set()
     assert support.git(author, "tag") == ""
@@ -132,6 +132,14 @@ def test_a_version_that_stayed_here_is_promoted_with_its_weights(author: Path, t
     support.git(tmp_path / "production.git", "symbolic-ref", "HEAD", "refs/heads/main")
     support.git(tmp_path / "production.git", "branch", "main", "fraud@v1.0.0^{}")
     assert every_version_can_be_had(tmp_path / "production.git", tmp_path)
+
+
+def test_a_version_that_is_there_is_promoted_while_the_dvc_remote_is_down(author: Path, tmp_path: Path) -> None:
+    """Rolling back must not wait for storage that only new versions need."""
+    release("fraud", repo=author, push="production")
+    (tmp_path / "storage").rename(tmp_path / "lost")
+    promote("fraud@v1.0.0", "prod", repo=author, push="production")
+    assert "refs/tags/fraud#prod#1" in refs(tmp_path / "production.git")
 
 
 def test_of_two_releases_at_once_one_is_the_version(author: Path, tmp_path: Path) -> None:
