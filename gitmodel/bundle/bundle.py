@@ -10,7 +10,7 @@ from typing import Any
 from gitmodel.bundle import yamlio
 from gitmodel.bundle.card import Card
 from gitmodel.bundle.folder import Folder
-from gitmodel.bundle.lock import FileEntry, Lock
+from gitmodel.bundle.lock import FileEntry, Lock, is_shared
 from gitmodel.bundle.signature import DEFAULT, Signature, Signatures
 from gitmodel.errors import GitmodelError
 
@@ -22,6 +22,12 @@ ONNX_VIEW, HDF5_VIEW = "model.onnx", "weights.h5"
 def view_of(signature: str) -> str:
     """The ONNX view of a signature that has a graph of its own."""
     return ONNX_VIEW if signature == DEFAULT else f"model.{signature}.onnx"
+
+
+def graph_files(lock: Lock) -> list[FileEntry]:
+    """The files that the graphs of a bundle read: not the HDF5 view, unless they share small tensors with it."""
+    shared = any(tensor.file == HDF5_VIEW and is_shared(tensor.dtype, tensor.shape) for tensor in lock.tensors)
+    return [entry for entry in lock.files if shared or entry.path != HDF5_VIEW]
 
 
 class NotServable(GitmodelError):
@@ -92,4 +98,4 @@ class Bundle:
             raise NotServable(
                 f"{self.label} is a checkpoint without a graph", hint="save it again with an ONNX graph beside it"
             )
-        return [entry for entry in self.lock.files if entry.path != HDF5_VIEW]
+        return graph_files(self.lock)

@@ -13,6 +13,7 @@ address under which DVC keeps the file; sha256 and size are what is believed.
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -34,6 +35,17 @@ class InvalidLock(GitmodelError):
     """A ``weights.lock`` that was not written by gitmodel, or was damaged since."""
 
     code = "invalid-lock"
+
+
+#: What graphs compute with while they are loaded (shapes, axes, texts) has to stand in the graph itself.
+_INLINE = frozenset({"bool", "int32", "int64", "string"})
+_SHARED_ELEMENTS = 256
+
+
+def is_shared(dtype: str, shape: tuple[int, ...]) -> bool:
+    """Whether a tensor too small for a file of its own is read by the graphs from the HDF5 view, so that it is stored once;
+    smaller ones, and those a graph needs while it is loaded, stand in both."""
+    return dtype not in _INLINE and math.prod(shape) >= _SHARED_ELEMENTS
 
 
 @dataclass(frozen=True, order=True)

@@ -28,6 +28,9 @@ def export(
     tensor: Annotated[
         list[str] | None, typer.Option("--tensor", metavar="NAME", help="Only this tensor; may be repeated.")
     ] = None,
+    signature: Annotated[
+        str, typer.Option("--signature", metavar="NAME", help="The graph that this signature has to itself.")
+    ] = "",
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
     remote: Remote = "",
     format_: FormatOption = Format.TEXT,
@@ -46,6 +49,7 @@ def export(
         dest,
         repo=repo,
         tensors=tensor or (),
+        signature=signature,
         format=as_,
         force=force,
         remote=remote,

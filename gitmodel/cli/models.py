@@ -89,6 +89,8 @@ def save(
     if release and not message:
         raise typer.BadParameter("a release names a commit: give -m MESSAGE, too", param_hint="--release")
     named = {key: file for key, _, file in (text.partition("=") for text in signature or ())}
+    if len(named) != len(signature or ()):
+        raise typer.BadParameter("a name stands there twice", param_hint="--signature")
     if not all(named.values()):
         raise typer.BadParameter("write NAME=FILE, such as embed=embed.onnx", param_hint="--signature")
     place = Workspace.of(repo, progress=console.progress)

@@ -13,6 +13,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+from gitmodel.bundle.lock import is_shared
 from gitmodel.bundle.signature import DTYPES
 from gitmodel.formats.declared import dump_json, load_json, texts
 from gitmodel.formats.dtypes import is_native, nbytes, storage
@@ -139,7 +140,15 @@ def stored_offset(image: bytes | memoryview) -> int | None:
         return contiguous_offset(file[DATASET])
 
 
-def write_view(source: Source, files: Mapping[str, str]) -> bytes:
+@dataclass(frozen=True)
+class View:
+    """The bytes of an HDF5 view, and where in them the tensors begin that can be read right from there."""
+
+    image: bytes
+    offsets: Mapping[str, int]
+
+
+def write_view(source: Source, files: Mapping[str, str]) -> View:
     """The HDF5 view: groups, attributes and small tensors, and an external link for each tensor in ``files``
     (tensor name to path relative to ``weights/``). Equal input gives equal bytes. Raises InvalidModel."""
     import h5py
@@ -151,7 +160,7 @@ def write_view(source: Source, files: Mapping[str, str]) -> bytes:
             copy_object(item, group, name)
 
     kept: dict[str, Any] = {}
-    with memory_file(source.groups) as view:
+    with memory_file(source.groups, aligned=True) as view:  # graphs read small tensors right from it
         if source.groups is not None:
             with naming_damage(source.groups.filename):
                 kept = dict(walk(source.groups))
@@ -167,7 +176,11 @@ def write_view(source: Source, files: Mapping[str, str]) -> bytes:
             else:
                 write_dataset(parent, last, own[name])
         write_metadata(view, source.metadata)
-        return image_of(view)
+        view.flush()
+        shared = [t.name for t in source.tensors if t.name not in files and is_shared(t.dtype, t.shape)]
+        places = ((name, contiguous_offset(view[named.get(name, name)])) for name in shared)
+        offsets = {name: offset for name, offset in places if offset is not None}
+        return View(image_of(view), offsets)
 
 
 def write_metadata(view: Any, metadata: Mapping[str, str]) -> None:

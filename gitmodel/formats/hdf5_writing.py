@@ -100,15 +100,22 @@ def mark(dataset: Any, dtype: str, shape: tuple[int, ...]) -> None:
     dataset.attrs[SHAPE_ATTRIBUTE] = np.array(shape, dtype="<i8")
 
 
+#: From so many bytes on, what is written to an aligned file begins at a multiple of this.
+_ALIGNED = (512, 64)
+
+
 @contextlib.contextmanager
-def memory_file(like: Any = None) -> Iterator[Any]:
-    """A file in memory, filled in the order of ``like``, if that is a file which keeps one."""
+def memory_file(like: Any = None, *, aligned: bool = False) -> Iterator[Any]:
+    """A file in memory, filled in the order of ``like``, if that is a file which keeps one; ``aligned`` for whoever reads
+    values right from its bytes."""
     import uuid
 
     import h5py
 
     fapl = file_access()
     fapl.set_fapl_core(backing_store=False)
+    if aligned:
+        fapl.set_alignment(*_ALIGNED)
     # HDF5 tells open files apart by name, even those that are on no disk.
     name = uuid.uuid4().hex.encode()
     with h5py.File(h5py.h5f.create(name, h5py.h5f.ACC_TRUNC, fcpl=file_creation(like), fapl=fapl)) as file:

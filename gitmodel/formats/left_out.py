@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any
 
 from gitmodel.formats import hdf5, onnx
@@ -13,18 +14,21 @@ from gitmodel.formats.stored import Stored, dataset_in
 _NAMED = 3
 
 
-def left_out(source: Source, ending: str) -> tuple[str, ...]:
-    """What a file of this ending (``.onnx``) would not have of the source. Raises InvalidModel."""
+def left_out(source: Source, ending: str, written: Container[str] = ()) -> tuple[str, ...]:
+    """What a file of this ending (``.onnx``) would not have of the source, when the graphs of the signatures ``written`` get
+    files of their own. Raises InvalidModel."""
     hdf5_file = ending in (".h5", ".hdf5")
     found = []
     if ending == ".onnx":
+        if others := [name for name in source.named if name not in written]:
+            found.append(f"the graphs of other signatures ({', '.join(others)})")
         if strange := _outside_the_graph(source):
             names = ", ".join(strange[:_NAMED]) + (", ..." if len(strange) > _NAMED else "")
             found.append(f"{len(strange)} tensors that the graph has no place for ({names})")
         if source.metadata:
             found.append("the metadata")
     elif source.graph is not None:
-        found.append("the graph")
+        found.append("the graphs" if source.named else "the graph")
     if not hdf5_file and source.groups is not None and "hdf5" in source.format and _has_more_than_tensors(source):
         found.append("what is no tensor in HDF5 (attributes, texts)")
     return tuple(found)
@@ -35,7 +39,9 @@ def _outside_the_graph(source: Source) -> list[str]:
         return []
     inside = {name for name, _ in tensors(source.graph)}
     inside |= {tensor.name for tensor in onnx.learned_lists(source.graph.graph, set(inside))}
-    return [tensor.name for tensor in source.tensors if source.bound_names.get(tensor.name, tensor.name) not in inside]
+    elsewhere = {name for graph in source.named.values() for name in graph.bound_names}
+    names = {tensor.name: source.bound_names.get(tensor.name, tensor.name) for tensor in source.tensors}
+    return [name for name, bound in names.items() if bound not in inside and name not in elsewhere]
 
 
 def _has_more_than_tensors(source: Source) -> bool:

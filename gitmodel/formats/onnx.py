@@ -138,7 +138,9 @@ def write_view(model: Any, placements: Mapping[str, Placement], data: Mapping[st
     All three are keyed by initializer name; equal input gives equal bytes.
     """
     for name, tensor in tensors(model):
-        if (placement := placements.get(name)) is None:
+        # Small data that stand in typed fields stay there: they come back as they were.
+        typed = tensor.data_location != EXTERNAL and not tensor.HasField("raw_data")
+        if typed or (placement := placements.get(name)) is None:
             if tensor.data_location == EXTERNAL:  # large, but compressed in its file and so not to be mapped
                 embed(tensor, bytes(data[name].data))
             continue

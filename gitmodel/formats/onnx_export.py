@@ -41,6 +41,16 @@ def write(source: Source, path: Path, *, limit: int = MAX_BYTES) -> tuple[Path, 
     return _write_beside(model, detached, bodies, path)
 
 
+def graph_of(source: Source, signature: str) -> Source:
+    """The source of one signature's own graph, with the tensors it uses. Raises InvalidModel."""
+    named = source.named.get(signature)
+    if named is None:
+        known = ", ".join(source.named) or "none"
+        raise InvalidModel(f"there is no graph of its own for the signature '{signature}'", hint=f"there is: {known}")
+    used = tuple(tensor for tensor in source.tensors if tensor.name in named.bound_names)
+    return Source("onnx", source.framework, used, named.signature, named.graph, bound_names=named.bound_names)
+
+
 def _detached(model: Any, source: Source, path: Path) -> tuple[list[Any], list[memoryview]]:
     """The tensors whose data stand outside the message, and those data. Raises InvalidModel when there are none."""
     named = {source.bound_names.get(tensor.name, tensor.name): tensor for tensor in source.tensors}

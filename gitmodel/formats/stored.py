@@ -10,17 +10,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from gitmodel.bundle.bundle import HDF5_VIEW, ONNX_VIEW
+from gitmodel.bundle.bundle import HDF5_VIEW
 from gitmodel.bundle.lock import Lock, TensorEntry
-from gitmodel.formats import hdf5, hdf5_writing, onnx
-from gitmodel.formats.binding import alias
+from gitmodel.bundle.signature import DEFAULT
+from gitmodel.formats import hdf5, hdf5_writing, stored_graphs
 from gitmodel.formats.dtypes import nbytes
 from gitmodel.formats.hdf5_unpack import unpack
 from gitmodel.formats.hdf5_walk import check_dataset, naming_damage, open_file
-from gitmodel.formats.onnx_walk import tensors
-from gitmodel.formats.source import InvalidModel, Source, TensorData, map_file, scratch
+from gitmodel.formats.source import InvalidModel, NamedGraph, Source, TensorData, map_file, scratch
+from gitmodel.formats.stored_graphs import MEND
 
-_MEND = "the file is not of this lock: run 'gitmodel checkout' on the version, or save the model again"
 _ALIGNMENT = 64
 
 
@@ -68,8 +67,9 @@ class _Packed(TensorData):
 
 def read(folder: Path, lock: Lock) -> Stored:
     """The source whose storing gave these files. Raises InvalidModel when they are not what the lock says."""
-    graph = onnx.read(folder / ONNX_VIEW) if lock.file(ONNX_VIEW) else None
-    in_graph = _in_graph(lock, graph) if graph else {}
+    graphs = stored_graphs.read(folder, lock)
+    in_graph = {name: tensor for graph in graphs.values() for name, tensor in graph.tensors.items()}
+    main = graphs.pop(DEFAULT, None)
     room = _Room()
     with contextlib.ExitStack() as refused:
         view = refused.enter_context(contextlib.closing(_View(folder / HDF5_VIEW)))
@@ -83,14 +83,19 @@ def read(folder: Path, lock: Lock) -> Stored:
             framework, metadata = hdf5.framework_of(view.file), hdf5.metadata_of(view.file)
         refused.pop_all()
     return Stored(
-        "onnx" if graph else "hdf5",
-        graph.framework if graph else framework,
+        "onnx" if main else "hdf5",
+        main.view.framework if main else framework,
         tuple(found),
-        graph.signature if graph else None,
-        graph=graph.graph if graph else None,
+        main.view.signature if main else None,
+        graph=main.view.graph if main else None,
         groups=view.file,
         metadata=metadata,
-        bound_names={name: tensor.name for name, tensor in in_graph.items() if name != tensor.name},
+        bound_names={name: bound for name, bound in main.bound_names.items() if name != bound} if main else {},
+        named={
+            name: NamedGraph(graph.view.graph, graph.view.signature, graph.bound_names)
+            for name, graph in graphs.items()
+            if graph.view.signature
+        },
         folder=folder,
         linked=frozenset(entry.file for entry in lock.tensors if entry.file != HDF5_VIEW),
     )
@@ -103,26 +108,6 @@ def tensor(folder: Path, entry: TensorEntry) -> TensorData:
     with contextlib.closing(_View(folder / HDF5_VIEW)) as view:
         found = view.tensor(entry)
     return replace(found, data=memoryview(bytes(found.data)))  # small: not worth a mapping of its own
-
-
-def _in_graph(lock: Lock, graph: Source) -> dict[str, TensorData]:
-    """The graph's tensors by the names they have in the lock, where the weights' own name stands (``binding.bind``)."""
-    listed = {entry.path for entry in lock.files}
-    for name, proto in tensors(graph.graph):
-        for location in (entry.value for entry in proto.external_data if entry.key == "location"):
-            if location not in listed:
-                raise InvalidModel(f"{ONNX_VIEW}: '{name}' is in {location}, which is not in the lock", hint=_MEND)
-    entries = {entry.name: entry for entry in lock.tensors}
-    own = {tensor.name for tensor in graph.tensors}
-    others = {alias(name): name for name in entries if name not in own}
-    found = {}
-    for tensor in graph.tensors:
-        name = tensor.name if tensor.name in entries else others.get(alias(tensor.name), "")
-        if name not in entries:
-            raise InvalidModel(f"{ONNX_VIEW} has a tensor '{tensor.name}' that is not in the lock", hint=_MEND)
-        _check(entries[name], tensor.dtype, tensor.shape, ONNX_VIEW)
-        found[name] = tensor
-    return found
 
 
 def _in_file(folder: Path, entry: TensorEntry, room: _Room) -> TensorData:
@@ -151,7 +136,7 @@ def dataset_in(path: Path) -> Iterator[Any]:
             else None
         )
         if not hdf5.is_numeric(found):
-            raise InvalidModel(f"{path} has no dataset '{hdf5_writing.DATASET}' of numbers", hint=_MEND)
+            raise InvalidModel(f"{path} has no dataset '{hdf5_writing.DATASET}' of numbers", hint=MEND)
         check_dataset(found, str(path))
         yield found
 
@@ -160,7 +145,7 @@ def _check(entry: TensorEntry, dtype: str, shape: tuple[int, ...], where: str) -
     if (entry.dtype, entry.shape) != (dtype, shape):
         raise InvalidModel(
             f"{where}: '{entry.name}' is {dtype}{list(shape)} and in the lock {entry.dtype}{list(entry.shape)}",
-            hint=_MEND,
+            hint=MEND,
         )
 
 
@@ -185,7 +170,7 @@ class _View:
                 found = TensorData(entry.name, entry.dtype, entry.shape, body)
                 if hdf5.digest(found) == entry.sha256:
                     return found
-        raise InvalidModel(f"{self._where} has no '{entry.name}' with the bytes of the lock", hint=_MEND)
+        raise InvalidModel(f"{self._where} has no '{entry.name}' with the bytes of the lock", hint=MEND)
 
     def _candidates(self, name: str) -> Iterator[Any]:
         """The datasets that stand where ``hdf5.dataset_names`` may have put the tensor."""

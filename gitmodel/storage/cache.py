@@ -70,8 +70,7 @@ class Cache:
             hashed = write_hashed(descriptor, header, memoryview(body))
             target = self.path(hashed.md5)
             if self._has_whole(hashed):
-                os.utime(target)  # whoever wrote it may be about to take it away again
-                self.digests.note(target.stat(), hashed.sha256)
+                self._keep(target, hashed.sha256)
                 return hashed
             # One that mends a damaged object stays whatever happens: versions may refer to it.
             is_new = not target.exists()
@@ -108,6 +107,15 @@ class Cache:
             finally:
                 Path(name).unlink(missing_ok=True)
                 os.close(descriptor)
+
+    def _keep(self, target: Path, sha256: str) -> None:
+        """Tells whoever wrote the object, and may be about to take it away again, that somebody relies on it."""
+        with contextlib.suppress(OSError):  # somebody else's, in a shared cache: he will not take it away any more
+            os.utime(target)
+            info = target.stat()
+            self.digests.note(info, sha256)
+            if target in self._written:
+                self._written[target] = info.st_mtime_ns
 
     def _put(self, descriptor: int, temporary: Path, target: Path) -> None:
         self._make(target.parent)

@@ -19,7 +19,7 @@ from typing import IO, Any, Protocol
 
 from gitmodel.errors import GitmodelError
 from gitmodel.storage import setup
-from gitmodel.storage.files import fsync_folder, storing
+from gitmodel.storage.files import StorageFailed, fsync_folder, storing
 from gitmodel.storage.remote import Remote
 
 _BLOCK = 1 << 20
@@ -264,8 +264,10 @@ def _scan(folder: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        raise StorageFailed(f"cannot read {folder} ({error.strerror})", hint="you need the right to read it") from error
 
 
 def _modified(info: dict[str, Any]) -> float | None:

@@ -72,9 +72,10 @@ class Digests:
         if self.of(path) == sha256:
             return True
         info = path.stat()
+        settled = is_settled(info.st_mtime_ns)
         if hash_file(path) != sha256:
             return False
-        if is_settled(info.st_mtime_ns):
+        if settled:
             self.note(info, sha256)
         return True
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gitmodel import formats, registry
-from gitmodel.bundle.bundle import ASSETS, SIGNATURE, Bundle
+from gitmodel.bundle.bundle import ASSETS, SIGNATURE, Bundle, view_of
 from gitmodel.bundle.lock import inside
+from gitmodel.bundle.signature import DEFAULT
 from gitmodel.errors import GitmodelError
-from gitmodel.formats.onnx_export import DATA_SUFFIX
+from gitmodel.formats.onnx_export import DATA_SUFFIX, graph_of
 from gitmodel.formats.output import replacing, writing
 from gitmodel.formats.source import Source
 from gitmodel.git import NotARepository, Repository
@@ -51,6 +52,7 @@ def export(
     *,
     repo: Path | str = ".",
     tensors: Sequence[str] = (),
+    signature: str = "",
     format: str = "",  # noqa: A002  # the word of the command line
     force: bool = False,
     remote: str = "",
@@ -59,8 +61,9 @@ def export(
     """Writes the model as one file in the format that ``dest`` ends with (ONNX of 2 GiB and more as two).
 
     A ``dest`` that ends with '/', or is a folder, gets ``<name>.onnx`` (``.h5`` for a checkpoint, or the ending that
-    ``format`` says), the assets and the signature. ``tensors`` takes these alone and fetches no others. ``reference`` may
-    also be a model file: that converts it. ``force`` replaces files that are there.
+    ``format`` says), the graphs of further signatures, the assets and ``signature.yaml``. ``signature`` takes the graph
+    that this one has to itself. ``tensors`` takes these alone and fetches no others. ``reference`` may also be a model
+    file: that converts it. ``force`` replaces files that are there.
 
     Raises UnclearDestination, WouldOverwrite, UnknownTensor, InvalidModel when the format cannot express the model,
     MissingWeights, CannotWrite.
@@ -71,21 +74,28 @@ def export(
     bundle = registry.resolve(place.repo if place else None, reference)
     as_folder = str(dest).endswith(os.sep) or Path(dest).is_dir()
     path = _model_path(bundle, Path(dest), as_folder, format)
+    further = _further(bundle, path) if as_folder and not signature and not tensors else {}
     beside = _beside(bundle, Path(dest)) if as_folder else {}
-    _refuse_overwriting([path, *beside], force)
+    _refuse_overwriting([path, *further.values(), *beside], force)
     with _source(place, bundle, tensors) as source:
-        left = left_out(source, formats.ending(path))
+        chosen = graph_of(source, signature) if signature else source
+        left = left_out(chosen, formats.ending(path), further)
         if as_folder:
-            with writing(str(dest)):
-                Path(dest).mkdir(parents=True, exist_ok=True)
-        files = formats.write(source, path)
-        for target, data in beside.items():
-            with writing(str(target)):
-                target.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(target) as file:
-                file.write(data)
-        written = (*files, *beside)
-        return Exported(bundle.label, written, sum(file.stat().st_size for file in written), len(source.tensors), left)
+            _make_folder(Path(dest))
+        written = formats.write(chosen, path)
+        for name, target in further.items():
+            written += formats.write(graph_of(source, name), target)
+    for target, data in beside.items():
+        _make_folder(target.parent)
+        with replacing(target) as file:
+            file.write(data)
+    written += tuple(beside)
+    return Exported(bundle.label, written, sum(file.stat().st_size for file in written), len(chosen.tensors), left)
+
+
+def _make_folder(path: Path) -> None:
+    with writing(str(path)):
+        path.mkdir(parents=True, exist_ok=True)
 
 
 def _place(repo: Path, remote: str, progress: Progress | None) -> Workspace | None:
@@ -109,6 +119,14 @@ def _model_path(bundle: Bundle, dest: Path, as_folder: bool, wanted: str) -> Pat
         return dest
     servable = bool(bundle.signatures.by_name)
     return dest / f"{bundle.name}.{wanted.removeprefix('.') or ('onnx' if servable else 'h5')}"
+
+
+def _further(bundle: Bundle, path: Path) -> dict[str, Path]:
+    """The files of the signatures that have graphs of their own."""
+    if bundle.file is not None or path.suffix != ".onnx":
+        return {}
+    names = [name for name in bundle.signatures.by_name if name != DEFAULT and bundle.lock.file(view_of(name))]
+    return {name: path.with_name(f"{bundle.name}.{name}.onnx") for name in names}
 
 
 def _beside(bundle: Bundle, folder: Path) -> dict[Path, bytes]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from gitmodel import registry
 from gitmodel.bundle import bundle as bundle_files
-from gitmodel.bundle.bundle import HDF5_VIEW, ONNX_VIEW, Bundle, view_of
+from gitmodel.bundle.bundle import ONNX_VIEW, Bundle, graph_files, view_of
 from gitmodel.bundle.card import Card
 from gitmodel.bundle.folder import DiskFolder
 from gitmodel.bundle.golden import GoldenCase
@@ -227,8 +227,7 @@ def _check_runs(
         return None, 0
     from gitmodel import runtime
 
-    wanted = [entry for entry in lock.files if entry.path != HDF5_VIEW]
-    with place.supply.staged(wanted, place.repo.state_dir / "staged") as staged:
+    with place.supply.staged(graph_files(lock), place.repo.state_dir / "staged") as staged:
         session = runtime.open_session(staged / ONNX_VIEW, prepack=False, label=where)
         for name in source.named:
             runtime.open_session(staged / view_of(name), prepack=False, label=f"{where}, signature '{name}'")

@@ -102,19 +102,22 @@ def _views(source: Source, cache: Cache, places: Mapping[str, _Place]) -> dict[s
     from gitmodel.formats import hdf5
 
     links = {name: place.path for name, place in places.items()}
-    views = {HDF5_VIEW: cache.add(hdf5.write_view(source, links))}
+    view = hdf5.write_view(source, links)
+    views = {HDF5_VIEW: cache.add(view.image)}
     if source.graph is not None:
         from gitmodel.formats import onnx
 
         tensors = {tensor.name: tensor for tensor in source.tensors}
+        everywhere = {name: (place.path, place.offset) for name, place in places.items() if place.offset is not None}
+        everywhere |= {name: (HDF5_VIEW, offset) for name, offset in view.offsets.items()}
         whole = {name: source.bound_names.get(name, name) for name in tensors}
         graphs = {DEFAULT: (source.graph, whole)}
         graphs |= {name: (named.graph, dict(named.bound_names)) for name, named in source.named.items()}
         for signature, (graph, bound) in graphs.items():
             placements = {
-                initializer: onnx.Placement(places[name].path, offset, len(tensors[name].data))
+                initializer: onnx.Placement(*everywhere[name], len(tensors[name].data))
                 for name, initializer in bound.items()
-                if name in places and (offset := places[name].offset) is not None
+                if name in everywhere
             }
             data = {initializer: tensors[name] for name, initializer in bound.items()}
             views[view_of(signature)] = cache.add(onnx.write_view(graph, placements, data))

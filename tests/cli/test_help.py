@@ -14,10 +14,10 @@ from tests import support
 
 #: The commands of the whole path, as the contract of the command line names them.
 CONTRACT = {
-    "init", "save", "list", "log", "show", "check-compat", "release", "promote", "checkout", "push", "pull", "serve",
+    "init", "save", "list", "log", "show", "check-compat", "release", "promote", "checkout", "export", "push", "pull", "serve",
     "status", "hooks install", "hooks uninstall", "hooks status",
 }  # fmt: skip
-REPORTING = {"list", "log", "show", "check-compat", "status"}
+REPORTING = {"export", "list", "log", "show", "check-compat", "status"}
 
 
 def commands(group: object = None, prefix: str = "") -> Iterator[tuple[str, object]]:

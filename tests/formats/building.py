@@ -117,7 +117,7 @@ def store(source: Source, folder: Path) -> Path:
         if offset is not None:
             bound = source.bound_names.get(tensor.name, tensor.name)
             placements[bound] = onnx_format.Placement(files[tensor.name], offset, len(tensor.data))
-    (folder / "weights.h5").write_bytes(hdf5.write_view(source, files))
+    (folder / "weights.h5").write_bytes(hdf5.write_view(source, files).image)
     if source.graph is not None:
         named = {source.bound_names.get(t.name, t.name): t for t in source.tensors}
         (folder / "model.onnx").write_bytes(onnx_format.write_view(source.graph, placements, named))

@@ -45,7 +45,7 @@ def tensor(name: str, dtype: str, *shape: int) -> TensorData:
 
 
 def view_of(*tensors: TensorData) -> Any:
-    return h5py.File(io.BytesIO(hdf5.write_view(Source("onnx", "", tensors), {})), "r")
+    return h5py.File(io.BytesIO(hdf5.write_view(Source("onnx", "", tensors), {}).image), "r")
 
 
 def datasets(group: Any) -> dict[str, np.ndarray]:
@@ -233,7 +233,7 @@ def tensor_headers() -> list[bytes]:
 
 
 def view_bytes(source: Source) -> bytes:
-    return hdf5.write_view(source, {"a/b": "tensors/a.h5"})
+    return hdf5.write_view(source, {"a/b": "tensors/a.h5"}).image
 
 
 @pytest.mark.parametrize(
@@ -314,7 +314,7 @@ def test_small_tensors_stand_in_the_view(dtype: str, shape: tuple[int, ...]) -> 
 def test_types_hdf5_lacks_come_back_from_the_view(tmp_path: Path, dtype: str, shape: tuple[int, ...]) -> None:
     given_tensor = tensor("t", dtype, *shape)
     path = tmp_path / "weights.h5"
-    path.write_bytes(hdf5.write_view(Source("onnx", "", (given_tensor,)), {}))
+    path.write_bytes(hdf5.write_view(Source("onnx", "", (given_tensor,)), {}).image)
     with h5py.File(path) as view:
         assert view["t"].attrs["dtype"] == dtype
         assert tuple(view["t"].attrs["shape"]) == shape
@@ -327,7 +327,7 @@ def test_types_hdf5_lacks_come_back_from_the_view(tmp_path: Path, dtype: str, sh
 @pytest.mark.parametrize("dtype", FOREIGN_DTYPES)
 def test_types_hdf5_lacks_are_kept_when_saved_again(tmp_path: Path, dtype: str, shape: tuple[int, ...]) -> None:
     given_tensor = tensor("layer/t", dtype, *shape)
-    (tmp_path / "first.h5").write_bytes(hdf5.write_view(Source("onnx", "", (given_tensor,)), {}))
+    (tmp_path / "first.h5").write_bytes(hdf5.write_view(Source("onnx", "", (given_tensor,)), {}).image)
     source = hdf5.read(tmp_path / "first.h5")
     building.store(source, tmp_path / "weights")
     (found,) = source.tensors
@@ -485,7 +485,7 @@ def test_a_tensor_named_like_a_group_of_the_file_is_not_lost(tmp_path: Path) -> 
     source = read(tmp_path, lambda file: file.create_dataset("dense/kernel", data=np.ones(3)))
     own = TensorData("dense", "int64", (2,), memoryview(np.array([7, 8]).tobytes()))
     joined = Source("onnx+hdf5", "", (own, *source.tensors), groups=source.groups)
-    with h5py.File(io.BytesIO(hdf5.write_view(joined, {}))) as view:
+    with h5py.File(io.BytesIO(hdf5.write_view(joined, {}).image)) as view:
         found = [values.tolist() for values in datasets(view).values()]
     assert sorted(found) == [[1.0, 1.0, 1.0], [7, 8]]
 

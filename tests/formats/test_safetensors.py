@@ -458,10 +458,10 @@ def test_a_saved_checkpoint_reads_as_hdf5_and_keeps_its_metadata(repo: Path, tmp
 def test_metadata_survive_a_view_that_is_saved_again(tmp_path: Path) -> None:
     long = {"note": "ü" * 200_000, "empty": "", "nul\0": "\0"}
     source = Source("safetensors", "", (tensor("t", "bfloat16", 3),), metadata=long)
-    (tmp_path / "view.h5").write_bytes(hdf5.write_view(source, {}))
+    (tmp_path / "view.h5").write_bytes(hdf5.write_view(source, {}).image)
     again = hdf5.read(tmp_path / "view.h5")
     assert again.metadata == long
-    (tmp_path / "second.h5").write_bytes(hdf5.write_view(again, {}))
+    (tmp_path / "second.h5").write_bytes(hdf5.write_view(again, {}).image)
     assert hdf5.read(tmp_path / "second.h5").metadata == long
     ours.write(again, tmp_path / "w.safetensors")
     assert content(ours.read(tmp_path / "w.safetensors")) == content(source)

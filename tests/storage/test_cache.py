@@ -294,6 +294,32 @@ def test_an_object_another_save_relies_on_is_not_taken_away(tmp_path: Path) -> N
     assert names(other) == [other.path(entry.md5).relative_to(other.objects).as_posix()]
 
 
+def test_what_one_save_adds_twice_is_taken_away_all_the_same(cache: Cache) -> None:
+    """Tied tensors are one object."""
+    with pytest.raises(RuntimeError), cache.undone_on_error():
+        for _ in range(3):
+            cache.add(b"tied")
+        raise RuntimeError
+    assert names(cache) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs another user's file")
+def test_an_object_of_another_user_is_relied_on(cache: Cache) -> None:
+    """A team may share a cache: nobody may write to, or touch, what somebody else has put there."""
+    stored = cache.path(cache.add(b"kept").md5)
+    os.chown(stored, 12345, 12345)
+    before = stored.stat()
+    code = "import sys; from pathlib import Path; from gitmodel.storage.cache import Cache; " + (
+        "cache = Cache(Path(sys.argv[1])); cache.add_directory([cache.add(b'kept').entry('a')])"
+    )
+    ours = ["setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner", "--inh-caps=-all"]
+    done = subprocess.run(
+        [*ours, sys.executable, "-c", code, str(cache.root)], capture_output=True, text=True, check=False
+    )
+    assert (done.stderr[-300:], done.returncode) == ("", 0)
+    assert stored.stat().st_ino == before.st_ino
+
+
 def test_an_object_is_what_its_name_says_though_the_users_file_changes_meanwhile(cache: Cache, tmp_path: Path) -> None:
     """A training run may write its checkpoint anew while it is saved."""
     size, stop = 64 << 20, threading.Event()
@@ -324,3 +350,21 @@ def test_threads_may_add_the_same_object_at_once(cache: Cache) -> None:
     assert len(added) == 1
     assert len(names(cache)) == 1
     assert cache.path(added.pop()).read_bytes() == body
+
+
+def test_processes_may_add_the_same_objects_at_once(cache: Cache) -> None:
+    code = """
+import sys
+from pathlib import Path
+from gitmodel.storage.cache import Cache
+cache = Cache(Path(sys.argv[1]))
+print(cache.add_directory([cache.add(b"%d" % n * 1000).entry(f"{n:03}") for n in range(100)]))
+"""
+    command = [sys.executable, "-c", code, str(cache.root)]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    said = [process.communicate() for process in running]
+    assert len(set(said)) == 1
+    assert said[0][1] == ""
+    assert len(names(cache)) == 101
+    for item in json.loads(cache.path(said[0][0].strip()).read_bytes()):
+        assert hashlib.md5(cache.path(item["md5"]).read_bytes()).hexdigest() == item["md5"]

@@ -385,9 +385,30 @@ def test_inodes_that_differ_in_the_highest_bit_alone_are_two(file: Path, table: 
     one, other = Odd(file), Odd(file)
     one.info = info_with(file, inode=5, changed=10**18)
     other.info = info_with(file, inode=5 + 2**63, changed=10**18)
-    for path, digest in ((one, "1"), (other, "2")):
-        session(table, lambda digests, info=path.info, digest=digest: digests.note(info, digest))
+    session(table, lambda digests: digests.note(one.info, "1"))
+    session(table, lambda digests: digests.note(other.info, "2"))
     assert (ask(table, one), ask(table, other)) == ("1", "2")
+
+
+def test_a_memory_that_says_no_is_not_believed(file: Path, table: Path) -> None:
+    """A page of the table may have gone bad on the disk."""
+    session(table, lambda digests: digests.note(file.stat(), LIE))
+    assert session(table, lambda digests: digests.fits(file, true(file)))
+    assert ask(table, file) == true(file), "and it is put right"
+    assert not session(table, lambda digests: digests.fits(file, LIE))
+    session(table, lambda digests: digests.note(file.stat(), LIE))
+    assert session(table, lambda digests: digests.fits(file, LIE)), "one that says yes is"
+    with pytest.raises(FileNotFoundError):
+        Digests().fits(file.with_name("gone"), LIE)
+
+
+def test_what_is_known_can_be_written_down_at_once(file: Path, table: Path) -> None:
+    digests = Digests(table)
+    digests.note(file.stat(), LIE)
+    digests.flush()
+    assert ask(table, file) == LIE
+    digests.flush()
+    Digests().flush()
 
 
 def test_much_is_written_down_before_the_end(file: Path, table: Path) -> None:

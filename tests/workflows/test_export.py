@@ -206,6 +206,62 @@ def test_a_file_in_a_folder_carries_no_assets_of_a_bare_model(tmp_path: Path) ->
     assert [file.name for file in done.files] == ["m.onnx", "signature.yaml"]
 
 
+# Several signatures ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def several(repo: Path, tmp_path: Path) -> dict[str, Path]:
+    """``match``: three graphs that share one large tensor and have small and large ones of their own."""
+    shared = {"w": building.large()}
+    files = {}
+    for seed, name in enumerate(("default", "embed", "score"), 1):
+        own = {"own": building.large(seed), "small": np.array([seed], "f4"), "same": np.array([7], "f4")}
+        files[name] = state.write(building.matmul(weights={**shared, **own}), tmp_path / f"given-{name}.onnx")
+    further = {name: files[name] for name in ("embed", "score")}
+    save("match", files["default"], repo=repo, signatures=further, message="three")
+    return files
+
+
+def test_each_signatures_graph_comes_back(repo: Path, several: dict[str, Path], tmp_path: Path) -> None:
+    for name in ("embed", "score"):
+        path = tmp_path / f"{name}.onnx"
+        done = export("match", path, repo=repo, signature=name)
+        assert path.read_bytes() == several[name].read_bytes()
+        assert (done.tensors, done.left_out) == (4, ())
+    done = export("match", tmp_path / "main.onnx", repo=repo)
+    assert (tmp_path / "main.onnx").read_bytes() == several["default"].read_bytes()
+    assert done.left_out == ("the graphs of other signatures (embed, score)",)
+
+
+def test_a_folder_gets_every_graph(repo: Path, several: dict[str, Path], tmp_path: Path) -> None:
+    done = export("match", f"{tmp_path}/out/", repo=repo)
+    assert [file.name for file in done.files] == [
+        "match.onnx", "match.embed.onnx", "match.score.onnx", "signature.yaml",
+    ]  # fmt: skip
+    for name, file in (("default", "match.onnx"), ("embed", "match.embed.onnx"), ("score", "match.score.onnx")):
+        assert (tmp_path / "out" / file).read_bytes() == several[name].read_bytes()
+    assert done.left_out == ()
+    assert done.size == sum(file.stat().st_size for file in done.files)
+    (tmp_path / "out" / "match.onnx").unlink()
+    with pytest.raises(WouldOverwrite, match=r"match\.embed\.onnx"):
+        export("match", tmp_path / "out", repo=repo)
+
+
+def test_other_formats_hold_the_tensors_of_every_graph(repo: Path, several: dict[str, Path], tmp_path: Path) -> None:
+    done = export("match", tmp_path / "out.safetensors", repo=repo)
+    assert done.left_out == ("the graphs",)
+    found = contents(tmp_path / "out.safetensors")
+    assert set(found) == {
+        "w", "own", "small", "same", "embed/own", "embed/small", "score/own", "score/small",
+    }  # fmt: skip
+    assert found["embed/own"] == contents(several["embed"])["own"]
+
+
+def test_a_signature_without_a_graph_of_its_own_is_named(repo: Path, several: object, tmp_path: Path) -> None:
+    with pytest.raises(InvalidModel, match="no graph of its own for the signature 'rank': there is: embed, score"):
+        export("match", tmp_path / "out.onnx", repo=repo, signature="rank")
+
+
 # What is refused ------------------------------------------------------------------------------------------------------
 
 

@@ -84,6 +84,18 @@ def test_objects_in_a_list_are_refused(graph: Path) -> None:
         Given.of([graph, onnx.load(graph)])
 
 
+def test_what_has_to_be_converted_can_be_beforehand(tmp_path: Path) -> None:
+    with pytest.raises(InvalidModel, match="no model that can be saved"):
+        Given.of(object()).convert()
+    arrays = {"w": large()}
+    given = Given.of(arrays)
+    given.convert()
+    arrays.clear()
+    with given.open() as source:
+        assert list(by_name(source)) == ["w"], "not converted again"
+    Given.of(tmp_path / "absent.onnx").convert()
+
+
 # What tells one request from another ----------------------------------------------------------------------------------
 
 

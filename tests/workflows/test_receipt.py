@@ -586,16 +586,37 @@ def test_a_receipt_names_what_was_read(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "weights.lock").write_text("lock")
     file.write_bytes(b"one")
-    settle(file)
-    receipt.write(kept, ["a", "b"], [file], folder, ("onnx", "tests", 3))
+    states = receipt.states([file, tmp_path / "gone"])
+    assert list(states) == [str(file)]
+    receipt.write(kept, ["a", "b"], states, folder, ("onnx", "tests", 3))
     found = receipt.find(kept, ["a", "b"], folder)
     assert found is not None
-    assert (found.format, found.framework, found.stale) == ("onnx", "tests", 3)
-    assert list(found.files) == [str(file)]
+    assert (found.format, found.framework, found.stale, found.files) == ("onnx", "tests", 3, states)
     assert receipt.find(kept, ["b", "a"], folder) is None
     assert receipt.find(tmp_path / "none.json", ["a", "b"], folder) is None
     (folder / "weights.lock").write_text("other")
     assert receipt.find(kept, ["a", "b"], folder) is None
+    receipt.write(kept, ["a", "b"], {}, folder, ("onnx", "tests", 3))
+    assert not kept.exists(), "of nothing there is none"
+
+
+def test_what_has_changed_since_is_named(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    for path in (one, two):
+        path.write_bytes(b"one")
+    settle(one, two)
+    states = receipt.states([one, two])
+    assert receipt.settled(states)
+    assert receipt.changed_since(states) == ""
+    (tmp_path / "another name").hardlink_to(one)
+    assert receipt.changed_since(states) == "", "its bytes are the same"
+    replace_with(b"two")(two)
+    assert receipt.changed_since(states) == str(two)
+    one.unlink()
+    assert receipt.changed_since(states) == str(one)
+    later = time.time_ns() + 3600 * 10**9
+    os.utime(two, ns=(later, later))
+    assert not receipt.settled(receipt.states([two]))
 
 
 @pytest.mark.parametrize(

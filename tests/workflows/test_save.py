@@ -20,7 +20,7 @@ from gitmodel.bundle.yamlio import InvalidYaml
 from gitmodel.errors import GitmodelError
 from gitmodel.formats.goldens import InvalidGolden
 from gitmodel.formats.source import InvalidModel
-from gitmodel.git import NotARepository
+from gitmodel.git import NotARepository, Repository
 from gitmodel.runtime import LoadFailed
 from gitmodel.storage.setup import NotInitialised
 from gitmodel.versions import InvalidName
@@ -434,6 +434,11 @@ def test_the_place_must_be_a_model_repository(git_repo: Path, linear: Path, tmp_
         save("fraud", [linear], repo=git_repo)
     with pytest.raises(NotARepository):
         save("fraud", [linear], repo=tmp_path)
+
+
+def test_an_object_is_made_into_a_model_before_others_have_to_wait(repo: Path) -> None:
+    with Repository.open(repo).lock(), pytest.raises(InvalidModel, match="no model that can be saved"):
+        save("fraud", object(), repo=repo)
 
 
 @pytest.mark.parametrize("name", ["", "../x", "a/b", "a b", "a@v1.0.0", "a#b", "-a", "a_", "é", "a" * 101, "$(id)"])

@@ -11,14 +11,14 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from gitmodel.bundle.lock import FileEntry, InvalidLock, Lock, TensorEntry
+from gitmodel.bundle.lock import FileEntry, Lock, TensorEntry
 from gitmodel.formats import binding, hdf5, signatures
 from gitmodel.formats import onnx as onnx_format
 from gitmodel.formats.source import Source, TensorData
 from gitmodel.storage.cache import Cache
 from gitmodel.storage.files import StorageFailed
 from gitmodel.storage.workspace import plan
-from gitmodel.workflows.store import lock_in, store_weights
+from gitmodel.workflows.store import lock_before, store_weights
 from tests.formats.building import LARGE, by_name, large, matmul, write_h5, write_onnx
 from tests.formats.test_signatures import graph, head
 from tests.workflows import state
@@ -272,14 +272,14 @@ def test_a_graph_may_call_a_shared_tensor_otherwise(cache: Cache, tmp_path: Path
 
 
 def test_a_folder_without_a_lock_has_none(tmp_path: Path) -> None:
-    assert lock_in(tmp_path) is None
+    assert lock_before(tmp_path) is None
     lock = Lock.of([TensorEntry("w", "float32", (1,), "0" * 64, "f")], [FileEntry("f", 4, "0" * 64, "0" * 32)])
     (tmp_path / "elsewhere").write_text(lock.to_text())
     (tmp_path / "weights.lock").symlink_to("elsewhere")
-    assert lock_in(tmp_path) is None, "a repository may hold links to anywhere"
+    assert lock_before(tmp_path) is None, "a repository may hold links to anywhere"
     (tmp_path / "weights.lock").unlink()
     (tmp_path / "weights.lock").write_text(lock.to_text())
-    assert lock_in(tmp_path) == lock
-    (tmp_path / "weights.lock").write_text("<<<<<<< HEAD\n")
-    with pytest.raises(InvalidLock, match=r"weights\.lock does not begin"):
-        lock_in(tmp_path)
+    assert lock_before(tmp_path) == lock
+    for damaged in (f"<<<<<<< HEAD\n{lock.to_text()}", lock.to_text()[:-40], ""):
+        (tmp_path / "weights.lock").write_text(damaged)
+        assert lock_before(tmp_path) is None, "a save is to mend it"
