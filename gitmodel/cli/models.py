@@ -88,11 +88,12 @@ def save(
 
     if release and not message:
         raise typer.BadParameter("a release names a commit: give -m MESSAGE, too", param_hint="--release")
-    named = {key: file for key, _, file in (text.partition("=") for text in signature or ())}
-    if len(named) != len(signature or ()):
-        raise typer.BadParameter("a name stands there twice", param_hint="--signature")
-    if not all(named.values()):
-        raise typer.BadParameter("write NAME=FILE, such as embed=embed.onnx", param_hint="--signature")
+    named: dict[str, str] = {}
+    for key, _, file in (text.partition("=") for text in signature or ()):
+        if not file or key in named:
+            said = f"'{key}' is there twice" if file else "write NAME=FILE, such as embed=embed.onnx"
+            raise typer.BadParameter(said, param_hint="--signature")
+        named[key] = file
     place = Workspace.of(repo, progress=console.progress)
     result = workflow.save(
         name, files, repo=place, weights=weights or None, signatures=named, params=params or None, metrics=metrics or None,

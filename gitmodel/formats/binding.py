@@ -40,6 +40,9 @@ def bind(graph: Source, weights: Source, where: str) -> Source:
             raise InvalidModel(
                 f"{where}: no weights for '{name}'", hint="name the tensor in the weights file as the graph names it"
             )
+    for tensor in weights.tensors:
+        if tensor.name in own and tensor.name not in filled:
+            _check_learned(own.pop(tensor.name), tensor, where)
     return Source(
         "onnx+hdf5",
         graph.framework or weights.framework,
@@ -96,6 +99,15 @@ def _by_alias(weights: Source) -> dict[str, TensorData]:
             )
         offered[alias(tensor.name)] = tensor
     return offered
+
+
+def _check_learned(own: TensorData, given: TensorData, where: str) -> None:
+    """What a classical model learned stands in its graph, where no weights can take its place. Raises InvalidModel."""
+    if (own.dtype, own.shape, bytes(own.data)) != (given.dtype, given.shape, bytes(given.data)):
+        raise InvalidModel(
+            f"{where}: '{own.name}' stands in the graph itself and is another one in the weights",
+            hint="save the weights that belong to this graph, or the graph alone",
+        )
 
 
 def _place(proto: Any, name: str, tensor: TensorData, where: str) -> None:

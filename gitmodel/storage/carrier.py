@@ -210,15 +210,15 @@ def within(seconds: float, ask: Callable[[], Result]) -> Result:
 def each(jobs: int, tasks: Sequence[Callable[[], None]], stopped: threading.Event) -> None:
     """Runs them ``jobs`` at a time. After the first failure, which is raised, none is begun any more; those under way
     end, for what has nearly arrived is not thrown away. Only an interrupt sets ``stopped``, so that they give up."""
-    with ThreadPoolExecutor(jobs, thread_name_prefix="carry") as pool:
+    pool = ThreadPoolExecutor(jobs, thread_name_prefix="carry")
+    try:
         futures = [pool.submit(task) for task in tasks]
-        try:
-            wait(futures, return_when=FIRST_EXCEPTION)
-        except BaseException:
-            stopped.set()
-            raise
-        finally:
-            pool.shutdown(cancel_futures=True)
+        wait(futures, return_when=FIRST_EXCEPTION)
+    except BaseException:
+        stopped.set()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
     for future in futures:
         if not future.cancelled():
             future.result()

@@ -399,9 +399,9 @@ def a_dvc_remote_nobody_set(place: Place) -> list[str | Path]:
     return ["push", "--remote", "nowhere"]
 
 
-@case(MENDABLE, "no-remote", "'cloud' needs a plugin", "dvc-s3")
+@case(MENDABLE, "no-remote", "'cloud' needs a plugin", "dvc-gs", "gitmodel[gs]")
 def a_dvc_remote_without_its_plugin(place: Place) -> list[str | Path]:
-    support.run("dvc", "remote", "add", "cloud", "s3://bucket/weights", cwd=place.repo)
+    support.run("dvc", "remote", "add", "cloud", "gs://bucket/weights", cwd=place.repo)
     return ["push", "--remote", "cloud"]
 
 

@@ -69,7 +69,7 @@ def assert_same_model(left: Any, right: Any) -> None:
 def _plain(model: Any) -> Any:
     copy = type(model)()
     copy.CopyFrom(model)
-    for tensor in _tensors(copy):
+    for tensor in tensors_in(copy):
         if tensor.data_location == onnx.TensorProto.DEFAULT:
             tensor.ClearField("data_location")  # said or unsaid it means the same
         if tensor.data_type != onnx.TensorProto.STRING and not tensor.HasField("raw_data"):
@@ -80,10 +80,11 @@ def _plain(model: Any) -> Any:
     return copy
 
 
-def _tensors(message: Any) -> Iterator[Any]:
+def tensors_in(message: Any) -> Iterator[Any]:
+    """Every TensorProto below, found by reflection and not by any knowledge of ONNX."""
     if message.DESCRIPTOR.name == "TensorProto":
         yield message
     for field, value in message.ListFields():
         if field.message_type is not None:
             for inner in value if field.is_repeated else [value]:
-                yield from _tensors(inner)
+                yield from tensors_in(inner)

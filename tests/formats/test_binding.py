@@ -253,6 +253,28 @@ def test_a_graph_that_lacks_data_is_not_complete(tmp_path: Path, how: str, said:
         binding.complete(source, "g.onnx")
 
 
+def classical() -> onnx.ModelProto:
+    node = helper.make_node(
+        "LinearRegressor", ["x"], ["y"], name="lin", domain="ai.onnx.ml", coefficients=[1.0, 2.0], intercepts=[0.5]
+    )
+    model = support.model(
+        [node], [support.value_info("x", "float32", [None, 2])], [support.value_info("y", "float32", [None, 1])]
+    )
+    model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 1))
+    return model
+
+
+def test_what_a_classical_model_learned_is_there_once_with_weights_that_have_it_too(tmp_path: Path) -> None:
+    learned = {"lin.coefficients": np.array([1, 2], "f4"), "lin.intercepts": np.array([0.5], "f4")}
+    source = bind(tmp_path, classical(), learned)
+    assert set(by_name(source)) == set(learned)
+
+
+def test_weights_that_say_otherwise_than_a_classical_model_learned_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidModel, match=r"'lin\.intercepts' stands in the graph itself and is another one"):
+        bind(tmp_path, classical(), {"lin.intercepts": np.array([0.6], "f4")})
+
+
 @pytest.mark.realdata
 def test_a_real_graph_takes_its_weights_from_hdf5(real_data: Path, tmp_path: Path) -> None:
     """The graph of a real model, emptied, and its weights in an HDF5 file of their own."""

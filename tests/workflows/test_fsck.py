@@ -3,6 +3,7 @@ bytes are."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -12,12 +13,16 @@ from typing import Any
 import pytest
 
 from gitmodel.errors import ExitCode
+from gitmodel.git import Repository
+from gitmodel.history.reader import read
 from gitmodel.registry import UnknownModel, UnknownVersion
-from gitmodel.storage.depot import NoCache
+from gitmodel.storage.depot import Blocks, Folder, NoCache
 from gitmodel.storage.remote import NoRemote
 from gitmodel.storage.setup import NotInitialised
+from gitmodel.workflows.examine import Examination
 from gitmodel.workflows.findings import KINDS, Finding, Report
 from gitmodel.workflows.fsck import fsck
+from gitmodel.workflows.mend import Mender
 from gitmodel.workflows.transfer import pull
 from gitmodel.workflows.workspace import NeedsWorkingTree
 from tests import support
@@ -109,6 +114,29 @@ def test_an_object_that_is_no_plain_file_is_not_opened(shop: Shop) -> None:
     os.mkfifo(path)
     report = check(shop)
     assert {finding.kind for finding in report.findings} == {"missing", "foreign"}
+
+
+class BadDisk(Folder):
+    """A folder on a disk that has lost a sector of every file."""
+
+    def blocks(self, path: str) -> Blocks:
+        yield from (block[:10] for block in super().blocks(path))
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_what_the_disk_does_not_give_is_told_and_moved_away(shop: Shop) -> None:
+    seen, disk = Examination(read(Repository.open(shop.repo))), BadDisk(shop.cache / "files" / "md5", "the DVC cache")
+    seen.objects(
+        disk, [item for item in disk.contents().objects.values() if item.oid == shop.md5(GRAPH)], (), "mend it"
+    )
+    (found,) = seen.findings
+    assert (found.kind, found.versions[0]) == ("corrupt", OLD)
+    assert found.message.startswith("cannot be read (Input/output error)")
+    mender = Mender(
+        seen.past, disk, shop.repo / ".git" / "gitmodel", {}, [Folder(shop.storage / "files" / "md5", "other")]
+    )
+    assert mender.mend(found).mended == "from other"
+    assert shop.object(GRAPH).read_bytes() == shop.object(GRAPH, root=shop.storage).read_bytes()
 
 
 def test_a_missing_object_of_the_working_tree_matters(shop: Shop) -> None:
