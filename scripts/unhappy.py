@@ -148,7 +148,8 @@ PATHS = (
     Mishap("Weights missing from the remote", "gitmodel pull",
           "rm -rf .dvc/cache ~/other && cp -r ~/storage ~/other && dvc remote modify -q storage url ~/other"
           " && find ~/other -type f -size +100c -delete"),
-    Mishap("Weights missing from the cache, on push", "gitmodel push", "rm -rf .dvc/cache"),
+    Mishap("Weights missing from the cache, on push", "gitmodel push",
+          "rm -rf .dvc/cache ~/other && mkdir ~/other && dvc remote modify -q storage url ~/other"),
     Mishap("Other bytes in the remote than Git says", "gitmodel pull",
           "rm -rf .dvc/cache ~/other && cp -r ~/storage ~/other && dvc remote modify -q storage url ~/other && ../damage ~/other"),
     Mishap("A damaged object in the cache", "gitmodel push",

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gitmodel.cli.console import Format, FormatOption, Quiet, RepoOption, Verbose, console, count, human, table
+
+if TYPE_CHECKING:
+    from gitmodel.workflows.save import Saved
 
 
 def register(app: typer.Typer) -> None:
@@ -95,10 +99,21 @@ def save(
             raise typer.BadParameter(said, param_hint="--signature")
         named[key] = file
     place = Workspace.of(repo, progress=console.progress)
-    result = workflow.save(
-        name, files, repo=place, weights=weights or None, signatures=named, params=params or None, metrics=metrics or None,
-        assets=asset or (), labels=labels or None, golden=golden or None, description=description, message=message,
-    )  # fmt: skip
+    # Together they are one turn: the version is that of this very commit, whoever else saves meanwhile.
+    with place.repo.lock() if release else contextlib.nullcontext():
+        result = workflow.save(
+            name, files, repo=place, weights=weights or None, signatures=named, params=params or None,
+            metrics=metrics or None, assets=asset or (), labels=labels or None, golden=golden or None,
+            description=description, message=message,
+        )  # fmt: skip
+        _tell(name, result)
+        if release:
+            from gitmodel.cli.review import release_in
+
+            release_in(place, name, release)
+
+
+def _tell(name: str, result: Saved) -> None:
     if not result.changed:
         console.note(
             f"{name} unchanged: {count(result.tensors, 'tensor')}, {human(result.size)}, sha256:{result.digest[:12]}"
@@ -115,10 +130,6 @@ def save(
         console.note(f"committed {result.commit[:10]}")
     elif result.changed:
         console.note(f"next: git add models/{name} && git commit, then gitmodel release {name}")
-    if release:
-        from gitmodel.cli.review import release_in
-
-        release_in(place, name, release)
 
 
 def list_(

@@ -74,3 +74,8 @@ class Patient:
     @cached_property
     def past(self) -> History:
         return read(self.repo)
+
+
+def counted(number: int, what: str) -> str:
+    """``1 object``, ``8 objects``."""
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gitmodel import endpoint, hooks, registry, resources
 from gitmodel.bundle.bundle import LOCK, WEIGHTS
-from gitmodel.doctor.ailment import Ailment, Patient
+from gitmodel.doctor.ailment import Ailment, Patient, counted
 from gitmodel.git import GitFailed
 from gitmodel.storage import pointer
 from gitmodel.workflows.init import init
@@ -76,7 +76,7 @@ def ignored(patient: Patient) -> Iterator[Ailment]:
     if tracked:
         folder = tracked[0].split(f"/{WEIGHTS}/")[0] + f"/{WEIGHTS}"
         yield Ailment(
-            "weights-in-git", f"{len(tracked)} weight files are in Git itself, such as {tracked[0]}",
+            "weights-in-git", f"{counted(len(tracked), 'weight file')} in Git itself, such as {tracked[0]}",
             f"git rm -r --cached {folder} && git commit",
         )  # fmt: skip
     for lock in sorted((root / registry.MODELS).glob(f"*/{LOCK}")):
@@ -92,7 +92,7 @@ def ignored(patient: Patient) -> Iterator[Ailment]:
     there = attributes.read_text(errors="replace").splitlines() if attributes.is_file() else []
     if missing := [line for line in wanted if line not in there]:
         yield Ailment(
-            "gitattributes-line-missing", f".gitattributes lacks {len(missing)} lines, such as '{missing[0]}'",
+            "gitattributes-line-missing", f".gitattributes lacks {counted(len(missing), 'line')}, such as '{missing[0]}'",
             "gitmodel init, and commit .gitattributes", repair=partial(init, root),
         )  # fmt: skip
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from functools import partial
 
-from gitmodel.doctor.ailment import Ailment, Patient
+from gitmodel.doctor.ailment import Ailment, Patient, counted
 from gitmodel.history.past import Mention, Why
 from gitmodel.storage import dvc_settings
 from gitmodel.storage.depot import Depot, Folder, depot_of
@@ -34,7 +34,7 @@ def cache(patient: Patient) -> Iterator[Ailment]:
         )  # fmt: skip
     if moved := quarantined(patient.repo.state_dir):
         yield Ailment(
-            "quarantine", f"{len(moved)} damaged objects were moved to {patient.repo.state_dir / 'quarantine'}",
+            "quarantine", f"{counted(len(moved), 'damaged object')} moved to {patient.repo.state_dir / 'quarantine'}",
             "gitmodel fsck tells which versions miss them; remove them when none does", advice=True,
         )  # fmt: skip
 
@@ -113,7 +113,7 @@ def copies(patient: Patient) -> Iterator[Ailment]:
         return
     count = int(patient.repo.run("rev-list", "--count", "--branches", "--tags", "--not", "--remotes"))
     if count:
-        yield Ailment("commits-only-here", f"{count} commits are on no Git remote", "git push", advice=True)
+        yield Ailment("commits-only-here", f"{counted(count, 'commit')} on no Git remote", "git push", advice=True)
 
 
 def _depot(patient: Patient) -> Depot:

@@ -16,6 +16,8 @@ from gitmodel.git.reading import Reader
 class Repository(Reader):
     """One Git repository, working or bare."""
 
+    _holds_lock = False
+
     def check_can_commit(self) -> None:
         """Raises GitFailed, as ``commit`` would, while nothing has been written yet."""
         self.run("var", "GIT_AUTHOR_IDENT")
@@ -85,7 +87,11 @@ class Repository(Reader):
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """One writer of models at a time in a repository; others wait. The lock ends with the process, however it ends."""
+        """One writer of models at a time in a repository; others wait. The lock ends with the process, however it ends.
+        Who holds it may take it again: verbs that belong together are one turn."""
+        if self._holds_lock:
+            yield
+            return
         try:
             self.state_dir.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -95,8 +101,10 @@ class Repository(Reader):
             ) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
+            self._holds_lock = True
             yield
         finally:
+            self._holds_lock = False
             os.close(descriptor)
 
 

@@ -151,8 +151,8 @@ class _Plan:
         gone = {item.oid: item for item in self.old}
         for past, reasons in zip(self.pasts, self.kept, strict=True):
             inside = "" if past is self.pasts[0] else f" in {past.root}"
-            for digest, reason in reasons.items():
-                keeps.setdefault(reason, []).extend(f"{label}{inside}" for label in past.labels([digest])[:1])
+            for digest in _in_order(past, reasons):
+                keeps.setdefault(reasons[digest], []).append(f"{_label(past, digest)}{inside}")
             going += [_going(past, digest, gone, inside) for digest in past.files.keys() - reasons.keys()]
         lost = sorted(
             (item for item in going if item.size), key=lambda item: (item.label.partition("@")[0], item.date or 0)
@@ -212,11 +212,20 @@ def _needed_by_others(place: Workspace, pasts: Sequence[History], depot: Depot) 
 def _going(past: History, digest: str, gone: dict[str, Stored], inside: str) -> Going:
     origin, files = past.origins.get(digest), past.files[digest]
     lost = {entry.md5: entry.size for entry in files if entry.md5 in gone}
-    label = next(iter(past.labels([digest])), digest[:12])
     return Going(
-        f"{label}{inside}", origin.date if origin else None, sum(lost.values()),
+        f"{_label(past, digest)}{inside}", origin.date if origin else None, sum(lost.values()),
         sum({entry.md5: entry.size for entry in files}.values()), len(lost),
     )  # fmt: skip
+
+
+def _label(past: History, digest: str) -> str:
+    return next(iter(past.labels([digest])), digest[:12])
+
+
+def _in_order(past: History, digests: Iterable[str]) -> list[str]:
+    """As a person would list them: by weight, model and version, then by date."""
+    place = {label: index for index, label in enumerate(past.labels(digests))}
+    return sorted(digests, key=lambda digest: (place.get(_label(past, digest), len(place)), digest))
 
 
 def _remove(depot: Depot, objects: Sequence[Stored], progress: Progress | None) -> None:

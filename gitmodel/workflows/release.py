@@ -142,7 +142,7 @@ def promote(
         text = message or f"{bundle.name} {release_here.version} to {stage}"
         body = f"{text}\n\nModel: {bundle.name}\nStage: {stage}\nVersion: {release_here.version}\n"
         if push:
-            transfer.push_bundle(place, bundle)  # the version's tag goes along, and never without its bytes
+            transfer.push_new(place, bundle, push, str(release_here.tag))  # never the version's tag without its bytes
         place.repo.tag(str(tag), body, commit=bundle.commit)
     # Tags alone: a branch may hold commits that nobody meant to put live.
     pushed = transfer.push_tags(place.repo, push, str(release_here.tag), str(tag)) if push else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from gitmodel.bundle.bundle import WEIGHTS, Bundle
 from gitmodel.bundle.lock import FileEntry
 from gitmodel.errors import GitmodelError
 from gitmodel.git import GitFailed, Repository
-from gitmodel.storage.digests import hash_file
+from gitmodel.storage.audit import listing_of
 from gitmodel.storage.remote import Progress
 from gitmodel.storage.workspace import missing_weights, plan
 from gitmodel.workflows.workspace import Workspace
@@ -104,14 +105,17 @@ def push_bundles(place: Workspace, bundles: Iterable[Bundle]) -> Moved:
     """
     distinct = list({bundle.lock.digest: bundle for bundle in bundles}.values())
     files = _distinct(entry for bundle in distinct for entry in bundle.lock.files)
-    listings = _distinct(_listing(place, bundle) for bundle in distinct)
+    listings = {_listing(bundle): bundle for bundle in distinct}
     lacking = set(place.remote.lacks([*files, *listings]))
     going = [entry for entry in files if entry in lacking]
     if missing := [entry for entry in going if not place.cache.has(entry)]:
         raise missing_weights(missing, next(bundle.label for bundle in distinct if missing[0] in bundle.lock.files))
+    naming = [entry for entry in listings if entry in lacking]
+    for entry in naming:
+        place.cache.add_directory(listings[entry].lock.files)
     # Only what is about to leave is hashed: an object damaged here must not spread.
     place.supply.verify(going)
-    place.remote.push(place.cache, going, [entry for entry in listings if entry in lacking], place.progress)
+    place.remote.push(place.cache, going, naming, place.progress)
     return Moved(
         len(distinct), len(lacking), sum(entry.size for entry in lacking), place.remote_name or place.remote.name
     )
@@ -184,11 +188,10 @@ def _part(bundle: Bundle, tensors: Sequence[str], view: str) -> list[FileEntry]:
     return [entry for entry in bundle.lock.files if entry.path in wanted]
 
 
-def _listing(place: Workspace, bundle: Bundle) -> FileEntry:
+def _listing(bundle: Bundle) -> FileEntry:
     """DVC's listing of the bundle's files as an object like them."""
-    oid = place.cache.add_directory(bundle.lock.files)
-    path = place.cache.path(oid)
-    return FileEntry(f"the listing of {bundle.label}", path.stat().st_size, hash_file(path), oid)
+    oid, data = listing_of(bundle.lock.files)
+    return FileEntry(f"the listing of {bundle.lock.digest[:12]}", len(data), hashlib.sha256(data).hexdigest(), oid)
 
 
 def _bundles(repo: Repository, references: Sequence[str]) -> list[Bundle]:

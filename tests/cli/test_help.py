@@ -15,8 +15,7 @@ from tests import support
 #: The commands of the whole path, as the contract of the command line names them.
 CONTRACT = {
     "init", "save", "list", "log", "show", "check-compat", "release", "promote", "checkout", "export", "push", "fetch", "pull",
-    "serve",
-    "status", "hooks install", "hooks uninstall", "hooks status",
+    "serve", "status", "hooks install", "hooks uninstall", "hooks status",
 }  # fmt: skip
 REPORTING = {"export", "list", "log", "show", "check-compat", "status"}
 

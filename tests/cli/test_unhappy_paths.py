@@ -452,6 +452,7 @@ def a_damaged_object_that_would_be_pushed(place: Place) -> list[str | Path]:
 @case(INCOMPLETE, "missing-weights", "not in the DVC cache", "gitmodel pull")
 def a_push_of_weights_that_are_not_here(place: Place) -> list[str | Path]:
     place.clone()
+    place.object_of(place.storage, "tensors/layer0%2Fweight.h5").unlink()
     return ["push"]
 
 

@@ -350,7 +350,7 @@ def test_lightweight_release_tags_are_told(shop: Shop) -> None:
 
 def test_commits_that_are_nowhere_else_are_told(shop: Shop) -> None:
     shop.git("commit", "-q", "--allow-empty", "-m", "mine")
-    assert only(checkup.examine(shop.repo), "commits-only-here").message.startswith("1 commits")
+    assert only(checkup.examine(shop.repo), "commits-only-here").message.startswith("1 commit on")
     shop.git("remote", "remove", "origin")
     assert only(checkup.examine(shop.repo), "only-copy").advice
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,14 @@ from gitmodel.storage.depot import Depot, Folder, NoCache, depot_of, folder_at
 from gitmodel.storage.files import StorageFailed
 from gitmodel.storage.remote import Remote, RemoteFailed
 from gitmodel.storage.settings import config_from_text
+from gitmodel.workflows.fsck import fsck
+from gitmodel.workflows.gc import gc
 from gitmodel.workflows.init import init
+from gitmodel.workflows.retention import Policy
+from gitmodel.workflows.transfer import push
 from tests.storage.servers import Server
 from tests.workflows import state
+from tests.workflows.keeping import CHANGED, SHARED, Shop
 
 GOOD = b"good bytes" * 1000
 OID = hashlib.md5(GOOD).hexdigest()
@@ -118,6 +124,50 @@ def test_a_remote_that_lets_nobody_in_is_named(server_of: Callable[[str], Server
     for ask in (lambda: depot.contents([]), lambda: depot.find(OID)):
         with pytest.raises(RemoteFailed, match=r"'storage'.*credentials"):
             ask()
+
+
+@pytest.mark.parametrize("kind", ["s3", "ssh", "webdav"])
+def test_fsck_finds_and_mends_what_a_server_has(kind: str, server_of: Callable[[str], Server], tmp_path: Path) -> None:
+    server, place = server_of(kind), f"fsck-{tmp_path.name}"
+    server.make(place)
+    shop = Shop.make(tmp_path / "shop")
+    (shop.repo / ".dvc" / "config").write_text(server.config(place))
+    push(repo=shop.repo)
+    assert fsck(repo=shop.repo, remote=True).findings == ()
+    damaged, missing = shop.md5(SHARED), shop.md5(CHANGED, "fraud@v1.0.0")
+    good = server.read(place, damaged)
+    assert good is not None
+    server.write(place, damaged, b"?" * len(good))
+    far = depot_of(Remote(config_from_text(server.config(place))))
+    found = far.find(missing)
+    assert found is not None
+    far.remove(found.path)
+    report = fsck(repo=shop.repo, remote=True)
+    assert {(f.kind, f.objects, f.versions[0]) for f in report.findings} == {
+        ("corrupt", (damaged,), "fraud@v1.0.0"), ("missing", (missing,), "fraud@v1.0.0"),
+    }  # fmt: skip
+    assert fsck(repo=shop.repo, remote=True, repair=True).open == []
+    assert server.read(place, damaged) == good
+    state.damage(shop.object(CHANGED, "fraud@v1.0.0"))
+    (mended,) = fsck(repo=shop.repo, repair=True).findings
+    assert mended.mended == "from the remote 'storage'"
+
+
+def test_gc_cleans_what_a_server_has(server_of: Callable[[str], Server], tmp_path: Path) -> None:
+    server, place = server_of("s3"), f"gc-{tmp_path.name}"
+    shop = Shop.make(tmp_path / "shop")
+    shop.save(3.0, "try")
+    gone = shop.md5(CHANGED)
+    (shop.repo / ".dvc" / "config").write_text(server.config(place))
+    push(repo=shop.repo)
+    shop.save(4.0, "better")
+    policy = Policy(1, timedelta(0))
+    assert gc(repo=shop.repo, policy=Policy(), remote=True, alone=True).objects == 0, "it is young"
+    assert server.read(place, gone)
+    done = gc(repo=shop.repo, policy=policy, remote=True, alone=True, apply=True)
+    assert done.objects == 2
+    assert server.read(place, gone) is None
+    assert server.read(place, shop.md5(SHARED)) is not None
 
 
 # Folders
