@@ -127,7 +127,10 @@ class Reader:
 
     def head(self) -> str:
         """The commit checked out, or '' before the first one."""
-        return self._repo.head.commit.hexsha if self._repo.head.is_valid() else ""
+        try:
+            return self._repo.head.commit.hexsha if self._repo.head.is_valid() else ""
+        except ValueError as error:
+            raise GitFailed(f"Git's HEAD cannot be read ({error})", hint="'git status' tells more") from error
 
     def branch(self) -> str:
         return "" if self._repo.head.is_detached else str(self._repo.active_branch)

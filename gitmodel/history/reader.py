@@ -176,19 +176,21 @@ class _Reader:
                         self._past.loose.append((date, digest))
 
     def _worktrees(self) -> Iterator[Path]:
+        """The folders of all worktrees. What is checked out in one without a branch is kept, also while its folder is not
+        mounted."""
         for block in self._repo.run("worktree", "list", "--porcelain").split("\n\n"):
-            lines = block.splitlines()
-            root = Path(lines[0].removeprefix("worktree ")) if lines else self._repo.root
-            if lines and "bare" not in lines and root.is_dir():
+            said = dict(line.partition(" ")[::2] for line in block.splitlines())
+            root, head = Path(said.get("worktree", "")), said.get("HEAD", "")
+            if "detached" in said and head in self._past.parents:
+                self._past.branches[f"HEAD of {root}"] = head
+                self._mention_all(self._trees.tree_of(head), head[:10], Why.BRANCH)
+            if said and "bare" not in said and root.is_dir():
                 yield root.resolve()
 
     def _read_working_tree(self, root: Path) -> None:
         with contextlib.closing(Repository.open(root)) as tree:
             staged = tree.run("ls-files", "--stage", "-z", "--", *_PATHS)
             listed = tree.run("ls-files", "--cached", "--others", "-z", "--", *_PATHS)
-            if (head := tree.head()) and not tree.branch():
-                self._past.branches[f"HEAD of {root}"] = head
-                self._mention_all(self._trees.tree_of(head), head[:10], Why.BRANCH)
         self._read_index(root, staged)
         for path in sorted(set(filter(None, listed.split("\0")))):
             if _names_bytes(path) and (root / path).is_file() and not (root / path).is_symlink():

@@ -11,9 +11,11 @@ import logging
 import os
 import secrets
 import threading
+import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
@@ -37,16 +39,19 @@ _OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "http": {"connect_timeout": 10.0},
     "https": {"connect_timeout": 10.0},
 }
-#: What DVC has no settings for: how often S3's library tries again, and that SSH notices when the other side is gone.
+#: What DVC has no settings for: how often S3's library tries again; that SSH notices when the other side is gone, and lends
+#: nobody the user's keys (DVC's plugin forwards the agent to whatever host a repository names).
 _ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
     "s3": {"config_kwargs": {"retries": {"mode": "standard", "max_attempts": 3}}},
-    "ssh": {"keepalive_interval": 15},
+    "ssh": {"keepalive_interval": 15, "agent_forwarding": False},
 }
 #: What a file system's own calls take. S3's would read up to 100 MB into memory for each of the objects under way.
 _PUT = {"s3": {"chunksize": 8 << 20, "max_concurrency": 2}}
 _GET = {"s3": {"max_concurrency": 1}}
 #: How many questions may be open at once: each is small, and what they cost is the way there and back.
 _QUESTIONS = 16
+#: Seconds those under way have for tidying up after an interrupt.
+_GRACE = 1.0
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -142,12 +147,11 @@ class FileSystemCarrier:
         # The first answer shows that there is somebody: later ones are left to the library's own patience.
         first, *others = oids
         found = {first: within(self._patience, lambda: self._size(first))}
-        with ThreadPoolExecutor(_QUESTIONS, thread_name_prefix="ask") as pool:
-            try:
-                found |= dict(zip(others, pool.map(self._size, others), strict=True))
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+
+        def ask(oid: str) -> None:
+            found[oid] = self._size(oid)
+
+        each(_QUESTIONS, [partial(ask, oid) for oid in others], threading.Event())
         return {oid: size for oid, size in found.items() if size is None or size >= 0}
 
     def _size(self, oid: str) -> int | None:
@@ -209,19 +213,37 @@ def within(seconds: float, ask: Callable[[], Result]) -> Result:
 
 def each(jobs: int, tasks: Sequence[Callable[[], None]], stopped: threading.Event) -> None:
     """Runs them ``jobs`` at a time. After the first failure, which is raised, none is begun any more; those under way
-    end, for what has nearly arrived is not thrown away. Only an interrupt sets ``stopped``, so that they give up."""
-    pool = ThreadPoolExecutor(jobs, thread_name_prefix="carry")
+    end, for what has nearly arrived is not thrown away. An interrupt sets ``stopped``, so that they give up, and waits for
+    none that hangs."""
+    waiting, failures = deque(tasks), deque[BaseException]()
+
+    def work() -> None:
+        while not failures and not stopped.is_set():
+            try:
+                task = waiting.popleft()
+            except IndexError:
+                return
+            try:
+                task()
+            except BaseException as error:
+                failures.append(error)
+
+    # Threads of an executor would keep the process from ending.
+    threads = [threading.Thread(target=work, name="carry", daemon=True) for _ in range(min(jobs, len(tasks)))]
     try:
-        futures = [pool.submit(task) for task in tasks]
-        wait(futures, return_when=FIRST_EXCEPTION)
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
     except BaseException:
         stopped.set()
+        until = time.monotonic() + _GRACE
+        for thread in threads:
+            if thread.is_alive():
+                thread.join(max(0.0, until - time.monotonic()))
         raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-    for future in futures:
-        if not future.cancelled():
-            future.result()
+    if failures:
+        raise failures[0]
 
 
 def _copy(source: Path, target: Path) -> int:

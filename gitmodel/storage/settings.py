@@ -22,6 +22,12 @@ _HARMLESS = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _ALONE = "_dvc_alone"
+#: Options that run a command here or read a file here, or a file that names a command: a stranger's commit sets none of
+#: them; the user's own configuration may.
+_NOT_FROM_A_COMMIT = {
+    "bearer_token_command", "cert_path", "configpath", "credentialpath", "gdrive_service_account_json_file_path",
+    "gdrive_user_credentials_file", "key_path", "keyfile",
+}  # fmt: skip
 _NAME_IT = "name it with --remote URL, which 'gitmodel fetch' and 'gitmodel serve' take"
 
 
@@ -75,26 +81,33 @@ def config_for_url(url: str) -> Any:
 
 
 def config_from_text(text: str, name: str = "") -> Any:
-    """The configuration a commit holds, with the user's and the system's beneath. Raises NoRemote, also when the remote
-    ``name``, or the default one, is named relative to a working tree."""
+    """The remotes of a commit's configuration, with the user's and the system's beneath, without what is not a commit's
+    business. Raises NoRemote, also when the remote ``name``, or the default one, is named relative to a working tree."""
     from dvc.config import Config, ConfigError
     from dvc_objects.fs.memory import MemoryFileSystem
 
     memory = MemoryFileSystem(global_store=False)  # DVC, too, reads a commit's configuration from no disk
     memory.pipe_file(f"/{Config.CONFIG}", text.encode())
     try:
-        config, as_written = Config("/", fs=memory), Config.load_file(f"/{Config.CONFIG}", fs=memory)
+        written = Config.load_file(f"/{Config.CONFIG}", fs=memory)
+        Config.validate(written)
+        remotes = {
+            remote: {key: value for key, value in options.items() if key not in _NOT_FROM_A_COMMIT}
+            for remote, options in written["remote"].items()
+        }
+        default = {key: value for key, value in written.get("core", {}).items() if key == "remote"}
+        config = Config(config={"core": default, "remote": remotes})
     except (ConfigError, OSError) as error:
         raise NoRemote(
             f"DVC's configuration cannot be read ({error})", hint="mend .dvc/config and commit it"
         ) from error
-    name = name.lower() or config["core"].get("remote", "")
-    _refuse_relative(str(as_written["remote"].get(name, {}).get("url", "")))
+    wanted = name.lower() or config["core"].get("remote", "")
+    _refuse_relative(str(remotes.get(wanted, {}).get("url", "")))
     return config
 
 
 def _refuse_relative(url: str) -> None:
-    if url and "://" not in url and not url.startswith(("/", "~")):
+    if url and "://" not in url and not url.startswith("/"):
         raise NoRemote(
             f"the DVC remote's URL '{url}' is relative, which means nothing without a working tree",
             hint=_NAME_IT,

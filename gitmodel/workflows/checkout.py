@@ -43,10 +43,10 @@ def checkout(reference: str, *, repo: Path | str = ".", progress: Progress | Non
         place.supply.ensure(bundle.lock.files, bundle.label, progress)
         folder = place.repo.root / path
         layout = plan(bundle.lock, place.cache, folder / WEIGHTS, lock_before(folder))
+        place.cache.add_directory(bundle.lock.files)  # before the pointer that names it
         if bundle.commit:
             with storing(str(folder)):
                 place.repo.checkout_folder(bundle.commit, path, place.repo.root / setup.DVC_DIR / "tmp")
-        place.cache.add_directory(bundle.lock.files)
         written = layout.apply()
         place.cache.digests.flush()
         return CheckedOut(bundle.label, bundle.commit, written)

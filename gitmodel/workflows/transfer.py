@@ -19,6 +19,7 @@ from gitmodel.storage.workspace import missing_weights, plan
 from gitmodel.workflows.workspace import Workspace
 
 VIEWS = ("onnx", "hdf5")
+_NOTHING_NEW = "Everything up-to-date"
 
 
 class UnknownTensor(GitmodelError):
@@ -135,7 +136,8 @@ def push_tags(repo: Repository, remote: str, *tags: str) -> str:
 
 def _push(repo: Repository, remote: str, ref: str, tag: str) -> str:
     try:
-        return repo.push(remote, [ref])
+        said = repo.push(remote, [ref])
+        return "" if said == _NOTHING_NEW else said
     except GitFailed as error:
         raise GitFailed(
             f"'{tag}' is made here but not pushed ({error.message})",

@@ -13,7 +13,7 @@ import argparse
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
@@ -43,6 +43,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--list", action="store_true", help="print the points and try none")
     parser.add_argument("--no-crowd", action="store_true", help="leave out the eight at once")
+    parser.add_argument("--no-points", action="store_true", help="only the eight at once")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="so many repositories at a time [default: 2]")
     parser.add_argument("--keep", metavar="FOLDER", help="work there, and leave what a loss left")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/kills.md")
@@ -103,8 +104,9 @@ def run(options: argparse.Namespace, root: Path) -> bool:
     """True when nothing was lost."""
     kept = Path(options.keep) if options.keep else None
     wanted = options.command or [point.command for point in options.only or []]
-    commands = [command for command in COMMANDS if not wanted or command.name in wanted]
-    templates = stages.prepare(root / "places", {command.start for command in commands} | {"released"})
+    commands = [command for command in COMMANDS if (not wanted or command.name in wanted) and not options.no_points]
+    crowds = [] if options.no_crowd or options.only or options.list else crowd.CROWDS
+    templates = stages.prepare(root / "places", {one.start for one in commands} | {one.start for one in crowds})
     found: list[tuple[Stage, list[Outcome]]] = []
     with ThreadPoolExecutor(options.jobs) as pool:
         for command in commands:
@@ -126,24 +128,25 @@ def run(options: argparse.Namespace, root: Path) -> bool:
                 print(f"  LOSS in a power cut during {command.name}: {line}", flush=True)
     if options.list:
         return True
-    crowds = [] if options.no_crowd or options.only else gather(templates["released"], root)
+    gathered = gather(crowds, templates, root)
     outcomes = [outcome for _, some in found for outcome in some]
     print(f"in all: {report.summary(outcomes)}")
     if options.write:
-        report.PAGE.write_text(report.page(found, crowds, rules()))
+        report.PAGE.write_text(report.page(found, gathered, rules()))
     ordered = not any(stage.disorder for stage, _ in found)
-    return ordered and all(outcome.good for outcome in outcomes) and not any(one.lost for one in crowds)
+    return ordered and all(outcome.good for outcome in outcomes) and not any(one.lost for one in gathered)
 
 
-def gather(template: Place, root: Path) -> list[crowd.Gathered]:
+def gather(crowds: Sequence[crowd.Crowd], templates: Mapping[str, Place], root: Path) -> list[crowd.Gathered]:
     """The eight at once, one crowd after the other: they fill the machine."""
     found = []
-    for number, one in enumerate(crowd.CROWDS):
-        gathered = crowd.run(one, template, root / f"crowd-{number}")
+    for number, one in enumerate(crowds):
+        gathered = crowd.run(one, templates[one.start], root / f"crowd-{number}")
         print(
             f"{one.what}: {gathered.done} did their work, {len(gathered.said)} said why not, {len(gathered.lost)} losses"
         )
-        print("\n".join(f"  {line}" for line in sorted(set(gathered.said))))
+        for line in sorted(set(gathered.said)):
+            print(f"  {line}")
         for line in gathered.lost:
             print(f"  LOSS in {one.what}: {line}")
         found.append(gathered)

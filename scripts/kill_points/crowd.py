@@ -17,23 +17,36 @@ SIZE = 8
 _DIGEST = re.compile(r"sha256:([0-9a-f]{12})\b")
 
 
+_SAVE = ("save", "fraud", "../files/m{n}.onnx", "-m", "{n}")
+_GOLDEN = ("--golden", "../files/cases.npz")
+
+
 @dataclass(frozen=True)
 class Crowd:
-    """``args`` of each process, with ``{n}`` for its number; ``commits`` and ``versions`` are what eight successes make."""
+    """The eight take ``commands`` in turn, with ``{n}`` for their numbers, in a place like ``start``.
+
+    ``commits`` and ``versions`` are what eight successes make; -1 when that depends on who comes first.
+    """
 
     what: str
-    args: tuple[str, ...]
+    commands: tuple[tuple[str, ...], ...]
+    start: str = "released"
     commits: int = SIZE
     versions: int = 0
 
 
-_GOLDEN = ("save", "fraud", "../files/m{n}.onnx", "--golden", "../files/cases.npz")
+def _save_old(state: int) -> tuple[str, ...]:
+    return ("save", "fraud", f"../files/state{state}.onnx", "-m", "{n}")
+
+
 CROWDS = (
-    Crowd("eight saves of eight versions", ("save", "fraud", "../files/m{n}.onnx", "-m", "{n}")),
-    Crowd("eight saves of the same version", ("save", "fraud", "../files/two.onnx", "-m", "{n}"), commits=1),
-    Crowd("eight saves of eight models", ("save", "model{n}", "../files/m{n}.onnx", "-m", "{n}")),
+    Crowd("eight saves of eight versions", (_SAVE,)),
+    Crowd("eight saves of the same version", (("save", "fraud", "../files/two.onnx", "-m", "{n}"),), commits=1),
+    Crowd("eight saves of eight models", (("save", "model{n}", *_SAVE[2:]),)),
+    Crowd("eight saves that release", ((*_SAVE, *_GOLDEN, "--release", "auto"),), versions=SIZE),
     Crowd(
-        "eight saves that release", (*_GOLDEN, "-m", "{n}", "--release", "auto"), versions=SIZE
+        "four saves of old states while four collect just these",
+        (_save_old(0), stages.GC, _save_old(1), stages.GC), start="littered", commits=-1,
     ),
 )  # fmt: skip
 
@@ -61,6 +74,8 @@ def run(crowd: Crowd, template: Place, root: Path) -> Gathered:
         if done.returncode == 0:
             found.done += 1
             digest = _DIGEST.search(done.stdout + done.stderr)
+            if _command(crowd, number)[0] != "save":
+                continue
             if digest is None or digest[1] not in digests:
                 what = "version" if crowd.versions else "commit"
                 found.lost.append(f"number {number} said it was done, and no {what} has its weights")
@@ -70,7 +85,7 @@ def run(crowd: Crowd, template: Place, root: Path) -> Gathered:
             if len(errors) != 1 or "Traceback" in done.stderr or "error[internal]" in done.stderr:
                 found.lost.append(f"number {number} ended without a clear line: {done.stderr[-300:]!r}")
     after = State.of(place)
-    found.lost += losses(Sight(place, before, after))
+    found.lost += losses(Sight(place, before, after, forgets=stages.GC in crowd.commands))
     if after.status:
         found.lost.append(f"the working tree is left changed: {after.status!r}")
     _count(found, "commits", crowd.commits, len(after.log) - len(before.log))
@@ -81,12 +96,16 @@ def run(crowd: Crowd, template: Place, root: Path) -> Gathered:
 
 def _count(found: Gathered, what: str, wanted: int, made: int) -> None:
     """All of them when all succeeded; no more, and at least one for each that did, when some were busy."""
-    if made > wanted or made < min(wanted, found.done):
+    if wanted >= 0 and not min(wanted, found.done) <= made <= wanted:
         found.lost.append(f"{made} {what} were made by {found.done} that did their work")
 
 
+def _command(crowd: Crowd, number: int) -> tuple[str, ...]:
+    return crowd.commands[number % len(crowd.commands)]
+
+
 def _one(crowd: Crowd, place: Place, number: int) -> subprocess.CompletedProcess[str]:
-    args = [arg.format(n=number) for arg in crowd.args]
+    args = [arg.format(n=number) for arg in _command(crowd, number)]
     return subprocess.run(
         [str(BIN / "gitmodel"), *args], cwd=place.repo, env=place.environment, capture_output=True, text=True, check=False
     )  # fmt: skip

@@ -28,7 +28,7 @@ _SAVE = (
 
 
 _LONG_AGO = 1_600_000_000
-_GC = ("gc", "--last", "1", "--younger-than", "0", "--yes")
+GC = ("gc", "--last", "1", "--younger-than", "0", "--yes")
 _WIDTHS = (128, 160, 256, 256, 200, 160, 128)
 
 
@@ -58,8 +58,8 @@ COMMANDS = (
     Command("push", "tagged", ("push",)),
     Command("pull", "cloned", ("pull",)),
     Command("checkout", "pulled", ("checkout", "fraud@v1.0.0")),
-    Command("gc", "littered", _GC, forgets=True),
-    Command("gc-remote", "littered", (*_GC, "--remote", "--alone"), forgets=True),
+    Command("gc", "littered", GC, forgets=True),
+    Command("gc-remote", "littered", (*GC, "--remote", "--alone"), forgets=True),
 )
 
 

@@ -117,11 +117,15 @@ def _absolute(args: str) -> bool:
 
 
 def struck(log: Path, name: str, nth: int, root: Path) -> bool:
-    """True when the run came to that call, and it was one that matters: threads may come to it in another order."""
+    """True when the run came to that call, and every call that was struck is one that matters.
+
+    Threads may come to it in another order than in the counting run, and an error falls on each that comes so far.
+    """
     if not log.exists():
         return False
-    hit = next((call for call in read_log(log) if (call.name, call.nth) == (name, nth)), None)
-    if hit is None:
-        return False
-    hit.result = "?"  # what it would have been
-    return matters(hit, root)
+    calls = read_log(log)
+    hits = [call for call in calls if call.result.endswith("(INJECTED)")]
+    hits = hits or [call for call in calls if (call.name, call.nth) == (name, nth)][:1]
+    for call in hits:
+        call.result = "?"  # what it would have been
+    return bool(hits) and all(matters(call, root) for call in hits)

@@ -15,9 +15,9 @@ from tests import support
 #: The commands of the whole path, as the contract of the command line names them.
 CONTRACT = {
     "init", "save", "list", "log", "show", "check-compat", "release", "promote", "checkout", "export", "push", "fetch", "pull",
-    "serve", "status", "hooks install", "hooks uninstall", "hooks status",
+    "fsck", "gc", "doctor", "serve", "status", "hooks install", "hooks uninstall", "hooks status",
 }  # fmt: skip
-REPORTING = {"export", "list", "log", "show", "check-compat", "status"}
+REPORTING = {"doctor", "export", "fsck", "gc", "list", "log", "show", "check-compat", "status"}
 
 
 def commands(group: object = None, prefix: str = "") -> Iterator[tuple[str, object]]:

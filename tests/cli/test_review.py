@@ -84,12 +84,12 @@ def test_one_file_is_not_two_sides(released: Command, tmp_path: Path) -> None:
     assert "name NEW, too" in done.err
 
 
-def test_a_bare_repository_keeps_no_weights_to_judge(released: Command, repo: Path, tmp_path: Path) -> None:
+def test_a_bare_repository_without_its_remote_cannot_judge(released: Command, repo: Path, tmp_path: Path) -> None:
     assert released("release", "fraud")
     subprocess.run(["git", "clone", "-q", "--bare", str(repo), str(tmp_path / "bare.git")], check=True)
     done = released("check-compat", "fraud@v1.0.0", "fraud@v1.1.0", "--repo", tmp_path / "bare.git")
     assert done.code == 3
-    assert "run this in a clone of it" in done.out
+    assert "could not judge: the remote 'storage'" in done.out
 
 
 def test_the_document_is_alone_on_stdout(released: Command, tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def a_truncated_graph(place: Place) -> list[str | Path]:
     return saving(place.file("cut.onnx", place.model().read_bytes()[:50_000]))
 
 
-@case(MENDABLE, "invalid-model", "cut.h5", "whole HDF5 file", "truncated")
+@case(MENDABLE, "invalid-model", "cut.h5", "whole HDF5 file")
 def a_truncated_checkpoint(place: Place) -> list[str | Path]:
     with h5py.File(place.folder / "whole.h5", "w") as file:
         file["kernel"] = np.ones((200, 200))
@@ -212,7 +212,7 @@ def an_operator_nobody_has(place: Place) -> list[str | Path]:
 # --- what does not belong to the model --------------------------------------------------------------------------------
 
 
-@case(MENDABLE, "unclear-files", "2 graphs", "one .onnx, one .h5")
+@case(MENDABLE, "unclear-files", "2 graphs", "one .onnx, one checkpoint")
 def two_graphs_at_once(place: Place) -> list[str | Path]:
     return ["save", "fraud", place.model(2.0), place.model(3.0)]
 
@@ -620,7 +620,12 @@ def test_saving_the_same_twice_says_so_and_changes_nothing(place: Place) -> None
     assert done.stderr.startswith("fraud unchanged: 2 tensors, ")
     assert done.stderr.count("\n") == 1
     assert state.whole(place.repo) == before
-    assert {p: (p.stat().st_ino, p.stat().st_mtime_ns) for p in files} == written
+    cache = place.repo / ".dvc" / "cache"  # what is relied on there is touched: another repository may share it
+    now = {p: (p.stat().st_ino, p.stat().st_mtime_ns) for p in files}
+    assert {p: s for p, s in now.items() if not p.is_relative_to(cache)} == {
+        p: s for p, s in written.items() if not p.is_relative_to(cache)
+    }
+    assert {p: s[0] for p, s in now.items()} == {p: s[0] for p, s in written.items()}
 
 
 def test_a_repository_without_commits_can_be_saved_into(git_repo: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -121,6 +122,7 @@ class Wire:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.port = int(self._listener.getsockname()[1])
         self.moved = 0
+        self._silent, self.used_up = False, threading.Event()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def __enter__(self) -> Wire:
@@ -131,10 +133,12 @@ class Wire:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
-    def cut_after(self, size: int) -> None:
-        """Cuts it once so many more bytes have gone through, both ways together."""
+    def cut_after(self, size: int, *, silently: bool = False) -> None:
+        """Cuts it once so many more bytes have gone through, both ways together; ``silently`` lets nothing through from
+        then on and tells nobody."""
         with self._lock:
-            self._left = size
+            self._left, self._silent = size, silently
+            self.used_up.clear()
 
     def mend(self) -> None:
         with self._lock:
@@ -150,7 +154,7 @@ class Wire:
 
     def _relay(self, near: socket.socket) -> None:
         with near, contextlib.suppress(OSError):
-            if self._left == 0:
+            if self._is_over():
                 _reset(near)
                 return
             with socket.create_connection(("127.0.0.1", self._target)) as far:
@@ -164,9 +168,18 @@ class Wire:
                             return
                         data = data[: self._take(len(data))]
                         others[one].sendall(data)
-                    if self._left == 0:
+                    if self._is_over():
                         _reset(near)
                         return
+
+    def _is_over(self) -> bool:
+        """Whether it is cut; keeps whoever asks while it is so silently."""
+        while self._left == 0:
+            self.used_up.set()
+            if not self._silent:
+                return True
+            time.sleep(0.02)
+        return False
 
     def _take(self, size: int) -> int:
         with self._lock:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from gitmodel.bundle.lock import FileEntry
 from gitmodel.storage import settings, setup
-from gitmodel.storage.remote import NoRemote, Remote
+from gitmodel.storage.remote import NoRemote, Remote, RemoteFailed
 from tests import support
 
 LEVELS = ["system", "global", "repo", "local"]
@@ -157,7 +158,28 @@ def test_a_commits_own_caches_and_other_remotes_are_nobodys_business(tmp_path: P
     assert Remote(settings.config_from_text(text)).name == "s"
 
 
-@pytest.mark.parametrize("url", ["../storage", "storage"])
+def test_a_strangers_commit_runs_nothing_and_reads_nothing_here(files: dict[str, Path], tmp_path: Path) -> None:
+    witness = tmp_path / "witness"
+    text = (
+        "[core]\n    remote = s\n    site_cache_dir = /srv\n[cache]\n    dir = /srv\n"
+        "['remote \"s\"']\n    url = webdav://127.0.0.1:9/x\n"
+        f"    bearer_token_command = touch {witness}\n    cert_path = {files['repo']}\n"
+        "['remote \"t\"']\n    url = s3://bucket/x\n    configpath = /srv/config\n    credentialpath = /srv/credentials\n"
+        "['remote \"u\"']\n    url = ssh://127.0.0.1/x\n    keyfile = /srv/key\n"
+    )
+    config = settings.config_from_text(text)
+    assert {key for remote in config["remote"].values() for key in remote} <= {
+        "url", "verify", "use_ssl", "listobjects", "allow_anonymous_login"
+    }  # fmt: skip
+    assert "dir" not in config["cache"]
+    with pytest.raises(RemoteFailed):
+        Remote(config).lacks([FileEntry("a", 1, "", "0" * 32)])
+    assert not witness.exists()
+    put(files["global"], "['remote \"u\"']\n    url = ssh://127.0.0.1/x\n    keyfile = /home/ada/key\n")
+    assert settings.config_from_text(text)["remote"]["u"]["keyfile"] == "/home/ada/key", "the user's own counts"
+
+
+@pytest.mark.parametrize("url", ["../storage", "storage", "~/storage"])
 def test_a_relative_remote_means_nothing_without_a_working_tree(url: str) -> None:
     with pytest.raises(NoRemote, match=f"'{url}' is relative") as caught:
         settings.config_from_text(f"[core]\n    remote = s\n['remote \"s\"']\n    url = {url}\n")

@@ -19,6 +19,7 @@ from gitmodel.storage.setup import NotInitialised
 from gitmodel.storage.workspace import MissingWeights
 from gitmodel.workflows import listing
 from gitmodel.workflows.check import check_changed, check_compat
+from gitmodel.workflows.export import export
 from gitmodel.workflows.load import load
 from gitmodel.workflows.release import promote, release
 from gitmodel.workflows.save import save
@@ -186,6 +187,9 @@ def test_a_bare_repository_reads_everything_from_the_remote_its_commits_name(bar
     lose(tmp_path / "storage")
     assert load("fraud@v1.0.0", repo=bare).predict(INPUT)["h1"].shape == (1, 200)
     assert check_compat("fraud@v1.0.0", "fraud@v2.0.0", repo=bare).required_bump
+    assert export("fraud@v1.0.0", tmp_path / "one.onnx", repo=bare).tensors == 2
+    assert load(str(tmp_path / "one.onnx")).predict(INPUT)["h1"].shape == (1, 200)
+    assert load("fraud@v2.0.0", repo=bare).weights["layer0/weight"].shape == (200, 200)
 
 
 def test_a_model_is_loaded_in_a_bare_repository_without_a_fetch(bare: Path) -> None:

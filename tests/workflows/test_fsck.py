@@ -4,6 +4,7 @@ bytes are."""
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import shutil
@@ -494,6 +495,22 @@ def test_a_fresh_clone_misses_what_it_has_not_pulled(shop: Shop) -> None:
     assert {f.kind for f in fsck(repo=clone).findings} == {"missing", "listing", "absent"}
     assert fsck(repo=clone, repair=True).exit_code == ExitCode.OK
     assert {f.kind for f in fsck(repo=clone).findings} == {"absent"}
+
+
+def test_nobody_saves_while_it_mends(shop: Shop) -> None:
+    busy = []
+
+    def look(*_: int) -> None:
+        with (shop.repo / ".git/gitmodel/lock").open("r+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                busy.append(True)
+
+    check(shop, progress=look)
+    assert busy == []
+    check(shop, repair=True, progress=look)
+    assert busy
 
 
 def test_progress_is_told(shop: Shop) -> None:
