@@ -96,6 +96,7 @@ class Remote:
             if there.get(entry.md5, -1) not in (None, entry.size):
                 raise self._missing(entry)
         self._carry(wanted, partial(self._receive, cache), _Tally(wanted, progress))
+        fsync_folder(cache.objects)
         return len(wanted)
 
     def _sizes(self, entries: Sequence[FileEntry]) -> dict[str, int | None]:
@@ -182,7 +183,7 @@ class _Tally:
         self.stopped = threading.Event()
         self._lock = threading.Lock()
         self._bytes: dict[str, int] = {}
-        self._done = 0
+        self._done = self._moved = 0
         distinct = _distinct(self.entries)
         self._all = (len(distinct), sum(entry.size for entry in distinct))
         self._report()
@@ -191,21 +192,23 @@ class _Tally:
         def told(size: int) -> None:
             if self.stopped.is_set():
                 raise InterruptedError("stopped")
-            with self._lock:
-                self._bytes[entry.md5] = min(size, entry.size)
-                self._report()
+            self._count(entry, min(size, entry.size))
 
         return told
 
     def done(self, entry: FileEntry) -> None:
+        self._count(entry, entry.size, 1)
+
+    def _count(self, entry: FileEntry, size: int, done: int = 0) -> None:
         with self._lock:
-            self._bytes[entry.md5] = entry.size
-            self._done += 1
+            self._moved += size - self._bytes.get(entry.md5, 0)
+            self._bytes[entry.md5] = size
+            self._done += done
             self._report()
 
     def _report(self) -> None:
         if self.progress is not None:
-            self.progress(self._done, self._all[0], sum(self._bytes.values()), self._all[1])
+            self.progress(self._done, self._all[0], self._moved, self._all[1])
 
 
 def _distinct(entries: Sequence[FileEntry]) -> list[FileEntry]:

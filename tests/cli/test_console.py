@@ -70,7 +70,7 @@ def test_progress_is_for_terminals_alone_and_is_wiped(
 ) -> None:
     save_model()
     said = on_terminal("push", cwd=repo)
-    assert "/3 files" in said
+    assert re.search(r"3/3 files, ([\d.]+ k?B) of \1\r", said)
     assert re.search(r"\r\033\[K3 objects sent to 'storage'", said)
     copy = state.clone(repo, tmp_path / "clone")
     assert "files" not in on_terminal("pull", "-q", cwd=copy)
