@@ -7,6 +7,7 @@ What the bytes are is not looked at here.
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import os
 import secrets
@@ -42,7 +43,7 @@ _OPTIONS: Mapping[str, Mapping[str, Any]] = {
 #: What DVC has no settings for: how often S3's library tries again; that SSH notices when the other side is gone, and lends
 #: nobody the user's keys (DVC's plugin forwards the agent to whatever host a repository names).
 _ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
-    "s3": {"config_kwargs": {"retries": {"mode": "standard", "max_attempts": 3}}},
+    "s3": {"config_kwargs": {"retries": {"mode": "standard", "total_max_attempts": 3}}},
     "ssh": {"keepalive_interval": 15, "agent_forwarding": False},
 }
 #: What a file system's own calls take. S3's would read up to 100 MB into memory for each of the objects under way.
@@ -58,7 +59,7 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 def file_system(fs_class: Any, options: Mapping[str, Any]) -> Any:
     """DVC's file system for a remote, told to give up sooner than its library would by itself."""
     fs = fs_class(**{**_OPTIONS.get(fs_class.protocol, {}), **options})
-    for name, value in _ARGUMENTS.get(fs.protocol, {}).items():
+    for name, value in copy.deepcopy(_ARGUMENTS.get(fs.protocol, {})).items():  # botocore writes into what it is given
         fs.fs_args[name] = {**value, **fs.fs_args.get(name, {})} if isinstance(value, dict) else value
     if fs.protocol.startswith("http"):
         logging.getLogger("aiohttp_retry").setLevel(logging.ERROR)  # it complains about how fsspec says good-bye

@@ -108,7 +108,7 @@ def missing_weights(entries: list[FileEntry], what: str) -> MissingWeights:
 def corrupt(entry: FileEntry, cache: Cache) -> MissingWeights:
     return MissingWeights(
         f"the DVC cache has other bytes for {entry.path} than weights.lock says ({cache.path(entry.md5)})",
-        hint="remove that object and run 'gitmodel pull'",
+        hint="run 'gitmodel fsck --repair'",
     )
 
 

@@ -137,12 +137,12 @@ def push_tags(repo: Repository, remote: str, *tags: str) -> str:
 def _push(repo: Repository, remote: str, ref: str, tag: str) -> str:
     try:
         said = repo.push(remote, [ref])
-        return "" if said == _NOTHING_NEW else said
     except GitFailed as error:
         raise GitFailed(
             f"'{tag}' is made here but not pushed ({error.message})",
             hint=f"mend that and run: git push {remote} HEAD && git push {remote} '{tag}'",
         ) from error
+    return "" if said == _NOTHING_NEW else said
 
 
 def _bring(place: Workspace, bundles: Sequence[Bundle], parts: Sequence[Sequence[FileEntry]]) -> Moved:

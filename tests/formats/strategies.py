@@ -113,6 +113,7 @@ def models(draw: st.DrawFn) -> onnx.ModelProto:
     return model
 
 
+_SHAPES: list[tuple[int, ...]] = [(), (0,), (3,), (2, 3), (LARGE_BYTES, 1), (4, LARGE_BYTES // 4)]
 _DTYPES = ["<f4", ">f4", "<f8", ">i2", "i1", "u8", "?", "c8", "f2"]
 _links = st.text(st.sampled_from("ab%. \u00e9"), min_size=1, max_size=3).filter(lambda name: name not in (".", ".."))
 
@@ -143,12 +144,12 @@ def datasets(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, Any]]:
         given |= {"data": np.array(["x", "yz"], dtype=object), "dtype": h5py.string_dtype()}
     else:
         dtype = np.dtype(draw(st.sampled_from(_DTYPES)))
-        shape = draw(st.sampled_from([(), (0,), (3,), (2, 3), (LARGE_BYTES, 1), (4, LARGE_BYTES // 4)]))
+        shape: tuple[int, ...] = draw(st.sampled_from(_SHAPES))
         size = math.prod(shape) * dtype.itemsize
         given["data"] = np.frombuffer(_body(dtype.name, size, draw(st.integers(0, 3))), dtype).reshape(shape)
         if draw(st.booleans()):
             given["fillvalue"] = np.zeros((), dtype)[()]
-        if shape and math.prod(shape) and draw(st.booleans()):
+        if shape and 0 not in shape and draw(st.booleans()):
             given |= {"chunks": tuple(max(1, side // 3) for side in shape), "shuffle": draw(st.booleans())}
             given["maxshape"] = tuple(None if draw(st.booleans()) else side for side in shape)
             given["compression"] = draw(st.sampled_from([None, "gzip"]))

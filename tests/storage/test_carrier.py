@@ -87,7 +87,7 @@ def test_a_library_is_told_to_give_up_sooner_unless_the_user_says_otherwise() ->
         found: dict[str, object] = Remote(config_from_text(text))._odb.fs.fs_args["config_kwargs"]
         return {name: found.get(name) for name in ("connect_timeout", "read_timeout", "retries")}
 
-    retries = {"mode": "standard", "max_attempts": 3}
+    retries = {"mode": "standard", "total_max_attempts": 3}
     assert arguments("") == {"connect_timeout": 10, "read_timeout": 60, "retries": retries}
     assert arguments("connect_timeout = 1") == {"connect_timeout": 1, "read_timeout": 60, "retries": retries}
 

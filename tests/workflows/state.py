@@ -12,6 +12,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from gitmodel.compat.verdict import Report
+from gitmodel.workflows.release import Released
 from tests import support
 
 
@@ -89,3 +91,9 @@ def initializers(path: Path) -> dict[str, np.ndarray]:
 def write(model: onnx.ModelProto, path: Path) -> Path:
     path.write_bytes(model.SerializeToString())
     return path
+
+
+def judged(done: Released) -> Report:
+    """The report of a release that was not only sent once more."""
+    assert done.report is not None
+    return done.report

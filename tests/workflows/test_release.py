@@ -27,6 +27,7 @@ from gitmodel.workflows.save import save
 from tests import support
 from tests.workflows import state
 from tests.workflows.conftest import Change
+from tests.workflows.state import judged
 
 
 def tags(repo: Path) -> list[str]:
@@ -83,7 +84,7 @@ def test_by_default_the_version_takes_the_bump_that_is_owed(released: Path, chan
     save("fraud", [renamed], repo=released, golden=support.cases_npz(tmp_path / "f.npz", name="features"), message="x")
     done = release("fraud", repo=released)
     assert done.tag == "fraud@v2.0.0"
-    assert done.report.verdict is Verdict.INCOMPATIBLE
+    assert judged(done).verdict is Verdict.INCOMPATIBLE
 
 
 @pytest.mark.parametrize(

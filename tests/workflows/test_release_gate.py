@@ -18,6 +18,7 @@ from tests import support
 from tests.compat import pairs
 from tests.compat.pairs import scaled
 from tests.workflows import state
+from tests.workflows.state import judged
 
 Save = Callable[..., None]
 ONE, DRIFT, FLIPPED = scaled("1.0"), scaled("1.0625"), scaled("-1.0")
@@ -74,8 +75,8 @@ def test_the_first_release_is_1_0_0(repo: Path, put: Save) -> None:
     put(ONE, golden=True)
     done = release.release("fraud", repo=repo)
     assert (done.tag, tags(repo)) == ("fraud@v1.0.0", ["fraud@v1.0.0"])
-    assert (done.report.old, done.report.verdict, done.report.cases_run) == ("nothing", Verdict.COMPATIBLE, 2)
-    assert done.report.findings == ()
+    assert (judged(done).old, judged(done).verdict, judged(done).cases_run) == ("nothing", Verdict.COMPATIBLE, 2)
+    assert judged(done).findings == ()
     assert done.commit == support.git(repo, "rev-parse", "fraud@v1.0.0^{commit}")
 
 
@@ -89,7 +90,7 @@ def test_the_first_release_may_be_given_its_version(repo: Path, put: Save, step:
 
 def test_a_first_release_without_golden_cases_says_so(repo: Path, put: Save) -> None:
     put(ONE)
-    (finding,) = release.release("fraud", repo=repo).report.findings
+    (finding,) = judged(release.release("fraud", repo=repo)).findings
     assert finding.rule == "goldens-missing"
     assert "generated" not in finding.message
 
@@ -112,7 +113,7 @@ def test_a_first_release_of_a_checkpoint_has_nothing_to_run(repo: Path, tmp_path
     pairs.checkpoint(tmp_path / "weights.h5", {"kernel": np.ones((2, 3), "float32")})
     save.save("fraud", [tmp_path / "weights.h5"], repo=repo, message="Save")
     done = release.release("fraud", repo=repo)
-    assert (done.tag, done.report.cases_run, done.report.verdict) == ("fraud@v1.0.0", 0, Verdict.COMPATIBLE)
+    assert (done.tag, judged(done).cases_run, judged(done).verdict) == ("fraud@v1.0.0", 0, Verdict.COMPATIBLE)
 
 
 # auto -----------------------------------------------------------------------------------------------------------------
@@ -133,8 +134,8 @@ def test_auto_takes_the_bump_that_is_owed(repo: Path, put: Save, change: str, ta
     release.release("fraud", repo=repo)
     put(CHANGES[change])
     done = release.release("fraud", repo=repo)
-    assert (done.tag, str(done.report.verdict)) == (tag, verdict)
-    assert done.report.declared is done.report.required_bump
+    assert (done.tag, str(judged(done).verdict)) == (tag, verdict)
+    assert judged(done).declared is judged(done).required_bump
     assert tags(repo) == ["fraud@v1.0.0", tag]
 
 
@@ -152,7 +153,7 @@ def test_other_figures_alone_owe_a_patch(repo: Path, put: Save, tmp_path: Path) 
     release.release("fraud", repo=repo)
     save.save("fraud", [tmp_path / "model.onnx"], repo=repo, metrics={"accuracy": 0.9}, message="Measure")
     done = release.release("fraud", repo=repo)
-    assert (done.tag, done.report.required_bump) == ("fraud@v1.0.1", Bump.NONE)
+    assert (done.tag, judged(done).required_bump) == ("fraud@v1.0.1", Bump.NONE)
 
 
 # A step the author chose ----------------------------------------------------------------------------------------------
@@ -323,7 +324,7 @@ def test_a_pre_release_is_no_base_once_there_is_a_version(repo: Path, put: Save)
     release.release("fraud", "2.0.0-rc.1", repo=repo)
     put(FLIPPED)
     done = release.release("fraud", repo=repo)
-    assert str(done.report.base) == "v1.0.0"
+    assert str(judged(done).base) == "v1.0.0"
 
 
 def test_the_number_of_a_withdrawn_version_is_not_given_again(repo: Path, put: Save) -> None:
@@ -336,9 +337,9 @@ def test_the_number_of_a_withdrawn_version_is_not_given_again(repo: Path, put: S
     with pytest.raises(VersionExists):
         release.release("fraud", "1.1.0", repo=repo)
     done = release.release("fraud", repo=repo)
-    assert str(done.report.base) == "v1.0.0"
+    assert str(judged(done).base) == "v1.0.0"
     assert done.tag not in ("fraud@v1.0.0", "fraud@v1.1.0")
-    assert done.report.exit_code is ExitCode.OK
+    assert judged(done).exit_code is ExitCode.OK
 
 
 # The command ----------------------------------------------------------------------------------------------------------
