@@ -15,10 +15,13 @@ from pathlib import Path
 from gitmodel.bundle.lock import FileEntry
 from gitmodel.formats.mapping import let_go
 
-#: What is read and written at once; each of it is hashed in blocks that stay in the processor's cache.
-_SEGMENT, _BLOCK = 4 << 20, 1 << 20
-#: From here on one tensor may be most of a model: its two digests are made side by side.
-_HUGE = 64 << 20
+#: What is read, hashed and written at once: it stays in the processor's cache, and the kernel finds room for it among pages
+#: that are in use, which in a virtual machine is far cheaper than to ask for large new ones.
+_BLOCK = 256 << 10
+#: What is compared at once.
+_SEGMENT = 4 << 20
+#: From here on one tensor may be most of a model: its two digests are made side by side, in larger blocks.
+_HUGE, _HUGE_BLOCK = 64 << 20, 1 << 20
 
 
 @dataclass(frozen=True)
@@ -38,26 +41,20 @@ def write_hashed(descriptor: int, header: bytes, body: memoryview) -> Hashed:
     what is stored has to be what was hashed. Raises OSError."""
     md5, sha256 = hashlib.md5(header, usedforsecurity=False), hashlib.sha256(header)
     write_all(descriptor, memoryview(header))
-    buffer = memoryview(bytearray(min(_SEGMENT, len(body))))
-    for start in range(0, len(body), _SEGMENT):
-        segment = buffer[: min(_SEGMENT, len(body) - start)]
-        segment[:] = body[start : start + _SEGMENT]
-        let_go(body[start : start + _SEGMENT])
-        if len(body) >= _HUGE:
-            other = _hashers().submit(_update, segment, sha256)
-            _update(segment, md5)
-            write_all(descriptor, segment)
+    size = _BLOCK if len(body) < _HUGE else _HUGE_BLOCK
+    buffer = memoryview(bytearray(min(size, len(body))))
+    for start in range(0, len(body), size):
+        block = buffer[: min(size, len(body) - start)]
+        block[:] = body[start : start + size]
+        let_go(body[start : start + size])
+        other = _hashers().submit(sha256.update, block) if size > _BLOCK else None
+        if other is None:
+            sha256.update(block)
+        md5.update(block)
+        write_all(descriptor, block)
+        if other is not None:
             other.result()
-        else:
-            _update(segment, md5, sha256)
-            write_all(descriptor, segment)
     return Hashed(md5.hexdigest(), sha256.hexdigest(), len(header) + len(body))
-
-
-def _update(segment: memoryview, *digests: hashlib._Hash) -> None:
-    for start in range(0, len(segment), _BLOCK):
-        for digest in digests:
-            digest.update(segment[start : start + _BLOCK])
 
 
 def equal(path: Path, header: bytes, body: memoryview) -> bool:

@@ -13,6 +13,8 @@ from pathlib import Path
 from gitmodel.errors import ExitCode, GitmodelError
 
 _BACK_NS = 3_000_000_000
+#: What the kernel is asked to copy at once; see ``blocks`` for why it is little.
+_PIECE = 256 << 10
 #: Seconds after which what another process has not touched is nobody's any more.
 ABANDONED = 3600.0
 
@@ -84,7 +86,7 @@ def copy_range(source: int, target: int) -> None:
     remaining = os.fstat(source).st_size
     try:
         while remaining > 0:
-            copied = os.copy_file_range(source, target, remaining)
+            copied = os.copy_file_range(source, target, min(remaining, _PIECE))
             if copied == 0:
                 break
             remaining -= copied

@@ -10,7 +10,6 @@ scripts/kill-points --write              also puts the tables into docs/kills.md
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,7 +30,9 @@ _SHOWN = 5
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/kill-points", description=invariants.__doc__)
+    parser = argparse.ArgumentParser(
+        prog="scripts/kill-points", description="Strikes gitmodel everywhere and looks for losses."
+    )
     names = [command.name for command in COMMANDS]
     parser.add_argument("--command", action="append", choices=names, help="only this one; may be repeated")
     parser.add_argument("--fault", action="append", choices=list(points.FAULTS), help="only this one; may be repeated")
@@ -45,7 +46,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--no-crowd", action="store_true", help="leave out the eight at once")
     parser.add_argument("--no-points", action="store_true", help="only the eight at once")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="so many repositories at a time [default: 2]")
-    parser.add_argument("--keep", metavar="FOLDER", help="work there, and leave what a loss left")
+    parser.add_argument("--keep", metavar="FOLDER", help="work in this new folder, and leave what a loss left")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/kills.md")
     options = parser.parse_args(argv)
     options.step = 1 if options.every else max(1, options.step)
@@ -84,11 +85,15 @@ def tried(pool: ThreadPoolExecutor, stage: Stage, chosen: Sequence[Point], root:
         pool.submit(strike, stage, point, root / f"{stage.command.name}-{number}", number % _DEEP == 0, keep)
         for number, point in enumerate(chosen)
     ]
-    for future in as_completed(waiting):
-        yield future.result()
+    try:
+        for future in as_completed(waiting):
+            yield future.result()
+    finally:
+        for future in waiting:
+            future.cancel()  # those not begun, when this was interrupted
 
 
-def tell(outcome: Outcome, kept: Path | None) -> None:
+def tell(outcome: Outcome) -> None:
     point = outcome.point.name
     for kind, lines in (("LOSS", outcome.lost), ("UNCLEAR", outcome.unclear)):
         for line in lines[:_SHOWN]:
@@ -96,13 +101,11 @@ def tell(outcome: Outcome, kept: Path | None) -> None:
         if len(lines) > _SHOWN:
             print(f"  ... and {len(lines) - _SHOWN} more", flush=True)
     if not outcome.good:
-        where = f" --keep {shlex.quote(str(kept))}" if kept else ""
-        print(f"    replay: scripts/kill-points --only {point}{where}", flush=True)
+        print(f"    replay: scripts/kill-points --only {point} --keep FOLDER", flush=True)
 
 
 def run(options: argparse.Namespace, root: Path) -> bool:
     """True when nothing was lost."""
-    kept = Path(options.keep) if options.keep else None
     wanted = options.command or [point.command for point in options.only or []]
     commands = [command for command in COMMANDS if (not wanted or command.name in wanted) and not options.no_points]
     crowds = [] if options.no_crowd or options.only or options.list else crowd.CROWDS
@@ -117,8 +120,8 @@ def run(options: argparse.Namespace, root: Path) -> bool:
                 print("\n".join(f"  {point.name}" for point in these))
                 continue
             outcomes = []
-            for outcome in tried(pool, stage, these, root, bool(kept)):
-                tell(outcome, kept)
+            for outcome in tried(pool, stage, these, root, bool(options.keep)):
+                tell(outcome)
                 outcomes.append(outcome)
             order = {point: number for number, point in enumerate(these)}
             outcomes.sort(key=lambda outcome: order[outcome.point])
@@ -155,7 +158,7 @@ def gather(crowds: Sequence[crowd.Crowd], templates: Mapping[str, Place], root: 
 
 def rules() -> list[str]:
     """Each rule in the words of its own docstring."""
-    return [" ".join((rule.__doc__ or "").split()) for rule in invariants.RULES]
+    return [" ".join((rule.__doc__ or "").replace("``", "`").split()) for rule in invariants.RULES]
 
 
 def main() -> None:
@@ -168,7 +171,9 @@ def main() -> None:
     try:
         if options.keep:
             folder = Path(options.keep).resolve()
-            folder.mkdir(parents=True, exist_ok=False)
+            if folder.exists():
+                raise SystemExit(f"{folder} is there already: name a new folder")
+            folder.mkdir(parents=True)
             good = run(options, folder)
         else:
             with tempfile.TemporaryDirectory(prefix="gitmodel-kills-", ignore_cleanup_errors=True) as folder_name:

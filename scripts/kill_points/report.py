@@ -28,8 +28,8 @@ _INTRODUCTION = """# Killed at every point
 repository with a bare Git remote and a folder as DVC remote, and strikes it once: just before the k-th call of a system
 call that changes something (`strace --inject`), with
 
-- `kill -9`: of gitmodel, where a Git that it started lives on; of that Git, where gitmodel has to tell; of both at once; of gitmodel and
-  all it started, at any moment;
+- `kill -9`: of gitmodel, where a Git that it started lives on; of that Git, where gitmodel has to tell; of both at once; of
+  gitmodel and all it started, at any moment;
 - an interrupt or SIGTERM;
 - ENOSPC or EIO as the answer of that call, in gitmodel or in a Git it started;
 - a file system that is really full, with so many KiB left.
