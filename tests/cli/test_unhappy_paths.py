@@ -434,7 +434,10 @@ def a_damaged_object_in_the_remote(place: Place) -> list[str | Path]:
 
 
 @case(
-    INCOMPLETE, "missing-weights", "other bytes for tensors/layer0%2Fweight.h5 than weights.lock says", "gitmodel fsck --repair"
+    INCOMPLETE,
+    "missing-weights",
+    "other bytes for tensors/layer0%2Fweight.h5 than weights.lock says",
+    "gitmodel fsck --repair",
 )
 def a_damaged_object_in_the_cache(place: Place) -> list[str | Path]:
     shutil.rmtree(place.repo / "models" / "fraud" / "weights")
