@@ -31,6 +31,7 @@ _OF = """
 import sys
 from pathlib import Path
 from gitmodel.storage.digests import Digests
+from tests import support
 digests = Digests(Path(sys.argv[1]))
 for path in sys.argv[2:]:
     print(digests.of(Path(path)))
@@ -81,7 +82,7 @@ def rows(table: Path) -> list[tuple[object, ...]]:
 
 def child(code: str, *arguments: Path, prefix: list[str] | None = None) -> subprocess.CompletedProcess[str]:
     command = [*(prefix or []), sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=support.unmeasured())
 
 
 def test_a_file_is_known_by_its_sha256(file: Path, table: Path) -> None:
