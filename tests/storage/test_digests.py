@@ -22,6 +22,7 @@ import pytest
 
 from gitmodel.storage import digests as module
 from gitmodel.storage.digests import Digests, hash_file, is_settled
+from tests import support
 
 LIE = "0" * 64
 HOUR_NS = 3600 * 10**9 + 1
