@@ -64,7 +64,9 @@ class Gathered:
 def run(crowd: Crowd, template: Place, root: Path) -> Gathered:
     place = template.copy(root)
     for number in range(SIZE):
-        stages.write_model(place.files / f"m{number}.onnx", 1 + number / 10_000)
+        stages.write_model(
+            place.files / f"m{number}.onnx", 1 + (number + 1) / 10_000
+        )  # none is what is released already
     before = State.of(place)
     found = Gathered(crowd)
     with ThreadPoolExecutor(SIZE) as pool:
