@@ -13,8 +13,8 @@ from typing import Any
 
 from gitmodel import endpoint, registry, resources
 from gitmodel.errors import GitmodelError
+from gitmodel.files import replace_file
 from gitmodel.git import Repository
-from gitmodel.storage.files import replace_file
 from gitmodel.versions import ReleaseTag, StageTag, parse_tag
 
 LOCAL = ("reference-transaction", "post-tag")

@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "gitmodel"
 #: From the top down: a module imports only from its own layer or from layers above it.
 LAYERS = [
     {"errors", "resources"},
+    {"files"},
     {"bundle"},
     {"versions"},
     {"formats"},

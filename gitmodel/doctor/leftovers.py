@@ -11,10 +11,10 @@ from functools import partial
 from pathlib import Path
 
 from gitmodel.doctor.ailment import Ailment, Patient
+from gitmodel.files import storing
 from gitmodel.git import GitFailed
 from gitmodel.registry import MODELS
 from gitmodel.storage import dvc_locks
-from gitmodel.storage.files import storing
 from gitmodel.workflows.examine import ABANDONED
 from gitmodel.workflows.places import cache_of
 

@@ -41,7 +41,7 @@ def read(path: Path) -> Source:
 
 
 def write(source: Source, path: Path) -> tuple[Path, ...]:
-    """Writes the model in the format of the ending; returns the files. Raises InvalidModel, CannotWrite."""
+    """Writes the model in the format of the ending; returns the files. Raises InvalidModel, StorageFailed."""
     known = ending(path)
     if not known or not FORMATS[known].writer:
         written = [ending for ending, modules in FORMATS.items() if modules.writer]

@@ -15,6 +15,7 @@ from typing import Any
 
 from gitmodel.bundle.lock import is_shared
 from gitmodel.bundle.signature import DTYPES
+from gitmodel.files import StorageFailed
 from gitmodel.formats.declared import dump_json, load_json, texts
 from gitmodel.formats.dtypes import is_native, nbytes, storage
 from gitmodel.formats.hdf5_unpack import Image, shelved, unpack, write_copy
@@ -36,7 +37,6 @@ from gitmodel.formats.hdf5_writing import (
 from gitmodel.formats.mapping import let_go
 from gitmodel.formats.source import (
     TENSOR_FILE_BYTES,
-    CannotWrite,
     InvalidModel,
     Source,
     TensorData,
@@ -81,7 +81,7 @@ def framework_of(file: Any) -> str:
 
 @lru_cache(maxsize=256)
 def tensor_file(dtype: str, shape: tuple[int, ...]) -> TensorFile:
-    """The header of a tensor file for one contiguous dataset ``/data`` of this type and shape. Raises CannotWrite."""
+    """The header of a tensor file for one contiguous dataset ``/data`` of this type and shape. Raises StorageFailed."""
     import tempfile
 
     # HDF5 reserves the space without writing it, so this costs nothing however large the tensor is.
@@ -90,7 +90,7 @@ def tensor_file(dtype: str, shape: tuple[int, ...]) -> TensorFile:
             offset = _write_empty(file.name, dtype, shape)
             return TensorFile(file.read(offset), offset)
     except (OSError, RuntimeError) as error:
-        raise CannotWrite(
+        raise StorageFailed(
             f"cannot write to {tempfile.gettempdir()} ({getattr(error, 'strerror', None) or first_line(error)})",
             hint="make room there, or set TMPDIR to a folder that has it",
         ) from None

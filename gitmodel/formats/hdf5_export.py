@@ -19,7 +19,7 @@ from gitmodel.formats.stored import Stored, dataset_in
 def write(source: Source, path: Path) -> tuple[Path, ...]:
     """Writes ``path``. Datasets of an HDF5 source are copied as they are: type, chunks, filters, attributes; tensors of
     another one become contiguous datasets of their names (``hdf5.dataset_names``), marked where HDF5 lacks the type.
-    A graph has no place in it. Raises InvalidModel, CannotWrite."""
+    A graph has no place in it. Raises InvalidModel, StorageFailed."""
     with replacing(path) as file:
         with _created(file, source.groups) as target:
             kept = {} if source.groups is None else _copy_groups(source, target)

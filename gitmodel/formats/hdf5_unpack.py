@@ -14,11 +14,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from gitmodel.files import StorageFailed, storing
 from gitmodel.formats.hdf5_walk import naming_damage
 from gitmodel.formats.hdf5_writing import file_access, file_creation
 from gitmodel.formats.mapping import let_go
-from gitmodel.formats.output import writing
-from gitmodel.formats.source import CannotWrite
 
 _SLAB_BYTES = 16 << 20
 _ALIGNMENT = 64
@@ -37,10 +36,10 @@ def unpack(dataset: Any, room: memoryview) -> None:
 
 
 def shelved(writers: Iterable[Callable[[Path], None]]) -> list[memoryview]:
-    """The files that these write, mapped; all stand in one temp file without a name. Raises CannotWrite."""
+    """The files that these write, mapped; all stand in one temp file without a name. Raises StorageFailed."""
     spans = []
     with (
-        writing("temporary files"),
+        storing("temporary files"),
         tempfile.TemporaryDirectory(prefix="gitmodel-") as folder,
         tempfile.TemporaryFile(prefix="gitmodel-") as shelf,
     ):
@@ -56,7 +55,7 @@ def shelved(writers: Iterable[Callable[[Path], None]]) -> list[memoryview]:
 
 
 def write_copy(dataset: Any, name: str, path: Path) -> None:
-    """A file with a copy of the dataset as it is: attributes, chunks, compression. Raises InvalidModel, CannotWrite."""
+    """A file with a copy of the dataset as it is: attributes, chunks, compression. Raises InvalidModel, StorageFailed."""
     import h5py
 
     with naming_damage(dataset.file.filename):
@@ -67,7 +66,7 @@ def write_copy(dataset: Any, name: str, path: Path) -> None:
         except (OSError, RuntimeError) as error:
             if (refused := _REFUSED.search(str(error))) is None:
                 raise
-            raise CannotWrite(
+            raise StorageFailed(
                 f"cannot write a temporary copy of '{dataset.name}' ({refused[1]})",
                 hint="make room for temporary files, or set TMPDIR to a folder that has it",
             ) from None

@@ -47,7 +47,7 @@ class _About:
 
 
 def read(path: Path) -> Source:
-    """Reads an archive; objects are never unpickled. Raises InvalidModel, CannotWrite when it does not fit the disk."""
+    """Reads an archive; objects are never unpickled. Raises InvalidModel, StorageFailed when it does not fit the disk."""
     data = map_file(path)
     try:
         found = members(path, data)
@@ -65,7 +65,7 @@ def read(path: Path) -> Source:
 
 
 def write(source: Source, path: Path) -> tuple[Path, ...]:
-    """Writes the tensors uncompressed, so that they can be mapped. Raises InvalidModel, CannotWrite."""
+    """Writes the tensors uncompressed, so that they can be mapped. Raises InvalidModel, StorageFailed."""
     try:
         declared.check_text(*(tensor.name for tensor in source.tensors), *source.metadata, *source.metadata.values())
     except ValueError as error:

@@ -21,7 +21,7 @@ DATA_SUFFIX = ".data"
 
 def write(source: Source, path: Path, *, limit: int = MAX_BYTES) -> tuple[Path, ...]:
     """Writes ``path``, and ``path`` with ``.data`` behind it when the model has more than ``limit`` bytes; returns the
-    files. Raises InvalidModel for a source without a graph, CannotWrite."""
+    files. Raises InvalidModel for a source without a graph, StorageFailed."""
     if source.graph is None:
         raise InvalidModel(
             f"{path} cannot hold this model: ONNX needs a graph, and it has weights alone",

@@ -4,42 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from gitmodel.files import aside, fsync_folder, storing
 from gitmodel.formats.mapping import let_go
-from gitmodel.formats.source import CannotWrite, blocks
+from gitmodel.formats.source import blocks
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes the place of ``path`` when the block ends well: temp, fsync, rename. Raises CannotWrite."""
-    with writing(str(path)):
-        descriptor, temporary = tempfile.mkstemp(prefix=".gitmodel-", suffix=".tmp", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "w+b") as file:
+    """A file that takes the place of ``path`` when the block ends well: temp, fsync, rename. Raises StorageFailed."""
+    with storing(str(path)):
+        with aside(path.parent, ".gitmodel-", ".tmp") as (descriptor, temporary):
+            with os.fdopen(descriptor, "w+b", closefd=False) as file:
                 yield file
-                file.flush()
-                os.fchmod(descriptor, 0o644)
-                os.fsync(descriptor)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-        _fsync_folder(path.parent)
-
-
-@contextlib.contextmanager
-def writing(what: str) -> Iterator[None]:
-    """Turns an operating system's refusal into one line that names ``what`` was being written."""
-    try:
-        yield
-    except OSError as error:
-        raise CannotWrite(
-            f"cannot write {what} ({error.strerror or error})", hint="make room or rights and run again"
-        ) from error
+            os.fchmod(descriptor, 0o644)
+            os.fsync(descriptor)
+            temporary.replace(path)
+        fsync_folder(path.parent)
 
 
 def pour(file: IO[bytes], data: memoryview) -> None:
@@ -47,11 +31,3 @@ def pour(file: IO[bytes], data: memoryview) -> None:
     for block in blocks(data):
         file.write(block)
         let_go(block)
-
-
-def _fsync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

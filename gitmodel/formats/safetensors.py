@@ -42,7 +42,7 @@ def read(path: Path) -> Source:
 
 
 def write(source: Source, path: Path) -> tuple[Path, ...]:
-    """Writes the tensors and the metadata as one file. Raises InvalidModel, CannotWrite."""
+    """Writes the tensors and the metadata as one file. Raises InvalidModel, StorageFailed."""
     header, ordered = _layout(source, str(path))
     with replacing(path) as file:
         file.write(len(header).to_bytes(_LENGTH_BYTES, "little") + header)

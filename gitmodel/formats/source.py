@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from gitmodel.errors import ExitCode, GitmodelError
+from gitmodel.errors import GitmodelError
+from gitmodel.files import StorageFailed
 from gitmodel.formats.mapping import mapped
 
 if TYPE_CHECKING:
@@ -33,13 +34,6 @@ class InvalidModel(GitmodelError):
     """A file that is not the model it is said to be."""
 
     code = "invalid-model"
-
-
-class CannotWrite(GitmodelError):
-    """The file system took no more: full, read-only, no permission."""
-
-    code = "cannot-write"
-    exit_code = ExitCode.INCOMPLETE
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +101,7 @@ class Writer(Protocol):
     """One module per format that ``export`` gives; see the table in this package."""
 
     def write(self, source: Source, path: Path) -> tuple[Path, ...]:
-        """The files written. Raises InvalidModel when the format cannot express the source, CannotWrite."""
+        """The files written. Raises InvalidModel when the format cannot express the source, StorageFailed."""
         ...
 
 
@@ -154,7 +148,7 @@ def map_file(path: Path) -> memoryview:
 
 def scratch(size: int) -> memoryview:
     """Room for bytes that have to be unpacked: a writable mapping of a temp file without a name, so that they stand on
-    disk and not in memory. Each one holds a file open: ask for the room of many tensors at once. Raises CannotWrite."""
+    disk and not in memory. Each one holds a file open: ask for the room of many tensors at once. Raises StorageFailed."""
     import tempfile
 
     if not size:
@@ -165,14 +159,14 @@ def scratch(size: int) -> memoryview:
             os.posix_fallocate(file.fileno(), 0, size)
             return memoryview(mmap.mmap(file.fileno(), size))
     except (OSError, OverflowError) as error:
-        raise CannotWrite(
+        raise StorageFailed(
             f"cannot unpack {size} bytes to disk ({getattr(error, 'strerror', None) or error})",
             hint="make room for temporary files, or set TMPDIR to a folder that has it",
         ) from None
 
 
 def rooms(sizes: Sequence[int]) -> list[memoryview]:
-    """``scratch`` for bytes of these sizes, all in one file. Raises CannotWrite."""
+    """``scratch`` for bytes of these sizes, all in one file. Raises StorageFailed."""
     begins = [0]
     for size in sizes:
         begins.append(begins[-1] + size + -size % _ALIGNMENT)

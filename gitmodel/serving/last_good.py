@@ -7,8 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from gitmodel.errors import GitmodelError
+from gitmodel.files import replace_file
 from gitmodel.serving.policy import AspiredVersion
-from gitmodel.storage.files import replace_file
 
 
 class LastGood:

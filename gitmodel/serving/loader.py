@@ -14,6 +14,7 @@ from gitmodel.bundle.lock import FileEntry
 from gitmodel.bundle.signature import Signature
 from gitmodel.compat import generate, replay
 from gitmodel.errors import ExitCode, GitmodelError
+from gitmodel.files import storing
 from gitmodel.formats import goldens
 from gitmodel.formats import onnx as onnx_format
 from gitmodel.git import Repository
@@ -21,7 +22,6 @@ from gitmodel.serving.policy import AspiredVersion
 from gitmodel.serving.servable import Servable
 from gitmodel.storage import setup
 from gitmodel.storage.cache import Cache
-from gitmodel.storage.files import storing
 from gitmodel.storage.remote import Remote
 from gitmodel.storage.settings import committed_config, config_for_url, remote_config
 from gitmodel.storage.supply import Supply

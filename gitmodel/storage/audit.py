@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gitmodel.bundle.lock import FileEntry
+from gitmodel.files import storing
 from gitmodel.storage.depot import Blocks, Depot, Folder, Stored
-from gitmodel.storage.files import storing
 from gitmodel.storage.remote import Progress
 
 _NAMES = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?:\.dir)?(?![0-9a-f])")

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from gitmodel.bundle.lock import FileEntry
+from gitmodel.files import write_all
 from gitmodel.formats.mapping import let_go
 
 #: What is read, hashed and written at once: it stays in the processor's cache, and the kernel finds room for it among pages
@@ -40,7 +41,7 @@ def write_hashed(descriptor: int, header: bytes, body: memoryview) -> Hashed:
     """Writes ``header`` and ``body`` to an open file. Every byte is read once: somebody may be writing the user's file, and
     what is stored has to be what was hashed. Raises OSError."""
     md5, sha256 = hashlib.md5(header, usedforsecurity=False), hashlib.sha256(header)
-    write_all(descriptor, memoryview(header))
+    write_all(descriptor, header)
     size = _BLOCK if len(body) < _HUGE else _HUGE_BLOCK
     buffer = memoryview(bytearray(min(size, len(body))))
     for start in range(0, len(body), size):
@@ -97,9 +98,3 @@ def _memcmp() -> Callable[[int, int, int], int]:
 @cache
 def _hashers() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=2, thread_name_prefix="hash")
-
-
-def write_all(descriptor: int, data: memoryview) -> None:
-    """``os.write`` until all of it is written. Raises OSError."""
-    while len(data):
-        data = data[os.write(descriptor, data) :]

@@ -10,14 +10,13 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from gitmodel.bundle.lock import FileEntry
-from gitmodel.storage.blocks import Hashed, equal, write_all, write_hashed
+from gitmodel.files import aside, fsync_folder, storing, sweep, write_all
+from gitmodel.storage.blocks import Hashed, equal, write_hashed
 from gitmodel.storage.digests import Digests
-from gitmodel.storage.files import fsync_folder, storing, sweep
 
 _MODE = 0o444
 
@@ -66,7 +65,7 @@ class Cache:
 
         Its name is durable once ``add_directory`` has been called. Several threads may add at once.
         """
-        with self._aside() as (descriptor, temporary):
+        with self.aside() as (descriptor, temporary):
             hashed = write_hashed(descriptor, header, memoryview(body))
             target = self.path(hashed.md5)
             if self._has_whole(hashed):
@@ -88,8 +87,8 @@ class Cache:
         target = self.path(oid)
         with storing(f"the DVC cache {self.root}"):
             if not target.exists() or target.read_bytes() != data:
-                with self._aside() as (descriptor, temporary):
-                    write_all(descriptor, memoryview(data))
+                with self.aside() as (descriptor, temporary):
+                    write_all(descriptor, data)
                     self._put(descriptor, temporary, target)
             for folder in self._unsettled:
                 fsync_folder(folder)
@@ -97,16 +96,13 @@ class Cache:
         return oid
 
     @contextlib.contextmanager
-    def _aside(self) -> Iterator[tuple[int, Path]]:
-        """An open file beside the objects, which is gone afterwards unless it was put in its place."""
+    def aside(self) -> Iterator[tuple[int, Path]]:
+        """An open file beside the objects, which is gone afterwards unless it was put in its place; ``sweep`` removes it
+        should we be killed."""
         with storing(f"the DVC cache {self.root}"):
             self._make(self.objects)
-            descriptor, name = tempfile.mkstemp(prefix="tmp-gitmodel-", dir=self.objects)
-            try:
-                yield descriptor, Path(name)
-            finally:
-                Path(name).unlink(missing_ok=True)
-                os.close(descriptor)
+            with aside(self.objects, "tmp-gitmodel-") as opened:
+                yield opened
 
     def _keep(self, target: Path, sha256: str) -> None:
         """Tells whoever wrote the object, and may be about to take it away again, that somebody relies on it."""

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
-from gitmodel.storage.files import copy_range, fsync_folder
+from gitmodel.files import copy_range, fsync_folder
 
 #: Called with how many bytes of one object have moved so far.
 Told = Callable[[int], None]

@@ -10,7 +10,6 @@ import errno
 import os
 import re
 import stat
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -18,8 +17,8 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from gitmodel.errors import GitmodelError
+from gitmodel.files import StorageFailed, aside, fsync_folder, storing
 from gitmodel.storage import setup
-from gitmodel.storage.files import StorageFailed, fsync_folder, storing
 from gitmodel.storage.remote import Remote
 
 _BLOCK = 1 << 20
@@ -148,21 +147,20 @@ class Folder:
         """A temporary file and what makes it the object; without that call it goes away again."""
         target = self.path(oid)
         self.objects.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=_TEMPORARY, dir=self.objects)
-        with os.fdopen(descriptor, "wb") as file:
+        with (
+            aside(self.objects, _TEMPORARY) as (descriptor, temporary),
+            os.fdopen(descriptor, "wb", closefd=False) as file,
+        ):
 
             def keep() -> None:
                 file.flush()
                 os.fchmod(file.fileno(), _MODE)
                 os.fsync(file.fileno())
                 target.parent.mkdir(exist_ok=True)
-                Path(temporary).replace(target)
+                temporary.replace(target)
                 fsync_folder(target.parent)
 
-            try:
-                yield file, keep
-            finally:
-                Path(temporary).unlink(missing_ok=True)
+            yield file, keep
 
     def put(self, oid: str, source: Path) -> None:
         with storing(self.name), self.writing(oid) as (file, keep):

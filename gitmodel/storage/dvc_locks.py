@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gitmodel.storage.files import replace_file, storing
+from gitmodel.files import replace_file, storing
 from gitmodel.storage.setup import DVC_DIR
 
 #: What flufl.lock writes into a lock made of hard links: claim file, host, process, a random number.

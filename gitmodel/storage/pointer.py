@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gitmodel.bundle import yamlio
-from gitmodel.storage.files import replace_file
+from gitmodel.files import replace_file
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,12 @@ name in the cache before its size, sha256 and md5 are right."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import os
 import re
-import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,9 +17,9 @@ from urllib.parse import urlsplit
 
 from gitmodel.bundle.lock import FileEntry
 from gitmodel.errors import ExitCode, GitmodelError
+from gitmodel.files import fsync_folder
 from gitmodel.storage.cache import Cache
 from gitmodel.storage.carrier import Carrier, Told, carrier_of, each, file_system
-from gitmodel.storage.files import fsync_folder, storing
 
 #: What only the cache's own disk answers while something is brought.
 _HERE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
@@ -118,7 +116,7 @@ class Remote:
             raise self._failed(error) from error
 
     def _receive(self, cache: Cache, entry: FileEntry, told: Told) -> None:
-        with storing(f"the DVC cache {cache.root}"), _temporary(cache) as temporary:
+        with cache.aside() as (_, temporary):
             try:
                 self._carrier.get(entry.md5, temporary, told)
             except OSError as error:
@@ -242,18 +240,6 @@ def _open(config: Any, name: str) -> tuple[Any, Carrier]:
             f"the remote '{name}' needs a plugin ({error})",
             hint=f"run: pip install 'gitmodel[{kind}]'" if kind in _EXTRAS else "install it",
         ) from error
-
-
-@contextlib.contextmanager
-def _temporary(cache: Cache) -> Iterator[Path]:
-    """A file beside the objects, which ``Cache.sweep`` removes should we be killed."""
-    cache.objects.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix="tmp-gitmodel-", dir=cache.objects)
-    os.close(descriptor)
-    try:
-        yield Path(name)
-    finally:
-        Path(name).unlink(missing_ok=True)
 
 
 def _identity(path: Path) -> tuple[int, str, str]:

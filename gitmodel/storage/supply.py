@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from gitmodel.bundle.lock import FileEntry
+from gitmodel.files import copy_file, storing, sweep
 from gitmodel.storage.cache import Cache
-from gitmodel.storage.files import copy_file, storing, sweep
 from gitmodel.storage.remote import Progress, Remote
 from gitmodel.storage.workspace import corrupt, missing_weights
 

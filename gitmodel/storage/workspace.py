@@ -11,9 +11,9 @@ from pathlib import Path
 
 from gitmodel.bundle.lock import FileEntry, Lock
 from gitmodel.errors import ExitCode, GitmodelError
+from gitmodel.files import copy_file, storing
 from gitmodel.storage.cache import Cache
 from gitmodel.storage.digests import Digests, hash_file
-from gitmodel.storage.files import copy_file, storing
 
 _MODE = 0o644
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from gitmodel import registry
 from gitmodel.bundle.bundle import WEIGHTS, Bundle
+from gitmodel.files import storing
 from gitmodel.storage import setup
-from gitmodel.storage.files import storing
 from gitmodel.storage.remote import Progress
 from gitmodel.storage.workspace import WouldLose, plan, refuse_links
 from gitmodel.workflows.store import lock_before

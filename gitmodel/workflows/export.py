@@ -13,8 +13,9 @@ from gitmodel.bundle.bundle import ASSETS, SIGNATURE, Bundle, view_of
 from gitmodel.bundle.lock import inside
 from gitmodel.bundle.signature import DEFAULT
 from gitmodel.errors import GitmodelError
+from gitmodel.files import storing
 from gitmodel.formats.onnx_export import DATA_SUFFIX, graph_of
-from gitmodel.formats.output import replacing, writing
+from gitmodel.formats.output import replacing
 from gitmodel.formats.source import Source
 from gitmodel.git import NotARepository, Repository
 from gitmodel.storage.remote import Progress
@@ -66,7 +67,7 @@ def export(
     file: that converts it. ``force`` replaces files that are there.
 
     Raises UnclearDestination, WouldOverwrite, UnknownTensor, InvalidModel when the format cannot express the model,
-    MissingWeights, CannotWrite.
+    MissingWeights, StorageFailed.
     """
     from gitmodel.formats.left_out import left_out
 
@@ -94,7 +95,7 @@ def export(
 
 
 def _make_folder(path: Path) -> None:
-    with writing(str(path)):
+    with storing(str(path)):
         path.mkdir(parents=True, exist_ok=True)
 
 

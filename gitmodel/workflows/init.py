@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gitmodel import resources
+from gitmodel.files import replace_file
 from gitmodel.git import Repository
 from gitmodel.storage import setup
-from gitmodel.storage.files import replace_file
 from gitmodel.workflows.workspace import NeedsWorkingTree
 
 _STAGED = (".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitattributes")

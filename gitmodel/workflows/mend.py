@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from gitmodel.files import aside, storing
 from gitmodel.history.past import History
 from gitmodel.storage.audit import bring, digest_at, listing_of
 from gitmodel.storage.depot import Depot, Folder
-from gitmodel.storage.files import storing
 from gitmodel.storage.remote import RemoteFailed
 from gitmodel.workflows.findings import Finding
 
@@ -115,12 +113,8 @@ class Mender:
     def _scratch(self) -> Iterator[Path]:
         with storing(str(self._state_dir)):
             self._state_dir.mkdir(parents=True, exist_ok=True)
-            descriptor, name = tempfile.mkstemp(prefix="listing-", dir=self._state_dir)
-            os.close(descriptor)
-            try:
-                yield Path(name)
-            finally:
-                Path(name).unlink(missing_ok=True)
+            with aside(self._state_dir, "listing-") as (_, path):
+                yield path
 
 
 def _renamed(source: Path, target: Path) -> bool:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from gitmodel.bundle import bundle as bundle_files
 from gitmodel.bundle.folder import DiskFolder
+from gitmodel.files import StorageFailed, replace_file
 from gitmodel.storage.digests import is_settled
-from gitmodel.storage.files import StorageFailed, replace_file
 
 _SCHEMA = 1
 

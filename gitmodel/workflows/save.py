@@ -18,11 +18,11 @@ from gitmodel.bundle.lock import FileEntry, Lock
 from gitmodel.bundle.signature import DEFAULT, Signature, Signatures
 from gitmodel.compat.replay import check_self
 from gitmodel.errors import ExitCode, GitmodelError
+from gitmodel.files import replace_file, storing
 from gitmodel.formats import goldens
 from gitmodel.formats import signatures as named_signatures
 from gitmodel.formats.source import Source
 from gitmodel.storage import pointer
-from gitmodel.storage.files import replace_file, storing
 from gitmodel.storage.workspace import Layout, WouldLose, plan, refuse_links
 from gitmodel.versions import check_name
 from gitmodel.workflows import describe, receipt

@@ -95,12 +95,12 @@ FULL = """
 import resource, sys
 from pathlib import Path
 from gitmodel import formats
-from gitmodel.formats.source import CannotWrite
+from gitmodel.files import StorageFailed
 formats.read(Path(sys.argv[1]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 try:
     formats.read(Path(sys.argv[2]))
-except CannotWrite as error:
+except StorageFailed as error:
     print(error, flush=True)
 """
 

@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from gitmodel import formats
+from gitmodel.files import StorageFailed
 from gitmodel.formats import npy, npz, npz_zip
 from gitmodel.formats.dtypes import storage
-from gitmodel.formats.source import CannotWrite, InvalidModel, Source, TensorData, scratch
+from gitmodel.formats.source import InvalidModel, Source, TensorData, scratch
 from gitmodel.workflows.save import save
 from tests.formats import building
 from tests.formats.building import by_name, large
@@ -420,7 +421,7 @@ def test_what_is_no_text_is_refused(tmp_path: Path, name: str, metadata: dict[st
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CannotWrite, match=r"cannot write .*none/w\.npz"):
+    with pytest.raises(StorageFailed, match=r"cannot write .*none/w\.npz"):
         npz.write(Source("onnx", "", ()), tmp_path / "none" / "w.npz")
 
 

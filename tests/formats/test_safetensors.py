@@ -16,10 +16,11 @@ import safetensors.numpy
 from hypothesis import given, settings
 
 from gitmodel import formats
+from gitmodel.files import StorageFailed
 from gitmodel.formats import hdf5
 from gitmodel.formats import safetensors as ours
 from gitmodel.formats.dtypes import nbytes
-from gitmodel.formats.source import CannotWrite, InvalidModel, Source, TensorData, join
+from gitmodel.formats.source import InvalidModel, Source, TensorData, join
 from gitmodel.workflows.export import export
 from gitmodel.workflows.save import save
 from tests.formats import building
@@ -317,7 +318,7 @@ def test_a_header_the_library_would_refuse_is_not_written(tmp_path: Path, monkey
 def test_an_old_file_stays_when_a_new_one_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     for path in (tmp_path / "none" / "w.safetensors", tmp_path / "folder"):
-        with pytest.raises(CannotWrite, match="cannot write"):
+        with pytest.raises(StorageFailed, match="cannot write"):
             ours.write(Source("onnx", "", (tensor("t", "int8", 2),)), path)
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gitmodel.files import StorageFailed
 from gitmodel.formats import hdf5
 from gitmodel.formats.mapping import let_go
 from gitmodel.formats.source import (
-    CannotWrite,
     InvalidModel,
     Source,
     blocks,
@@ -118,13 +118,13 @@ def test_scratch_leaves_no_file_behind(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("size", [1 << 50, 1 << 70])
 def test_more_than_the_disk_has_is_refused_before_anything_is_written(size: int) -> None:
-    with pytest.raises(CannotWrite, match=f"cannot unpack {size} bytes to disk .*: make room for temporary files"):
+    with pytest.raises(StorageFailed, match=f"cannot unpack {size} bytes to disk .*: make room for temporary files"):
         scratch(size)
 
 
 def test_no_folder_for_temporary_files_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
-    with pytest.raises(CannotWrite, match="No such file or directory"):
+    with pytest.raises(StorageFailed, match="No such file or directory"):
         scratch(1)
 
 

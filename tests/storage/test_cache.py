@@ -19,8 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gitmodel.bundle.lock import FileEntry
+from gitmodel.files import StorageFailed
 from gitmodel.storage.cache import Cache
-from gitmodel.storage.files import StorageFailed
 from tests.workflows.state import damage
 
 #: An object that fits, one that does not, and the listing of a folder that does not; what is left is printed.
@@ -29,7 +29,7 @@ import os, resource, sys
 from pathlib import Path
 from gitmodel.bundle.lock import FileEntry
 from gitmodel.storage.cache import Cache
-from gitmodel.storage.files import StorageFailed
+from gitmodel.files import StorageFailed
 room, root = int(sys.argv[1]), Path(sys.argv[2])
 if room:
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))

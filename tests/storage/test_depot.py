@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from gitmodel.files import StorageFailed
 from gitmodel.storage.audit import digest_at
 from gitmodel.storage.cache import Cache
 from gitmodel.storage.depot import Depot, Folder, NoCache, depot_of, folder_at
-from gitmodel.storage.files import StorageFailed
 from gitmodel.storage.remote import Remote, RemoteFailed
 from gitmodel.storage.settings import config_from_text
 from gitmodel.workflows.fsck import fsck

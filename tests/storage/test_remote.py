@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from gitmodel.bundle.lock import FileEntry
+from gitmodel.files import StorageFailed
 from gitmodel.storage.cache import Cache
-from gitmodel.storage.files import StorageFailed
 from gitmodel.storage.remote import NoRemote, Remote, RemoteFailed
 from gitmodel.storage.settings import config_for_url, config_from_text
 from tests.workflows import state

@@ -13,7 +13,7 @@ from gitmodel.storage.remote import Remote, RemoteFailed
 from gitmodel.storage.settings import config_for_url
 from gitmodel.storage.supply import Supply
 from gitmodel.storage.workspace import MissingWeights
-from tests.storage.test_files import other_file_system
+from tests.test_files import other_file_system
 from tests.workflows import state
 
 

@@ -15,7 +15,8 @@ import pytest
 import gitmodel
 from gitmodel import formats
 from gitmodel.errors import GitmodelError
-from gitmodel.formats.source import CannotWrite, InvalidModel
+from gitmodel.files import StorageFailed
+from gitmodel.formats.source import InvalidModel
 from gitmodel.storage.workspace import MissingWeights
 from gitmodel.workflows import transfer
 from gitmodel.workflows.export import UnclearDestination, WouldOverwrite, export
@@ -308,7 +309,7 @@ def test_a_checkpoint_is_no_onnx_model(repo: Path, checkpoint: Path, tmp_path: P
 
 
 def test_a_folder_that_is_not_there_is_named(repo: Path, wide: Path, tmp_path: Path) -> None:
-    with pytest.raises(CannotWrite, match=r"absent/out\.onnx \(No such file or directory\)"):
+    with pytest.raises(StorageFailed, match=r"absent/out\.onnx \(No such file or directory\)"):
         export("wide", tmp_path / "absent" / "out.onnx", repo=repo)
 
 

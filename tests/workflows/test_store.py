@@ -12,11 +12,11 @@ import onnxruntime
 import pytest
 
 from gitmodel.bundle.lock import FileEntry, Lock, TensorEntry
+from gitmodel.files import StorageFailed
 from gitmodel.formats import binding, hdf5, signatures
 from gitmodel.formats import onnx as onnx_format
 from gitmodel.formats.source import Source, TensorData
 from gitmodel.storage.cache import Cache
-from gitmodel.storage.files import StorageFailed
 from gitmodel.storage.workspace import plan
 from gitmodel.workflows.store import lock_before, store_weights
 from tests.formats.building import LARGE, by_name, large, matmul, write_h5, write_onnx

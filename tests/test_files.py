@@ -1,4 +1,4 @@
-"""gitmodel.storage.files: a file is the old one or the new one, and a refusal is one error that names it."""
+"""gitmodel.files: a file is the old one or the new one, and a refusal is one error that names it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from gitmodel.storage.files import StorageFailed, copy_file, fsync_folder, replace_file, storing
+from gitmodel.files import StorageFailed, copy_file, fsync_folder, replace_file, storing
 
 _LIMITED_COPY = """
 import resource, sys
 from pathlib import Path
-from gitmodel.storage.files import StorageFailed, copy_file
+from gitmodel.files import StorageFailed, copy_file
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
     copy_file(Path(sys.argv[1]), Path(sys.argv[2]), 0o644)

@@ -1,4 +1,4 @@
-"""Writing files so that a crash leaves the old one or the new one, never half of either."""
+"""Writing files so that a crash leaves the old one or the new one, never half of either. It knows no models."""
 
 from __future__ import annotations
 
@@ -38,6 +38,24 @@ def storing(what: str) -> Iterator[None]:
         ) from error
 
 
+@contextlib.contextmanager
+def aside(folder: Path, prefix: str, suffix: str = "") -> Iterator[tuple[int, Path]]:
+    """An open file in ``folder``, to be renamed into its place when it is whole; what is left of it at the end is removed."""
+    descriptor, name = tempfile.mkstemp(prefix=prefix[:60], suffix=suffix, dir=folder)
+    try:
+        yield descriptor, Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def write_all(descriptor: int, data: memoryview | bytes) -> None:
+    """``os.write`` until all of it is written. Raises OSError."""
+    left = memoryview(data)
+    while left:
+        left = left[os.write(descriptor, left) :]
+
+
 def replace_file(path: Path, data: bytes, mode: int = 0o644) -> bool:
     """Puts ``data`` at ``path`` by temp, fsync and rename. Returns False, touching nothing, when it is there already."""
     with contextlib.suppress(OSError):
@@ -45,17 +63,11 @@ def replace_file(path: Path, data: bytes, mode: int = 0o644) -> bool:
             return False
     with storing(str(path)):
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fchmod(file.fileno(), mode)
-                os.fsync(file.fileno())
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with aside(path.parent, f".{path.name}.", ".tmp") as (descriptor, temporary):
+            write_all(descriptor, data)
+            os.fchmod(descriptor, mode)
+            os.fsync(descriptor)
+            temporary.replace(path)
     return True
 
 
@@ -66,19 +78,13 @@ def copy_file(source: Path, target: Path, mode: int) -> os.stat_result:
     """
     with storing(str(target)):
         target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name[:60]}.", suffix=".tmp", dir=target.parent)
-        try:
-            with source.open("rb") as reader, os.fdopen(descriptor, "wb") as writer:
-                copy_range(reader.fileno(), writer.fileno())
-                os.fchmod(writer.fileno(), mode)
-                now = time.time_ns()
-                os.utime(writer.fileno(), ns=(now, now - _BACK_NS))
-                info = os.fstat(writer.fileno())
-            Path(temporary).replace(target)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    return info
+        with source.open("rb") as reader, aside(target.parent, f".{target.name}.", ".tmp") as (descriptor, temporary):
+            copy_range(reader.fileno(), descriptor)
+            os.fchmod(descriptor, mode)
+            now = time.time_ns()
+            os.utime(descriptor, ns=(now, now - _BACK_NS))
+            temporary.replace(target)
+            return os.fstat(descriptor)
 
 
 def copy_range(source: int, target: int) -> None:
