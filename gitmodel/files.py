@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import tempfile
@@ -80,11 +81,30 @@ def copy_file(source: Path, target: Path, mode: int) -> os.stat_result:
         target.parent.mkdir(parents=True, exist_ok=True)
         with source.open("rb") as reader, aside(target.parent, f".{target.name}.", ".tmp") as (descriptor, temporary):
             copy_range(reader.fileno(), descriptor)
-            os.fchmod(descriptor, mode)
-            now = time.time_ns()
-            os.utime(descriptor, ns=(now, now - _BACK_NS))
-            temporary.replace(target)
-            return os.fstat(descriptor)
+            return _put(descriptor, temporary, target, mode)
+
+
+def move_file(source: Path, target: Path, mode: int) -> os.stat_result:
+    """As ``copy_file``, but the source goes: nothing is copied where both are on one file system."""
+    with storing(str(target)):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(source, os.O_RDONLY)
+        try:
+            return _put(descriptor, source, target, mode)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+        finally:
+            os.close(descriptor)
+    return copy_file(source, target, mode)
+
+
+def _put(descriptor: int, temporary: Path, target: Path, mode: int) -> os.stat_result:
+    os.fchmod(descriptor, mode)
+    now = time.time_ns()
+    os.utime(descriptor, ns=(now, now - _BACK_NS))
+    temporary.replace(target)
+    return os.fstat(descriptor)
 
 
 def copy_range(source: int, target: int) -> None:
@@ -97,7 +117,7 @@ def copy_range(source: int, target: int) -> None:
                 break
             remaining -= copied
     except OSError as error:
-        if error.strerror and error.errno == 28:  # ENOSPC is final; anything else means "not between these"
+        if error.errno == errno.ENOSPC:  # ENOSPC is final; anything else means "not between these"
             raise
         os.lseek(source, 0, os.SEEK_SET)
         os.lseek(target, 0, os.SEEK_SET)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import os
 import sys
@@ -45,6 +46,17 @@ for _module in (models, export, transfer, review, operate, maintain):
     _module.register(app)
 
 
+def _alone(name: str) -> typer.Typer:
+    """The app with that command only, if it has it: typer builds the parsers of all it knows in order to run one, which takes
+    longer than to import any of them."""
+    wanted = [command for command in app.registered_commands if command.name == name]
+    if not wanted:
+        return app
+    alone = copy.copy(app)
+    alone.registered_commands, alone.registered_groups = wanted, []
+    return alone
+
+
 def main() -> None:
     """The entry point. A user's mistake is one line and an exit code; ``-vv`` shows where it came from."""
     # numpy's BLAS is not used here, but its threads would spin beside those that hash.
@@ -52,7 +64,7 @@ def main() -> None:
     gc.freeze()
     gc.set_threshold(_GARBAGE)
     try:
-        app()
+        _alone(sys.argv[1] if len(sys.argv) > 1 else "")()
     except GitmodelError as error:
         if console.verbosity > 1:
             traceback.print_exc()

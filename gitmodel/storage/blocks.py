@@ -37,11 +37,15 @@ class Hashed:
         return FileEntry(path, self.size, self.sha256, self.md5)
 
 
-def write_hashed(descriptor: int, header: bytes, body: memoryview) -> Hashed:
-    """Writes ``header`` and ``body`` to an open file. Every byte is read once: somebody may be writing the user's file, and
-    what is stored has to be what was hashed. Raises OSError."""
+def write_hashed(
+    descriptor: int, header: bytes, body: memoryview, also: Callable[[memoryview | bytes], None] | None = None
+) -> Hashed:
+    """Writes ``header`` and ``body`` to an open file, and tells ``also`` what was written, piece by piece. Every byte is
+    read once: somebody may be writing the user's file, and what is stored has to be what was hashed. Raises OSError."""
     md5, sha256 = hashlib.md5(header, usedforsecurity=False), hashlib.sha256(header)
     write_all(descriptor, header)
+    if also:
+        also(header)
     size = _BLOCK if len(body) < _HUGE else _HUGE_BLOCK
     buffer = memoryview(bytearray(min(size, len(body))))
     for start in range(0, len(body), size):
@@ -53,6 +57,8 @@ def write_hashed(descriptor: int, header: bytes, body: memoryview) -> Hashed:
             sha256.update(block)
         md5.update(block)
         write_all(descriptor, block)
+        if also:
+            also(block)
         if other is not None:
             other.result()
     return Hashed(md5.hexdigest(), sha256.hexdigest(), len(header) + len(body))

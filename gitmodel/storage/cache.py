@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from gitmodel.bundle.lock import FileEntry
@@ -60,13 +60,16 @@ class Cache:
         except OSError:
             return False
 
-    def add(self, body: memoryview | bytes, header: bytes = b"") -> Hashed:
-        """Writes one object, hashing it on the way: temp file, fsync, rename. An object that is there is kept.
+    def add(
+        self, body: memoryview | bytes, header: bytes = b"", also: Callable[[memoryview | bytes], None] | None = None
+    ) -> Hashed:
+        """Writes one object, hashing it on the way: temp file, fsync, rename. An object that is there is kept. ``also`` is
+        given the same bytes, piece by piece.
 
         Its name is durable once ``add_directory`` has been called. Several threads may add at once.
         """
         with self.aside() as (descriptor, temporary):
-            hashed = write_hashed(descriptor, header, memoryview(body))
+            hashed = write_hashed(descriptor, header, memoryview(body), also)
             target = self.path(hashed.md5)
             if self._has_whole(hashed):
                 self._keep(target, hashed.sha256)

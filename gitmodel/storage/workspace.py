@@ -11,9 +11,10 @@ from pathlib import Path
 
 from gitmodel.bundle.lock import FileEntry, Lock
 from gitmodel.errors import ExitCode, GitmodelError
-from gitmodel.files import copy_file, storing
+from gitmodel.files import copy_file, move_file, storing
 from gitmodel.storage.cache import Cache
 from gitmodel.storage.digests import Digests, hash_file
+from gitmodel.storage.drafts import Drafts
 
 _MODE = 0o644
 
@@ -33,12 +34,14 @@ class MissingWeights(GitmodelError):
 
 @dataclass(frozen=True)
 class Layout:
-    """What must happen for a weights folder to hold exactly a lock's files: which to write anew, which to remove."""
+    """What must happen for a weights folder to hold exactly a lock's files: which to write anew, which to remove.
+    ``drafts`` may have some of them ready."""
 
     folder: Path
     cache: Cache
     stale: tuple[FileEntry, ...]
     surplus: tuple[Path, ...]
+    drafts: Drafts | None = None
 
     def apply(self) -> int:
         """Does it, each file verified; returns how many were written. Raises MissingWeights, StorageFailed."""
@@ -56,11 +59,12 @@ class Layout:
         # The object is what is verified: copying inside the kernel changes no bytes.
         if not self.cache.fits(entry):
             raise corrupt(entry, self.cache)
-        copied = copy_file(self.cache.path(entry.md5), self.folder / entry.path, _MODE)
-        self.cache.digests.note(copied, entry.sha256)
+        target, draft = self.folder / entry.path, self.drafts.take(entry.sha256) if self.drafts else None
+        laid = move_file(draft, target, _MODE) if draft else copy_file(self.cache.path(entry.md5), target, _MODE)
+        self.cache.digests.note(laid, entry.sha256)
 
 
-def plan(lock: Lock, cache: Cache, folder: Path, before: Lock | None = None) -> Layout:
+def plan(lock: Lock, cache: Cache, folder: Path, before: Lock | None = None, drafts: Drafts | None = None) -> Layout:
     """What ``folder`` needs to hold exactly the lock's files; ``before`` is the lock it was laid out by. Touches nothing.
 
     Raises MissingWeights when the cache lacks a file, and WouldLose when a file that would go is nowhere else: every
@@ -81,7 +85,7 @@ def plan(lock: Lock, cache: Cache, folder: Path, before: Lock | None = None) -> 
             raise WouldLose(
                 f"{path} was never saved and would be lost", hint="move it elsewhere; weights/ is gitmodel's own"
             )
-    return Layout(folder, cache, stale, tuple(surplus))
+    return Layout(folder, cache, stale, tuple(surplus), drafts)
 
 
 def refuse_links(folder: Path, targets: Iterable[Path] = ()) -> None:

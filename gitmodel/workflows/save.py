@@ -23,6 +23,7 @@ from gitmodel.formats import goldens
 from gitmodel.formats import signatures as named_signatures
 from gitmodel.formats.source import Source
 from gitmodel.storage import pointer
+from gitmodel.storage.drafts import Drafts
 from gitmodel.storage.workspace import Layout, WouldLose, plan, refuse_links
 from gitmodel.versions import check_name
 from gitmodel.workflows import describe, receipt
@@ -95,8 +96,8 @@ def save(
     }
     given = Given.of(model, weights, signatures, example)
     given.convert()  # before others have to wait
-    with place.repo.lock():
-        saved = _save(place, name, given, texts, golden, description, message)
+    with place.repo.lock(), Drafts.below(place.repo.state_dir / "drafts") as drafts:
+        saved = _save(place, name, given, texts, golden, description, message, drafts)
         place.cache.digests.flush()
     return saved
 
@@ -109,6 +110,7 @@ def _save(
     golden: Path | str | None,
     description: str,
     message: str,
+    drafts: Drafts,
 ) -> Saved:
     folder = place.repo.root / registry.model_path(name)
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="ahead") as ahead:
@@ -122,10 +124,10 @@ def _save(
         with place.cache.undone_on_error():
             content = None if golden or not given.key else _as_before(place, name, given, folder)
             if content is None:
-                content = _Reader(place, folder, card, parent, golden, allowed, ahead).read(given)
+                content = _Reader(place, folder, card, parent, golden, allowed, ahead, drafts).read(given)
             made = (content.format, content.framework)
             written = describe.described(folder, card, made, content.signatures, description)
-            layout = plan(content.lock, place.cache, folder / bundle_files.WEIGHTS, parent)
+            layout = plan(content.lock, place.cache, folder / bundle_files.WEIGHTS, parent, drafts)
         if allowed:
             allowed.result()
     written |= {path: text for path, text in texts.items() if text is not None} | describe.dvc_yaml(folder, texts)
@@ -185,6 +187,7 @@ class _Reader:
     golden: Path | str | None
     allowed: Future[None] | None
     ahead: ThreadPoolExecutor
+    drafts: Drafts
 
     def read(self, given: Given) -> _Content:
         """Raises ChangedMeanwhile when a file was written while it was read: half of it might be another model's."""
@@ -199,7 +202,7 @@ class _Reader:
                 from gitmodel import runtime
 
                 self.ahead.submit(runtime.preload)
-            lock, added = store_weights(source, self.place.cache, self.parent)
+            lock, added = store_weights(source, self.place.cache, self.parent, self.drafts)
             cases, stale = _check_runs(self.place, self.folder, lock, source, self.golden, self.card, given.label)
         if changed := receipt.changed_since(files):
             raise ChangedMeanwhile(f"{changed} changed while it was saved", hint="save it when nobody writes it")

@@ -15,6 +15,7 @@ from gitmodel.formats import naming
 from gitmodel.formats.source import TENSOR_FILE_BYTES, Source, TensorData
 from gitmodel.storage.blocks import Hashed
 from gitmodel.storage.cache import Cache
+from gitmodel.storage.drafts import Drafts
 
 #: More than there are cores: while one waits for the disk another hashes.
 _WORKERS = 4
@@ -36,8 +37,11 @@ class _Stored:
     sha256: str
 
 
-def store_weights(source: Source, cache: Cache, parent: Lock | None) -> tuple[Lock, list[FileEntry]]:
-    """Writes tensor files and views into the cache; returns the lock and the files that were not known before."""
+def store_weights(
+    source: Source, cache: Cache, parent: Lock | None, drafts: Drafts | None = None
+) -> tuple[Lock, list[FileEntry]]:
+    """Writes tensor files and views into the cache; returns the lock and the files that were not known before. ``drafts``
+    get what was written, for the working tree."""
     from gitmodel.formats import hdf5
 
     large = [t for t in source.tensors if len(t.data) >= TENSOR_FILE_BYTES and t.dtype != "string"]
@@ -59,8 +63,7 @@ def store_weights(source: Source, cache: Cache, parent: Lock | None) -> tuple[Lo
         # The lock before was written by gitmodel, and may have been edited since.
         if entry and cache.holds(entry, tensor.data, header) and cache.fits(entry):
             return _Stored(FileEntry(path, entry.size, entry.sha256, entry.md5), entry.sha256)
-        hashed = cache.add(tensor.data, header)
-        return _Stored(hashed.entry(path), hashed.sha256)
+        return _add(cache, tensor.data, header, drafts, path)
 
     with _pool() as pool:
         # The largest first, so that the last to end is a small one; the views are made meanwhile.
@@ -77,6 +80,16 @@ def store_weights(source: Source, cache: Cache, parent: Lock | None) -> tuple[Lo
     files = [item.entry for item in stored.values()] + [view.entry(path) for path, view in views.items()]
     old = {entry.md5 for entry in parent.files} if parent else set()
     return Lock.of(tensors, files), [entry for entry in files if entry.md5 not in old]
+
+
+def _add(cache: Cache, body: memoryview, header: bytes, drafts: Drafts | None, path: str) -> _Stored:
+    if drafts is None:
+        hashed = cache.add(body, header)
+    else:
+        with drafts.writing() as draft:
+            hashed = cache.add(body, header, draft.take)
+            draft.keep(hashed.sha256)
+    return _Stored(hashed.entry(path), hashed.sha256)
 
 
 def lock_before(folder: Path) -> Lock | None:

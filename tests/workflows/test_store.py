@@ -17,6 +17,7 @@ from gitmodel.formats import binding, hdf5, signatures
 from gitmodel.formats import onnx as onnx_format
 from gitmodel.formats.source import Source, TensorData
 from gitmodel.storage.cache import Cache
+from gitmodel.storage.drafts import Drafts
 from gitmodel.storage.workspace import plan
 from gitmodel.workflows.store import lock_before, store_weights
 from tests.formats.building import LARGE, by_name, large, matmul, write_h5, write_onnx
@@ -283,3 +284,14 @@ def test_a_folder_without_a_lock_has_none(tmp_path: Path) -> None:
     for damaged in (f"<<<<<<< HEAD\n{lock.to_text()}", lock.to_text()[:-40], ""):
         (tmp_path / "weights.lock").write_text(damaged)
         assert lock_before(tmp_path) is None, "a save is to mend it"
+
+
+def test_only_what_is_new_is_drafted(cache: Cache, tmp_path: Path) -> None:
+    first, _ = store_weights(chain(tmp_path, a=large(1), b=large(2)), cache, None)
+    with Drafts.below(tmp_path / "drafts") as drafts:
+        second, _ = store_weights(chain(tmp_path, a=large(1), b=large(3)), cache, first, drafts)
+        (changed,) = (entry for entry in second.files if entry.path == "tensors/b.h5")
+        assert [path.name for path in (tmp_path / "drafts").iterdir()] == [changed.sha256]
+        plan(second, cache, tmp_path / "weights", drafts=drafts).apply()
+    assert_whole(second, cache)
+    assert state.digest(tmp_path / "weights" / "tensors" / "b.h5") == changed.sha256
