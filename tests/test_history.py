@@ -17,8 +17,7 @@ from gitmodel.git import GitFailed, Repository
 from gitmodel.history.past import History, Why
 from gitmodel.history.reader import read
 from gitmodel.history.remotes import PartialHistory, heads
-from gitmodel.storage.audit import listing_of
-from gitmodel.storage.pointer import Pointer
+from gitmodel.storage.pointer import Pointer, listing_of
 from tests import support
 from tests.workflows import state
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from gitmodel.bundle.lock import FileEntry
-from gitmodel.storage.audit import listing_of
+from gitmodel.storage.pointer import listing_of
 from gitmodel.versions import ReleaseTag, Version, parse_tag
 
 

@@ -33,13 +33,6 @@ class Digest:
         return named and all((self.sha256, self.size) == (entry.sha256, entry.size) for entry in entries)
 
 
-def listing_of(files: Iterable[FileEntry]) -> tuple[str, bytes]:
-    """Name and bytes of DVC's ``.dir`` object for these files."""
-    listing = sorted(({"md5": f.md5, "relpath": f.path} for f in files), key=lambda item: item["relpath"])
-    data = json.dumps(listing, sort_keys=True).encode()
-    return f"{hashlib.md5(data, usedforsecurity=False).hexdigest()}.dir", data
-
-
 def names_in(data: bytes) -> set[str]:
     """Names of objects wherever they stand in a pointer: so what DVC writes tomorrow, or a merge left broken, counts, too."""
     return set(_NAMES.findall(data.decode(errors="replace")))

@@ -7,8 +7,6 @@ dvc-data's LocalHashFileDB and Tree.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -17,6 +15,7 @@ from gitmodel.bundle.lock import FileEntry
 from gitmodel.files import aside, fsync_folder, storing, sweep, write_all
 from gitmodel.storage.blocks import Hashed, equal, write_hashed
 from gitmodel.storage.digests import Digests
+from gitmodel.storage.pointer import listing_of
 
 _MODE = 0o444
 
@@ -84,9 +83,7 @@ class Cache:
 
     def add_directory(self, files: Iterable[FileEntry]) -> str:
         """Writes DVC's ``.dir`` object for these files, makes all that was added durable, and returns its name."""
-        listing = sorted(({"md5": f.md5, "relpath": f.path} for f in files), key=lambda item: item["relpath"])
-        data = json.dumps(listing, sort_keys=True).encode()
-        oid = f"{hashlib.md5(data, usedforsecurity=False).hexdigest()}.dir"
+        oid, data = listing_of(files)
         target = self.path(oid)
         with storing(f"the DVC cache {self.root}"):
             if not target.exists() or target.read_bytes() != data:

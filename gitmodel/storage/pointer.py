@@ -1,11 +1,15 @@
-"""The ``.dvc`` pointer of a weights folder and its ``.gitignore`` line, exactly as ``dvc add`` would write them."""
+"""What ``dvc add`` would write for a weights folder, exactly: the ``.dvc`` pointer, the listing it names, the ``.gitignore`` line."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from gitmodel.bundle import yamlio
+from gitmodel.bundle.lock import FileEntry
 from gitmodel.files import replace_file
 
 
@@ -40,3 +44,10 @@ def ignore(folder: Path, name: str) -> None:
     lines = path.read_text().splitlines() if path.exists() else []
     if f"/{name}" not in lines:
         replace_file(path, "".join(f"{line}\n" for line in [*lines, f"/{name}"]).encode())
+
+
+def listing_of(files: Iterable[FileEntry]) -> tuple[str, bytes]:
+    """Name and bytes of DVC's ``.dir`` object for these files."""
+    listing = sorted(({"md5": f.md5, "relpath": f.path} for f in files), key=lambda item: item["relpath"])
+    data = json.dumps(listing, sort_keys=True).encode()
+    return f"{hashlib.md5(data, usedforsecurity=False).hexdigest()}.dir", data

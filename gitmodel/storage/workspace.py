@@ -72,7 +72,12 @@ def plan(lock: Lock, cache: Cache, folder: Path, before: Lock | None = None, dra
     """
     refuse_links(folder, [folder / entry.path for entry in lock.files])
     with ThreadPoolExecutor(max_workers=2, thread_name_prefix="plan") as pool:
-        current = pool.map(lambda entry: _is_current(folder / entry.path, entry, cache.digests), lock.files)
+        current = pool.map(
+            lambda entry: _is_current(
+                folder / entry.path, entry, cache.digests, before.file(entry.path) if before else None
+            ),
+            lock.files,
+        )
         stale = tuple(entry for entry, is_current in zip(lock.files, current, strict=True) if not is_current)
     if missing := [entry for entry in stale if not cache.has(entry)]:
         raise missing_weights(missing, str(folder))
@@ -116,9 +121,14 @@ def corrupt(entry: FileEntry, cache: Cache) -> MissingWeights:
     )
 
 
-def _is_current(path: Path, entry: FileEntry, digests: Digests) -> bool:
+def _is_current(path: Path, entry: FileEntry, digests: Digests, known: FileEntry | None = None) -> bool:
+    """Whether the file is the entry's; one that still is the ``known`` one, which has other bytes, need not be hashed."""
     try:
-        return not path.is_symlink() and path.stat().st_size == entry.size and digests.fits(path, entry.sha256)
+        if path.is_symlink() or path.stat().st_size != entry.size:
+            return False
+        if known and known.sha256 != entry.sha256 and digests.of(path) == known.sha256:
+            return False
+        return digests.fits(path, entry.sha256)
     except OSError:
         return False
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from gitmodel.files import aside, storing
 from gitmodel.history.past import History
-from gitmodel.storage.audit import bring, digest_at, listing_of
+from gitmodel.storage.audit import bring, digest_at
 from gitmodel.storage.depot import Depot, Folder
+from gitmodel.storage.pointer import listing_of
 from gitmodel.storage.remote import RemoteFailed
 from gitmodel.workflows.findings import Finding
 

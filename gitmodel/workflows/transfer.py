@@ -13,7 +13,7 @@ from gitmodel.bundle.bundle import WEIGHTS, Bundle
 from gitmodel.bundle.lock import FileEntry
 from gitmodel.errors import GitmodelError
 from gitmodel.git import GitFailed, Repository
-from gitmodel.storage.audit import listing_of
+from gitmodel.storage.pointer import listing_of
 from gitmodel.storage.remote import Progress
 from gitmodel.storage.workspace import missing_weights, plan
 from gitmodel.workflows.workspace import Workspace

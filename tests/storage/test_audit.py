@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gitmodel.bundle.lock import FileEntry
 from gitmodel.storage import audit
-from gitmodel.storage.audit import Digest, bring, digest_all, digest_at, expand, listing_of, names_in, run_cache_names
+from gitmodel.storage.audit import Digest, bring, digest_all, digest_at, expand, names_in, run_cache_names
 from gitmodel.storage.cache import Cache
 from gitmodel.storage.depot import Folder, Stored
 from tests import support
@@ -101,12 +101,6 @@ def test_wrong_bytes_are_not_brought_and_leave_nothing(place: Place) -> None:
     assert not bring(place.depot, str(place.path(entry.md5)), entry.md5, [entry], place.other)
     assert not bring(place.depot, str(place.path("0" * 32)), "0" * 32, [], place.other)
     assert [path for path in place.other.objects.rglob("*") if path.is_file()] == []
-
-
-def test_a_listing_has_the_bytes_dvc_and_the_cache_write(place: Place) -> None:
-    oid, data = listing_of(reversed(place.entries))
-    assert oid == place.listing
-    assert place.path(oid).read_bytes() == data
 
 
 def test_folders_of_other_data_are_expanded(place: Place) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from gitmodel.bundle.yamlio import InvalidYaml
-from gitmodel.storage.pointer import Pointer, ignore
+from gitmodel.storage.cache import Cache
+from gitmodel.storage.pointer import Pointer, ignore, listing_of
 
 OID = "a7ecb847f29e188a58240c16de892d75.dir"
 
@@ -46,3 +47,12 @@ def test_the_ignore_line_is_added_once_and_the_users_lines_stay(tmp_path: Path) 
     ignore(tmp_path, "weights")
     ignore(tmp_path, "weights")
     assert path.read_text() == "*.tmp\n/weights\n"
+
+
+def test_a_listing_has_the_bytes_the_cache_writes_in_whatever_order_files_come(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache")
+    entries = [cache.add(data).entry(name) for name, data in (("b", b"b"), ("a", b"aa"), ("c/d", b""))]
+    oid, data = listing_of(reversed(entries))
+    assert oid == cache.add_directory(entries)
+    assert cache.path(oid).read_bytes() == data
+    assert data.startswith(b'[{"md5": "') and data.index(b'"a"') < data.index(b'"b"') < data.index(b'"c/d"')

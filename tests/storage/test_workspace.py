@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from gitmodel.bundle.lock import FileEntry, Lock
+from gitmodel.storage import digests
 from gitmodel.storage.cache import Cache
-from gitmodel.storage.digests import Digests
+from gitmodel.storage.digests import Digests, hash_file
 from gitmodel.storage.workspace import MissingWeights, WouldLose, plan
 from tests.workflows import state
 
@@ -245,3 +246,18 @@ def test_many_files_in_new_folders_are_laid_out_at_once(cache: Cache, folder: Pa
     lock = Lock.of([], [cache.add(data).entry(path) for path, data in content.items()])
     assert plan(lock, cache, folder).apply() == 100
     assert contents(folder) == content
+
+
+def test_what_is_still_as_it_was_laid_out_is_not_hashed_to_see_that_it_is_another(
+    cache: Cache, lock: Lock, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan(lock, cache, folder).apply()
+    kept = [entry for entry in lock.files if entry.path != "tensors/a.h5"]
+    other = Lock.of([], [*kept, cache.add(b"AA").entry("tensors/a.h5")])
+    hashed: list[Path] = []
+    monkeypatch.setattr(digests, "hash_file", lambda path: hashed.append(path) or hash_file(path))
+    assert [entry.path for entry in plan(other, cache, folder, before=lock).stale] == ["tensors/a.h5"]
+    assert hashed == []
+    (folder / "tensors" / "a.h5").write_bytes(b"AA")
+    assert plan(other, cache, folder, before=lock).stale == ()
+    assert hashed != []
