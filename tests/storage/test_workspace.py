@@ -255,7 +255,12 @@ def test_what_is_still_as_it_was_laid_out_is_not_hashed_to_see_that_it_is_anothe
     kept = [entry for entry in lock.files if entry.path != "tensors/a.h5"]
     other = Lock.of([], [*kept, cache.add(b"AA").entry("tensors/a.h5")])
     hashed: list[Path] = []
-    monkeypatch.setattr(digests, "hash_file", lambda path: hashed.append(path) or hash_file(path))
+
+    def watched(path: Path) -> str:
+        hashed.append(path)
+        return hash_file(path)
+
+    monkeypatch.setattr(digests, "hash_file", watched)
     assert [entry.path for entry in plan(other, cache, folder, before=lock).stale] == ["tensors/a.h5"]
     assert hashed == []
     (folder / "tensors" / "a.h5").write_bytes(b"AA")
