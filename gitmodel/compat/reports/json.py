@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import Any
 
@@ -50,10 +49,5 @@ def finding(found: Finding) -> dict[str, Any]:
         "old": found.old,
         "new": found.new,
         "witness": found.witness or None,
-        "fingerprint": fingerprint(found),
+        "fingerprint": found.fingerprint,
     }
-
-
-def fingerprint(found: Finding) -> str:
-    """Names this very break whatever its message says: rule, place, old and new."""
-    return hashlib.sha256(json.dumps([found.rule, found.at, found.old, found.new]).encode()).hexdigest()[:16]

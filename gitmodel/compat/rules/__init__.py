@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -42,6 +44,12 @@ class Finding:
     witness: str = ""
     curable: bool = True
     args: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        """Names this very break whatever its message says, on any machine: 16 hex digits over rule, place, old and new."""
+        named = json.dumps([self.rule, self.at, self.old, self.new])
+        return hashlib.sha256(named.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
