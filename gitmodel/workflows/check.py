@@ -6,14 +6,14 @@ from pathlib import Path
 
 from gitmodel import registry
 from gitmodel.bundle.bundle import Bundle
-from gitmodel.compat import rules
+from gitmodel.compat import places, rules
 from gitmodel.compat.changes import Change
 from gitmodel.compat.rules import DEFAULT_PROFILE
-from gitmodel.compat.verdict import Report, owed
+from gitmodel.compat.verdict import NOTHING, Report, owed
 from gitmodel.errors import GitmodelError
 from gitmodel.git import NotARepository, Repository
 from gitmodel.storage.remote import Progress
-from gitmodel.workflows.judge import judge, judge_first
+from gitmodel.workflows.judge import judge, judge_first, side_of
 from gitmodel.workflows.workspace import Workspace
 
 
@@ -54,7 +54,7 @@ def check_changed(
     for name in sorted({*bases, *here}):
         base = bases.get(name)
         if name not in here:
-            reports.append(_gone(bases[name], profile))
+            reports.append(_gone(place, bases[name], profile))
         elif base is None:
             if not against:
                 registry.refuse_shallow(place.repo, f"{name} has no version to be judged against")
@@ -85,9 +85,10 @@ def _bases(repo: Repository, against: str) -> dict[str, Bundle]:
     }
 
 
-def _gone(base: Bundle, profile: str) -> Report:
+def _gone(place: Workspace, base: Bundle, profile: str) -> Report:
     finding = rules.judge(Change("model-removed", "model", base.name, None, {"name": base.name}))
-    return Report(base.name, base.label, "nothing", profile, (finding,), len(rules.names()), 0, bump=owed([finding]))
+    placed = places.fill([finding], side_of(place, base), None)
+    return Report(base.name, base.label, NOTHING, profile, placed, len(rules.names()), 0, bump=owed([finding]))
 
 
 def _place(repo: Path, progress: Progress | None) -> Workspace | None:
