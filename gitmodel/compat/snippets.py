@@ -65,11 +65,9 @@ def _with_snippet(change: Change, case: GoldenCase | None, calls: Calls) -> Chan
 def refused(case: GoldenCase, calls: Calls, bridge: Bridge, outputs: Sequence[str] = ()) -> str:
     """OLD's call, made on NEW over ``bridge``, for these outputs or all of them; the last line raises what NEW answers."""
     head, given = _inputs(case, calls.old, bridge)
-    asked = list(outputs) or None
-    if calls.new.file is not None:
-        last = f"new.run({asked!r}, inputs)"
-    else:
-        last = f"new.run(inputs, {asked!r})" if asked else "new.run(inputs)"
+    asked = repr(list(outputs) or None)
+    # ONNX Runtime takes outputs first, gitmodel's session the inputs.
+    last = f"new.run({asked}, inputs)" if calls.new.file is not None else f"new.run(inputs, {asked})"
     return _script([*head, _session("new", calls.new)], [*given, last])
 
 

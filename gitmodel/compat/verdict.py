@@ -11,7 +11,6 @@ from gitmodel.compat.rules import PROFILES, Finding, Severity
 from gitmodel.errors import ExitCode
 from gitmodel.versions import Bump, Version
 
-
 #: What stands for a side that is not there: OLD of a model that is new, NEW of one that is gone.
 NOTHING = "nothing"
 

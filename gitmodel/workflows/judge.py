@@ -7,15 +7,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from gitmodel import registry
 from gitmodel.bundle.bundle import GOLDEN, Bundle
 from gitmodel.bundle.card import Gates
+from gitmodel.bundle.folder import DiskFolder
 from gitmodel.bundle.golden import GoldenCase
 from gitmodel.bundle.lock import TensorEntry
 from gitmodel.bundle.signature import Signature
-from gitmodel import registry
 from gitmodel.compat import behaviour, bridge, changes, generate, places, rules, snippets
 from gitmodel.compat import replay as golden_replay
-from gitmodel.bundle.folder import DiskFolder
 from gitmodel.compat.changes import Change, Comparison
 from gitmodel.compat.drift import OutputDrift
 from gitmodel.compat.rules import DEFAULT_PROFILE
