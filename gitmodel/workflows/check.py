@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from gitmodel import registry
@@ -50,7 +52,7 @@ def check_changed(
     bases, here = _bases(place.repo, against), registry.models(place.repo)
     if not bases and not here:
         raise NothingToCompare("there is no model here", hint="run 'gitmodel save NAME FILE' first")
-    reports = []
+    reports: list[Report] = []
     for name in sorted({*bases, *here}):
         base = bases.get(name)
         if name not in here:
@@ -61,7 +63,18 @@ def check_changed(
             reports.append(judge_first(place, registry.working_bundle(place.repo, name), profile))
         elif changed_since(place.repo, name, base.commit):
             reports.append(judge(place, base, registry.working_bundle(place.repo, name), profile=profile))
-    return reports
+    return [_counted(place.repo, report, bases) for report in reports] if against else reports
+
+
+def _counted(repo: Repository, report: Report, bases: Mapping[str, Bundle]) -> Report:
+    """The report with the version to count from, where the revision has the latest release's very bundle: what else
+    was merged since may owe a bump of its own."""
+    released, base = registry.latest(repo, report.model), bases.get(report.model)
+    if released is None or base is None:
+        return report
+    path = registry.model_path(report.model)
+    same = repo.folder(base.commit, path).object_id == repo.folder(released.ref.commit, path).object_id
+    return replace(report, base=released.version) if same else report
 
 
 def changed_since(repo: Repository, name: str, commit: str) -> bool:

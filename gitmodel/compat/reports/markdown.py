@@ -17,7 +17,7 @@ MAX_CHARACTERS = 60_000
 MAX_MODELS, MAX_FINDINGS, MAX_DETAILS = 40, 20, 10
 _MARK = {Severity.ERROR: "❌", Severity.WARNING: "⚠️", Severity.INFO: "▫️"}
 _VERDICT_MARK = {Verdict.COMPATIBLE: "✅", Verdict.INCOMPATIBLE: "❌", Verdict.UNJUDGED: "⚠️"}
-_SYNTAX = re.compile(r"[\\`*_{}\[\]()<>&|~$!:\"']|www\.")
+_SYNTAX = re.compile(r"[\\`*_\[\]<>&|~$]|://|www\.")
 _REFERENCE = re.compile(r"[@#]")
 
 
@@ -39,7 +39,8 @@ def render(reports: list[Report], *, colour: bool = False) -> str:  # noqa: ARG0
 
 def _fitting(parts: list[str]) -> list[str]:
     """The parts that a comment has room for, from the top."""
-    kept, room = [], MAX_CHARACTERS
+    kept: list[str] = []
+    room = MAX_CHARACTERS
     for number, part in enumerate(parts):
         room -= len(part) + 2
         if room < 0 and kept:
