@@ -75,7 +75,7 @@ def _folded_model(report: Report) -> str:
 def _table(reports: list[Report]) -> str:
     rows = ["| | model | owes | next | worst finding |", "|---|---|---|---|---|"]
     for report in reports[:MAX_MODELS]:
-        worst = report.unjudged or next((f.message for f in report.findings), "no change found")
+        worst = report.unjudged or next((f.message for f in report.findings), wording.found(report))
         owes = "unknown" if report.unjudged else str(report.required_bump)
         version = report.next_version if report.required_bump is not Bump.NONE and not report.unjudged else None
         cells = [escape(report.model), owes, str(version or ""), _short(worst)]

@@ -109,7 +109,9 @@ def found(report: Report) -> str:
     """``1 break, 2 warnings``; what there is none of is left out."""
     numbers = Counter(finding.severity for finding in report.findings)
     parts = [f"{numbers[s]} {word}{'' if numbers[s] == 1 else 's'}" for s, word in _COUNTED.items() if numbers[s]]
-    return ", ".join(parts) or "no change found"
+    if parts:
+        return ", ".join(parts)
+    return "not judged" if report.unjudged else "nothing to compare" if report.old == NOTHING else "no change found"
 
 
 def who(finding: Finding) -> str:
