@@ -11,13 +11,14 @@ import pytest
 from gitmodel.cli.review import ReportFormat
 from gitmodel.compat import reports
 from gitmodel.compat.reports import wording
+from gitmodel.compat.verdict import Report
 from gitmodel.versions import Bump
 from tests.compat.samples import ALL, BROKEN, CLEAN, FIRST, HOSTILE, RENAMED, STRANGE, UNJUDGED, report
 
 BROKEN_LINE = "INCOMPATIBLE  fraud@v1.2.3 -> fraud  owes a major bump (v2.0.0), rollback unsafe"
 
 
-def first(name: str, given: list[wording.Report]) -> str:
+def first(name: str, given: list[Report]) -> str:
     """What a reader of a format sees first of all."""
     text = reports.renderer(name).render(given)
     if name == "json":
