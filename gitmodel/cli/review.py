@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gitmodel.cli.console import Format, FormatOption, Quiet, RepoOption, Verbose, console
+from gitmodel.cli.console import Quiet, RepoOption, Verbose, console
 
 if TYPE_CHECKING:
+    from gitmodel.compat.verdict import Report
     from gitmodel.workflows.workspace import Workspace
 
 
@@ -19,6 +21,18 @@ class Profile(StrEnum):
     POSITIONAL = "positional"
     NAMED = "named"
     JSON = "json"
+
+
+class ReportFormat(StrEnum):
+    """How the verdict is written; one module each in compat/reports."""
+
+    TEXT = "text"
+    JSON = "json"
+    MARKDOWN = "markdown"
+    GITHUB = "github"
+    JUNIT = "junit"
+    SARIF = "sarif"
+    HTML = "html"
 
 
 def register(app: typer.Typer) -> None:
@@ -36,7 +50,11 @@ def check_compat(
         str, typer.Option("--against", metavar="REV", help="Compare changed models with this revision.")
     ] = "",
     profile: Annotated[Profile, typer.Option("--profile", help="Which clients the verdict is for.")] = Profile.NAMED,
-    format_: FormatOption = Format.TEXT,
+    format_: Annotated[ReportFormat, typer.Option("--format", help="What is written to stdout.")] = ReportFormat.TEXT,
+    report: Annotated[
+        list[str] | None,
+        typer.Option("--report", metavar="FORMAT=FILE", help="Write the report to a file as well; may be repeated."),
+    ] = None,
     repo: RepoOption = ".",
     quiet: Quiet = False,
     verbose: Verbose = 0,
@@ -46,11 +64,13 @@ def check_compat(
     Without arguments every model changed since its latest release is judged. Exit code 0: compatible (or the
     declared bump is enough), 1: incompatible, 2: wrong usage, 3: could not judge.
 
-    Example: gitmodel check-compat fraud@v1.2.0 fraud
+    With -v each break comes with lines of Python that show it.
+
+    Example: gitmodel check-compat fraud@v1.2.0 fraud --report html=report.html
     """
-    from gitmodel.compat import reports as formats
     from gitmodel.workflows import check
 
+    files = _files(report or [])
     if against and old:
         raise typer.BadParameter("give OLD and NEW, or --against, not both", param_hint="--against")
     if old:
@@ -59,11 +79,46 @@ def check_compat(
     else:
         reports = check.check_changed(repo, against=against, profile=profile, progress=console.progress)
     console.clear()
-    if not reports and format_ is Format.TEXT:
-        console.say(f"no model differs from {against or 'its latest release'}: nothing to judge")
-        return
-    console.say(formats.renderer(format_).render(reports, colour=console.colour))
+    if not reports and format_ is ReportFormat.TEXT:
+        console.say(f"NOTHING COMPARED  no model differs from {against or 'its latest release'}")
+    else:
+        console.say(_rendered(format_, reports, colour=console.colour))
+    for file, name in files.items():
+        _write(file, _rendered(name, reports))
     raise typer.Exit(max(report.exit_code for report in reports) if reports else 0)
+
+
+def _rendered(name: str, reports: list[Report], *, colour: bool = False) -> str:
+    from gitmodel.compat import reports as formats
+    from gitmodel.compat.reports import text
+
+    if name == ReportFormat.TEXT:
+        return text.render(reports, colour=colour, snippets=console.verbosity > 0)
+    return formats.renderer(name).render(reports, colour=colour)
+
+
+def _files(given: list[str]) -> dict[Path, str]:
+    """Which format goes where, from ``--report FORMAT=FILE``."""
+    found: dict[Path, str] = {}
+    for item in given:
+        name, _, file = item.partition("=")
+        if name not in set(ReportFormat) or not file:
+            raise typer.BadParameter(
+                f"'{item}' is not FORMAT=FILE with one of {', '.join(ReportFormat)}", param_hint="--report"
+            )
+        if Path(file) in found or not Path(file).parent.is_dir():
+            problem = "is named twice" if Path(file) in found else "is in no folder there is"
+            raise typer.BadParameter(f"'{file}' {problem}", param_hint="--report")
+        found[Path(file)] = name
+    return found
+
+
+def _write(path: Path, text: str) -> None:
+    """Raises StorageFailed."""
+    from gitmodel.files import storing
+
+    with storing(str(path)):
+        path.write_text(f"{text}\n", encoding="utf-8")
 
 
 def _sides(old: str, new: str) -> tuple[str, str]:
@@ -104,7 +159,6 @@ def release_in(
 ) -> None:
     """Releases, and tells of the verdict and of what comes next."""
     from gitmodel.compat.reports import text
-    from gitmodel.compat.verdict import Report
     from gitmodel.workflows import release as workflow
 
     def told(report: Report) -> None:

@@ -14,6 +14,26 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Flip:
+    """One decision that changed: the row of a case, and its class on either side."""
+
+    case: str
+    row: int
+    old: int
+    new: int
+
+
+@dataclass(frozen=True)
+class CaseDrift:
+    """One case of one output: its largest absolute difference, in ``row``, and whether all of it is within tolerance."""
+
+    case: str
+    row: int
+    max_abs: float
+    within: bool
+
+
+@dataclass(frozen=True)
 class OutputDrift:
     """How one output differs over all cases taken in so far.
 
@@ -34,6 +54,20 @@ class OutputDrift:
     inf: bool = False
     moved: float = 0.0
     cases: int = 0
+    at: tuple[int, ...] = ()
+    max_rel: float = 0.0
+    ulp_p99: float | None = None
+    ulp_max: float | None = None
+    cosine: float | None = None
+    mismatched: float = 0.0
+    flipped: int = 0
+    flips: tuple[Flip, ...] = ()
+    kl: float | None = None
+    js: float | None = None
+    smallest: tuple[float, float] | None = None
+    floor: float = 0.0
+    tolerance: tuple[float, float] = (0.0, 0.0)
+    by_case: tuple[CaseDrift, ...] = ()
 
     @property
     def agreement(self) -> float:
@@ -47,6 +81,7 @@ class OutputDrift:
 def extend(drift: OutputDrift, case: str, old: Any, new: Any, gates: Gates, spec: TensorSpec) -> OutputDrift:
     """The drift with one more case taken in. Sequences and maps are compared piece by piece."""
     before, after = _pieces(old), _pieces(new)
+    drift = replace(drift, tolerance=gates.tolerance_for(spec.name, spec.dtype))
     if before.keys() != after.keys():
         return _apart(drift, case)
     for key, piece in before.items():
@@ -116,6 +151,7 @@ def _merge(
         worst=case if worse else drift.worst,
         agreed=drift.agreed + agreed,
         decisions=drift.decisions + decisions,
+        by_case=(*drift.by_case, CaseDrift(case, 0, size, within)),
     )
 
 

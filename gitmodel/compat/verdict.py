@@ -6,9 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from gitmodel.compat.drift import OutputDrift
 from gitmodel.compat.rules import PROFILES, Finding, Severity
 from gitmodel.errors import ExitCode
 from gitmodel.versions import Bump, Version
+
+#: What stands for a side that is not there: OLD of a model that is new, NEW of one that is gone.
+NOTHING = "nothing"
 
 
 class Verdict(StrEnum):
@@ -36,6 +40,7 @@ class Report:
     declared: Bump | None = None
     bump: Mapping[str, Bump] = field(default_factory=dict)
     rollback_safe: bool | None = None
+    drifts: tuple[OutputDrift, ...] = ()
 
     @property
     def required_bump(self) -> Bump:

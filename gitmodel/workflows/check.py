@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from gitmodel import registry
 from gitmodel.bundle.bundle import Bundle
-from gitmodel.compat import rules
+from gitmodel.compat import places, rules
 from gitmodel.compat.changes import Change
 from gitmodel.compat.rules import DEFAULT_PROFILE
-from gitmodel.compat.verdict import Report, owed
+from gitmodel.compat.verdict import NOTHING, Report, owed
 from gitmodel.errors import GitmodelError
 from gitmodel.git import NotARepository, Repository
 from gitmodel.storage.remote import Progress
-from gitmodel.workflows.judge import judge, judge_first
+from gitmodel.workflows.judge import judge, judge_first, side_of
 from gitmodel.workflows.workspace import Workspace
 
 
@@ -50,18 +52,29 @@ def check_changed(
     bases, here = _bases(place.repo, against), registry.models(place.repo)
     if not bases and not here:
         raise NothingToCompare("there is no model here", hint="run 'gitmodel save NAME FILE' first")
-    reports = []
+    reports: list[Report] = []
     for name in sorted({*bases, *here}):
         base = bases.get(name)
         if name not in here:
-            reports.append(_gone(bases[name], profile))
+            reports.append(_gone(place, bases[name], profile))
         elif base is None:
             if not against:
                 registry.refuse_shallow(place.repo, f"{name} has no version to be judged against")
             reports.append(judge_first(place, registry.working_bundle(place.repo, name), profile))
         elif changed_since(place.repo, name, base.commit):
             reports.append(judge(place, base, registry.working_bundle(place.repo, name), profile=profile))
-    return reports
+    return [_counted(place.repo, report, bases) for report in reports] if against else reports
+
+
+def _counted(repo: Repository, report: Report, bases: Mapping[str, Bundle]) -> Report:
+    """The report with the version to count from, where the revision has the latest release's very bundle: what else
+    was merged since may owe a bump of its own."""
+    released, base = registry.latest(repo, report.model), bases.get(report.model)
+    if released is None or base is None:
+        return report
+    path = registry.model_path(report.model)
+    same = repo.folder(base.commit, path).object_id == repo.folder(released.ref.commit, path).object_id
+    return replace(report, base=released.version) if same else report
 
 
 def changed_since(repo: Repository, name: str, commit: str) -> bool:
@@ -85,9 +98,10 @@ def _bases(repo: Repository, against: str) -> dict[str, Bundle]:
     }
 
 
-def _gone(base: Bundle, profile: str) -> Report:
+def _gone(place: Workspace, base: Bundle, profile: str) -> Report:
     finding = rules.judge(Change("model-removed", "model", base.name, None, {"name": base.name}))
-    return Report(base.name, base.label, "nothing", profile, (finding,), len(rules.names()), 0, bump=owed([finding]))
+    placed = places.fill([finding], side_of(place, base), None)
+    return Report(base.name, base.label, NOTHING, profile, placed, len(rules.names()), 0, bump=owed([finding]))
 
 
 def _place(repo: Path, progress: Progress | None) -> Workspace | None:

@@ -7,16 +7,19 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from gitmodel import registry
 from gitmodel.bundle.bundle import GOLDEN, Bundle
 from gitmodel.bundle.card import Gates
+from gitmodel.bundle.folder import DiskFolder
 from gitmodel.bundle.golden import GoldenCase
 from gitmodel.bundle.lock import TensorEntry
 from gitmodel.bundle.signature import Signature
-from gitmodel.compat import behaviour, bridge, changes, generate, rules
+from gitmodel.compat import behaviour, bridge, changes, generate, places, rules, snippets
 from gitmodel.compat import replay as golden_replay
 from gitmodel.compat.changes import Change, Comparison
+from gitmodel.compat.drift import OutputDrift
 from gitmodel.compat.rules import DEFAULT_PROFILE
-from gitmodel.compat.verdict import Report, owed, worst_first
+from gitmodel.compat.verdict import NOTHING, Report, owed, worst_first
 from gitmodel.errors import GitmodelError
 from gitmodel.versions import Bump, ReleaseTag, Version, parse_tag
 from gitmodel.workflows.workspace import Workspace, opened
@@ -33,6 +36,7 @@ class _Findings:
     cases: int = 0
     generated: bool = False
     unjudged: str = ""
+    drifts: tuple[OutputDrift, ...] = ()
 
 
 def judge(
@@ -48,10 +52,21 @@ def judge(
     if declared is not None and declared < bump[profile] and not found.unjudged:
         args = {"declared": declared, "required": bump[profile], "version": new.label, "base": old.label}
         findings.append(rules.judge(Change("bump-too-small", "version", None, None, args)))
+    placed = places.fill(worst_first(findings), side_of(place, old), side_of(place, new))
     return Report(
-        new.name, old.label, new.label, profile, worst_first(findings), len(rules.names()), found.cases, found.generated,
-        found.unjudged, base, declared, bump, _rollback_safe(old, new, profile),
+        new.name, old.label, new.label, profile, placed, len(rules.names()), found.cases, found.generated,
+        found.unjudged, base, declared, bump, _rollback_safe(old, new, profile), found.drifts,
     )  # fmt: skip
+
+
+def side_of(place: Workspace | None, bundle: Bundle) -> places.Side:
+    """The bundle with the folder it has in the repository; outside of one, the folder as it was named."""
+    if not isinstance(bundle.folder, DiskFolder):
+        return places.Side(bundle, registry.model_path(bundle.name))
+    root = bundle.folder.root.resolve()
+    if place is not None and root.is_relative_to(place.repo.root):
+        return places.Side(bundle, root.relative_to(place.repo.root).as_posix())
+    return places.Side(bundle, bundle.folder.root.as_posix())
 
 
 def _rollback_safe(old: Bundle, new: Bundle, profile: str) -> bool | None:
@@ -74,8 +89,9 @@ def judge_first(place: Workspace, new: Bundle, profile: str = DEFAULT_PROFILE) -
         if new.signature is not None:
             _judge_first(place, new, new.signature, found)
     findings = [rules.judge(change) for change in found.changes]
+    placed = places.fill(worst_first(findings), None, side_of(place, new))
     return Report(
-        new.name, "nothing", new.label, profile, worst_first(findings), len(rules.names()), found.cases,
+        new.name, NOTHING, new.label, profile, placed, len(rules.names()), found.cases,
         unjudged=found.unjudged, bump=owed(findings),
     )  # fmt: skip
 
@@ -114,6 +130,8 @@ def _compare(place: Workspace | None, old: Bundle, new: Bundle, found: _Findings
     ):
         own = _own_goldens(after.session, new, new.signature, found)
         _replay(before, after, old, comparison, found)
+        calls = snippets.Calls(old, new, before.signature, bridge.over(comparison))
+        found.changes = snippets.attach(found.changes, lambda: _cases_of(old, before.signature), calls)
         found.cases = found.cases or own
 
 
@@ -146,7 +164,13 @@ def _replay(before: _Opened, after: _Opened, old: Bundle, comparison: Comparison
         found.changes.append(Change("goldens-missing", "golden", None, None, args))
     if not shown.cases:
         found.unjudged = f"{old.label} refuses every case, so there is nothing to compare"
+    found.drifts = shown.outputs
     found.changes += behaviour.changes(shown, gates, bridge.incomparable(signature, found.changes))
+
+
+def _cases_of(old: Bundle, signature: Signature) -> Iterable[GoldenCase]:
+    """The cases a pair is run with."""
+    return _recorded(old, signature) or _Cases(signature)
 
 
 @dataclass(frozen=True)
@@ -174,7 +198,8 @@ def _add_witness(before: Session, after: Session, cases: Iterable[GoldenCase], f
         except GitmodelError as error:
             for index in breaking:
                 change = found.changes[index]
-                found.changes[index] = replace(change, args={**change.args, "witness": f"case {case.name}: {error}"})
+                args = {**change.args, "witness": f"case {case.name}: {error}", "case": case.name}
+                found.changes[index] = replace(change, args=args)
             return
 
 

@@ -138,7 +138,18 @@ def stable(document: dict[str, Any]) -> dict[str, Any]:
     out: dict[str, Any] = json.loads(text)
     for finding in out["findings"]:
         finding["message"] = _FRACTION.sub(lambda found: f"{float(found[0]):.2g}", finding["message"])
+        finding["snippet"] = finding["snippet"] and re.sub(r"\d+\.\d{4,}", "N", finding["snippet"])
+    out["outputs"] = [_rounded(output) for output in out["outputs"]]
     return out
+
+
+def _rounded(value: Any) -> Any:
+    """Statistics with two digits, and of the cases only the worst: the others may change places by their last digits."""
+    if isinstance(value, dict):
+        return {key: _rounded(held[:1] if key == "worst_cases" else held) for key, held in value.items()}
+    if isinstance(value, list):
+        return [_rounded(held) for held in value]
+    return float(f"{value:.2g}") if isinstance(value, float) else value
 
 
 def snapshot(rule: str) -> Path:

@@ -92,7 +92,7 @@ def test_against_a_revision(versions: Path) -> None:
     done = command(versions, "--against", "HEAD~1")
     assert (done.returncode, done.stdout.split()[:4]) == (1, ["INCOMPATIBLE", "fraud@HEAD~1", "->", "fraud"])
     same = command(versions, "--against", "HEAD")
-    assert (same.returncode, same.stdout) == (0, "no model differs from HEAD: nothing to judge\n")
+    assert (same.returncode, same.stdout) == (0, "NOTHING COMPARED  no model differs from HEAD\n")
 
 
 def test_another_repository_can_be_named(versions: Path, tmp_path: Path) -> None:
@@ -116,7 +116,8 @@ def test_json_stands_alone_on_stdout_and_keeps_the_schema(versions: Path) -> Non
 
 
 def test_json_of_several_models_and_of_none(versions: Path) -> None:
-    assert document(command(versions, "--against", "HEAD", "--format", "json")) == {"schema": 1, "models": []}
+    none = document(command(versions, "--against", "HEAD", "--format", "json"))
+    assert (none["verdict"], none["compared"], none["models"]) == ("nothing-compared", 0, [])
     pairs.release(versions)
     support.git(versions, "branch", "base")
     card = versions / "models" / NAME / "model.yaml"
@@ -144,7 +145,9 @@ def test_the_worst_exit_code_of_several_models_counts(versions: Path) -> None:
     save.save("spam", [versions / "given.onnx"], repo=versions)
     done = command(versions)
     assert done.returncode == 1
-    assert [report.split()[0] for report in done.stdout.split("\n\n")] == ["COMPATIBLE", "INCOMPATIBLE"]
+    parts = done.stdout.split("\n\n")
+    assert parts[0].startswith("INCOMPATIBLE  2 models: 1 incompatible, 1 compatible; spam owes a major bump (v2.0.0)")
+    assert [part.split()[0] for part in parts[1:]] == ["INCOMPATIBLE", "COMPATIBLE"]
 
 
 def test_what_cannot_be_judged_exits_with_3(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from gitmodel.bundle.yamlio import InvalidYaml
 from gitmodel.compat import rules
 from gitmodel.compat.changes import Change
-from gitmodel.compat.reports.text import _WHO
+from gitmodel.compat.reports.wording import WHO
 from gitmodel.compat.rules import PROFILES, Rule, Severity
 from gitmodel.versions import Bump, InvalidVersion
 from tests.compat import pairs
@@ -58,7 +58,7 @@ def test_there_is_nothing_but_rules_beside_the_reader() -> None:
 
 @pytest.mark.parametrize("rule", RULES, ids=ids)
 def test_a_rule_says_who_breaks_why_and_what_mends_it(rule: Rule) -> None:
-    assert set(rule.who.split()) <= set(_WHO)
+    assert set(rule.who.split()) <= set(WHO)
     assert rule.who
     assert rule.message[0] != " "
     for text in (rule.why, rule.fix):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -27,6 +29,29 @@ class Severity(StrEnum):
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where in the committed files a finding lies; ``compat.places`` finds it.
+
+    ``path`` is relative to the repository. ``line`` counts from 1 and is None in a file that has no lines (a bare model).
+    ``side`` is ``old`` where only OLD's file has that line; ``nearest`` is then the line of NEW's file closest to it.
+    """
+
+    path: str
+    line: int | None = None
+    side: str = "new"
+    nearest: int | None = None
+
+    @property
+    def shown(self) -> int | None:
+        """The line to point at in NEW's file."""
+        return self.line if self.side == "new" else self.nearest
+
+    def __str__(self) -> str:
+        line = "" if self.line is None else f":{self.line}"
+        return f"{self.path}{line}{' of OLD' if self.side == 'old' else ''}"
+
+
+@dataclass(frozen=True)
 class Finding:
     """A rule applied to a change. ``curable`` breaks are paid for by a large enough bump; others never pass."""
 
@@ -42,6 +67,18 @@ class Finding:
     witness: str = ""
     curable: bool = True
     args: Mapping[str, Any] = field(default_factory=dict)
+    place: Place | None = None
+
+    @property
+    def snippet(self) -> str:
+        """A few lines of Python that show the break; empty when nothing was run."""
+        return str(self.args.get("snippet", ""))
+
+    @property
+    def fingerprint(self) -> str:
+        """Names this very break whatever its message says, on any machine: 16 hex digits over rule, place, old and new."""
+        named = json.dumps([self.rule, self.at, self.old, self.new])
+        return hashlib.sha256(named.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
