@@ -36,6 +36,7 @@ class Report:
     declared: Bump | None = None
     bump: Mapping[str, Bump] = field(default_factory=dict)
     rollback_safe: bool | None = None
+    mode: str = "backward"
 
     @property
     def required_bump(self) -> Bump:

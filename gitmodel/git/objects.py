@@ -70,6 +70,10 @@ class GitFolder:
         listing: str = self._repo.git.ls_tree("-r", "-z", "--name-only", self._tree.hexsha, "--", *below)
         return sorted(filter(None, listing.split("\0")))
 
+    def trees(self) -> dict[str, str]:
+        """The folders directly below, and Git's id of each."""
+        return {item.name: item.hexsha for item in self._tree.trees} if self._tree is not None else {}
+
     def folders(self) -> list[str]:
         """Names of the folders directly below."""
         return sorted(item.name for item in self._tree.trees) if self._tree is not None else []

@@ -104,7 +104,7 @@ def _compare(place: Workspace | None, old: Bundle, new: Bundle, found: _Findings
     if _same_weights(old, new):
         found.changes.append(Change("weights-unchanged", "weights"))
         if not _same_promises(old, new):
-            found.cases = _judge_alone(place, new, new.signature, found)
+            found.cases = _judge_alone(place, new, new.signature, found, old)
         return
     # Prepacking, as a server does it, changes last digits: recorded outputs want it, drawn cases only want both alike.
     prepack = bool(old.golden_paths() or new.golden_paths())
@@ -112,7 +112,7 @@ def _compare(place: Workspace | None, old: Bundle, new: Bundle, found: _Findings
         _open(place, old, found, prepack=prepack, side="old") as before,
         _open(place, new, found, prepack=prepack) as after,
     ):
-        own = _own_goldens(after.session, new, new.signature, found)
+        own = _own_goldens(after.session, new, new.signature, found, old)
         _replay(before, after, old, comparison, found)
         found.cases = found.cases or own
 
@@ -178,16 +178,22 @@ def _add_witness(before: Session, after: Session, cases: Iterable[GoldenCase], f
             return
 
 
-def _judge_alone(place: Workspace | None, bundle: Bundle, signature: Signature, found: _Findings) -> int:
+def _judge_alone(
+    place: Workspace | None, bundle: Bundle, signature: Signature, found: _Findings, old: Bundle | None = None
+) -> int:
     """Opens one bundle and runs its own golden cases; returns how many there are."""
     with _open(place, bundle, found, prepack=bool(bundle.golden_paths())) as opened_:
-        return _own_goldens(opened_.session, bundle, signature, found)
+        return _own_goldens(opened_.session, bundle, signature, found, old)
 
 
-def _own_goldens(session: Session, bundle: Bundle, signature: Signature, found: _Findings) -> int:
-    """NEW against what it recorded of itself: the very check a server makes before it lets it answer."""
+def _own_goldens(
+    session: Session, bundle: Bundle, signature: Signature, found: _Findings, old: Bundle | None = None
+) -> int:
+    """NEW against what it recorded of itself: the check a server makes before it lets it answer, by OLD's gates if there
+    is an OLD: a change does not widen its own."""
     recorded = _recorded(bundle, signature)
-    check = golden_replay.check_self(session, recorded, signature, bundle.card.gates)
+    gates = bundle.card.gates if old is None else old.card.gates.over(bundle.card.gates, _outputs(old))
+    check = golden_replay.check_self(session, recorded, signature, gates)
     found.changes += behaviour.self_check(check, bundle.label)
     return check.cases
 
@@ -215,6 +221,10 @@ def _open(
             args = {"label": bundle.label, "side": side}
             found.changes.append(Change("signature-stale", "signature", old, new, args))
         yield _Opened(session, signature)
+
+
+def _outputs(bundle: Bundle) -> set[str]:
+    return {spec.name for spec in bundle.signature.outputs} if bundle.signature else set()
 
 
 def _recorded(bundle: Bundle, signature: Signature) -> list[GoldenCase]:
@@ -260,8 +270,9 @@ def _same_weights(old: Bundle, new: Bundle) -> bool:
 
 
 def _same_promises(old: Bundle, new: Bundle) -> bool:
-    """Whether everything but the weights that says how the model must behave is the same, too."""
-    if old.card.gates != new.card.gates or old.signatures != new.signatures:
+    """Whether everything but the weights that says how the model must behave is the same, too. NEW's gates say nothing:
+    OLD's are used."""
+    if old.signatures != new.signatures:
         return False
     before, after = ({path: bundle.folder.read(path) for path in bundle.golden_paths()} for bundle in (old, new))
     return before == after

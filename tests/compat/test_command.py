@@ -90,7 +90,7 @@ def test_one_reference_is_judged_against_the_working_tree(versions: Path) -> Non
 
 def test_against_a_revision(versions: Path) -> None:
     done = command(versions, "--against", "HEAD~1")
-    assert (done.returncode, done.stdout.split()[:4]) == (1, ["INCOMPATIBLE", "fraud@HEAD~1", "->", "fraud"])
+    assert (done.returncode, done.stdout.split()[:4]) == (1, ["INCOMPATIBLE", "fraud@HEAD~1", "->", "fraud@HEAD"])
     same = command(versions, "--against", "HEAD")
     assert (same.returncode, same.stdout) == (0, "no model differs from HEAD: nothing to judge\n")
 

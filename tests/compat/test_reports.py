@@ -122,7 +122,7 @@ def test_the_fields_of_a_report() -> None:
 
 
 def fingerprint(change: Change) -> str:
-    return json_report.fingerprint(rules.judge(change))
+    return rules.judge(change).fingerprint
 
 
 def test_a_fingerprint_names_the_break_and_not_its_words() -> None:

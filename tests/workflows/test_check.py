@@ -199,7 +199,7 @@ def test_against_a_revision(repo: Path, put: Save) -> None:
     support.git(repo, "branch", "base")
     put(RENAMED)
     (report,) = check.check_changed(repo, against="base")
-    assert (report.old, report.new, report.verdict) == ("fraud@base", "fraud", Verdict.INCOMPATIBLE)
+    assert (report.old, report.new, report.verdict) == ("fraud@base", "fraud@HEAD", Verdict.INCOMPATIBLE)
     assert check.check_changed(repo, against="HEAD") == []
     with pytest.raises(UnknownRevision):
         check.check_changed(repo, against="no-such-branch")

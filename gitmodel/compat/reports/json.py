@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import Any
 
@@ -25,6 +24,7 @@ def document(report: Report) -> dict[str, Any]:
         "new": report.new,
         "verdict": str(report.verdict),
         "profile": report.profile,
+        **({"mode": report.mode} if report.mode != "backward" else {}),
         "bump": {profile: str(bump) for profile, bump in report.bump.items()},
         "required_bump": str(report.required_bump),
         "declared_bump": None if report.declared is None else str(report.declared),
@@ -50,10 +50,8 @@ def finding(found: Finding) -> dict[str, Any]:
         "old": found.old,
         "new": found.new,
         "witness": found.witness or None,
-        "fingerprint": fingerprint(found),
+        "fingerprint": found.fingerprint,
+        **({"direction": found.direction} if found.direction else {}),
+        **({"allowed": found.allowed} if found.allowed else {}),
+        **({"hits": list(found.hits)} if found.hits or found.spared else {}),
     }
-
-
-def fingerprint(found: Finding) -> str:
-    """Names this very break whatever its message says: rule, place, old and new."""
-    return hashlib.sha256(json.dumps([found.rule, found.at, found.old, found.new]).encode()).hexdigest()[:16]

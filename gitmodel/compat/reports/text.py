@@ -51,13 +51,12 @@ def _owed(report: Report) -> str:
 
 
 def _finding(found: Finding, colour: bool) -> Iterator[str]:
-    from gitmodel.compat.rules import load
-
     mark = _paint(_MARK[found.severity], _COLOUR[found.severity], colour)
-    yield f"  {mark} {found.message}  [{found.rule}]"
+    direction = f"{found.direction}: " if found.direction else ""
+    yield f"  {mark} {direction}{found.message}  [{found.rule}]"
     if found.severity is Severity.INFO:
         return
-    who = ", ".join(_WHO[w] for w in load(found.rule).who.split())
+    who = ", ".join(_WHO[w] for w in found.who.split())
     yield from _wrapped(f"who: {who}. {found.why}")
     if found.witness:
         yield from _wrapped(f"seen: {found.witness}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -28,7 +30,11 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """A rule applied to a change. ``curable`` breaks are paid for by a large enough bump; others never pass."""
+    """A rule applied to a change. ``curable`` breaks are paid for by a large enough bump; others never pass.
+
+    ``direction`` is given in mode ``full`` (see ``modes``), ``allowed`` is the reason the allow-list has, ``hits`` are the
+    consumers it breaks, ``spared`` says that it breaks none of a complete list.
+    """
 
     rule: str
     at: str
@@ -42,6 +48,16 @@ class Finding:
     witness: str = ""
     curable: bool = True
     args: Mapping[str, Any] = field(default_factory=dict)
+    who: str = ""
+    direction: str = ""
+    allowed: str = ""
+    hits: tuple[str, ...] = ()
+    spared: bool = False
+
+    @property
+    def fingerprint(self) -> str:
+        """Names this very break whatever its message says: rule, place, old and new."""
+        return hashlib.sha256(json.dumps([self.rule, self.at, self.old, self.new]).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -78,10 +94,10 @@ class Rule:
                 chosen |= {key: value for key, value in variant.items() if key != "when"}
                 break
         words = {"old": change.old, "new": change.new, "at": change.at, **change.args}
-        message, fix = (str(text).format_map(words) for text in (chosen["message"], self.fix))
+        message, fix = (plain(str(text).format_map(words)) for text in (chosen["message"], self.fix))
         return Finding(
             self.id, change.at, Severity(chosen["severity"]), chosen["bump"], message, self.why, fix,
-            change.old, change.new, str(change.args.get("witness", "")), chosen["curable"], change.args,
+            change.old, change.new, plain(str(change.args.get("witness", ""))), chosen["curable"], change.args, self.who,
         )  # fmt: skip
 
 
@@ -102,6 +118,11 @@ def load(rule_id: str) -> Rule:
 def judge(change: Change) -> Finding:
     """The finding of the rule that is named like the change."""
     return load(change.kind).apply(change)
+
+
+def plain(text: str) -> str:
+    """Text without what steers a terminal or a CI log: whoever sends a model chooses the names in it."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _bumps(value: Any) -> dict[str, Bump]:
