@@ -608,10 +608,9 @@ def bump_too_small(folder: Path) -> tuple[str, str]:
     return old, tag(folder, f"{NAME}@v1.0.1")
 
 
+# Run as a script this is another module than the one the others enter their pairs into, unless it is told.
+sys.modules.setdefault("tests.compat.pairs", sys.modules[__name__])
 from tests.compat import pairs_policy  # noqa: E402, F401  # enters its pairs into the table
 
 if __name__ == "__main__":
-    # By its own name: run as a script this module is another one, and its table lacks what other modules entered.
-    from tests.compat import pairs
-
-    pairs.main(sys.argv[1:])
+    main(sys.argv[1:])

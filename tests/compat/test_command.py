@@ -123,7 +123,8 @@ def test_json_of_several_models_and_of_none(versions: Path) -> None:
     card.write_text(card.read_text() + "gates: {agreement: 0.5}\n")
     from gitmodel.workflows import save
 
-    save.save("spam", [versions / "given.onnx"], repo=versions)
+    save.save("spam", [versions / "given.onnx"], repo=versions, message="Spam")
+    support.git(versions, "commit", "-qam", "Gates")
     value = document(command(versions, "--against", "base", "--format", "json"))
     assert [(report["model"], report["old"]) for report in value["models"]] == [
         ("fraud", "fraud@base"),
