@@ -98,7 +98,7 @@ def finding(kind: str, at: str, **args: object) -> Finding:
 @pytest.mark.parametrize(
     ("found", "hits"),
     [
-        (finding("input-became-required", "inputs.b"), ("shop",)),
+        (finding("input-became-required", "inputs.b"), ("shop", "bank")),  # who says nothing is in doubt
         (finding("label-renamed", "labels", index=1), ("shop", "feeds b")),
         (finding("model-removed", "model"), ("shop", "bank", "feeds b")),
         (finding("output-dim-changed", "outputs.z[1]", name="z", axis=1), ("bank",)),
