@@ -19,6 +19,8 @@ from gitmodel.versions import ReleaseTag, StageTag, Version, check_name, parse_t
 MODELS = "models"
 LATEST = "latest"
 _SHORT_ID = 7
+#: What is read as a name and a mark even where a file is called so: who sends a branch names files and revisions.
+_REFERENCE = re.compile(r"[A-Za-z0-9_-]+[@#]")
 _PARTIAL = re.compile(r"v?(\d+)(?:\.(\d+))?")
 
 
@@ -68,6 +70,11 @@ def models(repo: Repository, commit: str = "") -> list[str]:
         return [name for name in names if repo.folder(commit, model_path(name)).read(bundle_files.CARD) is not None]
     base = repo.root / MODELS
     return sorted(p.parent.name for p in base.glob(f"*/{bundle_files.CARD}")) if base.is_dir() else []
+
+
+def trees(repo: Repository, commit: str) -> dict[str, str]:
+    """The folders of models at a commit and Git's id of each: equal ids are equal models. Some may be no models."""
+    return repo.folder(commit, MODELS).trees()
 
 
 def releases(repo: Repository, name: str) -> list[Release]:
@@ -134,7 +141,9 @@ def resolve(repo: Repository | None, reference: str) -> Bundle:
     Raises UnknownModel, UnknownVersion, UnknownRevision, InvalidName or InvalidModel.
     """
     path = Path(reference)
-    if formats.ending(path) or (path / bundle_files.CARD).is_file():
+    if (repo is None or not _REFERENCE.match(reference)) and (
+        formats.ending(path) or (path / bundle_files.CARD).is_file()
+    ):
         return _from_path(path)
     if repo is None:
         raise UnknownModel(
@@ -171,6 +180,8 @@ def working_bundle(repo: Repository, name: str) -> Bundle:
     if repo.bare:
         return bundle_at(repo, name, repo.commit_of("HEAD"), name)
     folder = repo.root / model_path(name)
+    if folder.is_symlink() or folder.parent.is_symlink():
+        raise UnknownModel(f"{model_path(name)} is a symbolic link", hint="a model is a folder of plain files")
     if not (folder / bundle_files.CARD).exists():
         raise UnknownModel(f"there is no model '{name}'", hint=_known(models(repo)))
     return Bundle(name, name, DiskFolder(folder))

@@ -73,3 +73,19 @@ def test_a_folder_reads_git_objects_and_no_links(git_repo: Path) -> None:
     assert folder.read("link") is None
     assert folder.read("absent") is None
     assert not repo.folder(commit, "nowhere").exists
+
+
+def test_a_name_with_a_line_break_is_one_question(git_repo: Path) -> None:
+    names = ["a\nHEAD", "b\x1b", "x\udcff", "plain"]
+    for name in names:
+        (git_repo / name).mkdir()
+        (git_repo / name / "file").write_text(ascii(name))
+    support.git(git_repo, "add", "-A")
+    support.git(git_repo, "commit", "-qm", "Names")
+    repo = Repository.open(git_repo)
+    head = repo.head()
+    for _ in range(2):  # an answer that is left over would be given to the next question
+        for name in names:
+            assert repo.folder(head, name).read("file") == ascii(name).encode()
+            assert not repo.folder(head, f"{name}/file").exists
+            assert not repo.folder(head, f"no/{name}").exists

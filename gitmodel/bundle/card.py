@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -41,6 +41,11 @@ class Gates:
         # Numbers that stand for a choice (classes, flags, words) are exact unless their output is named.
         default = DEFAULT_TOLERANCES.get(dtype)
         return (0.0, 0.0) if default is None else self.tolerance.get("*", default)
+
+    def over(self, new: Gates, known: Collection[str]) -> Gates:
+        """These gates, with what ``new`` says of outputs that were not ``known`` when these were written."""
+        added = {name: pair for name, pair in new.tolerance.items() if name not in known and name != "*"}
+        return replace(self, tolerance={**added, **self.tolerance})
 
     def to_dict(self) -> dict[str, Any]:
         out: dict[str, Any] = {}
@@ -112,13 +117,14 @@ class Group:
 
 
 _TEXT_KEYS = ("name", "description", "format", "framework", "licence", "signature")
-_KEYS = frozenset({"schema_version", "gates", "signatures", *_TEXT_KEYS})
+_KEYS = frozenset({"schema_version", "gates", "signatures", "consumers_complete", *_TEXT_KEYS})
 
 
 @dataclass(frozen=True)
 class Card:
     """``model.yaml``. ``format`` is the kind of file it was saved from; ``signature`` the one clients get by default;
-    ``signatures`` are further ones over the same graph."""
+    ``signatures`` are further ones over the same graph. ``consumers_complete`` promises that whoever uses the model is
+    listed in ``consumers/``."""
 
     name: str
     description: str = ""
@@ -128,6 +134,7 @@ class Card:
     signature: str = DEFAULT
     gates: Gates = field(default_factory=Gates)
     signatures: Mapping[str, Group] = field(default_factory=dict)
+    consumers_complete: bool = False
 
     def with_source(self, source_format: str, framework: str) -> Card:
         """The card after saving from another kind of file; what a person wrote stays."""
@@ -143,6 +150,8 @@ class Card:
             out["gates"] = gates
         if self.signatures:
             out["signatures"] = {name: group.to_dict() for name, group in self.signatures.items()}
+        if self.consumers_complete:
+            out["consumers_complete"] = True
         return yamlio.dump(out)
 
     @classmethod
@@ -165,4 +174,10 @@ class Card:
         if not isinstance(groups, dict):
             raise yamlio.InvalidYaml(f"{where}: signatures must be a mapping", hint="such as {embed: {outputs: [e]}}")
         signatures = {str(name): Group.from_dict(body, f"{where}: signatures.{name}") for name, body in groups.items()}
-        return cls(**texts, gates=Gates.from_dict(value.get("gates", {}), f"{where}: gates"), signatures=signatures)
+        complete = value.get("consumers_complete", False)
+        if not isinstance(complete, bool):
+            raise yamlio.InvalidYaml(
+                f"{where}: consumers_complete must be true or false", hint="are all of them listed?"
+            )
+        gates = Gates.from_dict(value.get("gates", {}), f"{where}: gates")
+        return cls(**texts, gates=gates, signatures=signatures, consumers_complete=complete)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,14 @@ from gitmodel.cli.console import Quiet, RepoOption, Verbose, console
 if TYPE_CHECKING:
     from gitmodel.compat.verdict import Report
     from gitmodel.workflows.workspace import Workspace
+
+
+class Mode(StrEnum):
+    """Which callers count: see gitmodel/compat/modes.py."""
+
+    BACKWARD = "backward"
+    FULL = "full"
+    TRANSITIVE = "transitive"
 
 
 class Profile(StrEnum):
@@ -47,9 +55,16 @@ def check_compat(
         str, typer.Argument(metavar="NEW", help="A reference or a model file; the working tree if not given.")
     ] = "",
     against: Annotated[
-        str, typer.Option("--against", metavar="REV", help="Compare changed models with this revision.")
+        str,
+        typer.Option("--against", metavar="REV", help="Compare what HEAD changed with this revision, both from Git."),
     ] = "",
     profile: Annotated[Profile, typer.Option("--profile", help="Which clients the verdict is for.")] = Profile.NAMED,
+    mode: Annotated[
+        Mode, typer.Option("--mode", help="backward; full: rollback, too; transitive: all versions a stage is on, too.")
+    ] = Mode.BACKWARD,
+    remote: Annotated[
+        str, typer.Option("--remote", metavar="NAME|URL", help="Fetch weights from this DVC remote.")
+    ] = "",
     format_: Annotated[ReportFormat, typer.Option("--format", help="What is written to stdout.")] = ReportFormat.TEXT,
     report: Annotated[
         list[str] | None,
@@ -61,23 +76,27 @@ def check_compat(
 ) -> None:
     """Judge a model change: who breaks, and which semver bump is owed.
 
-    Without arguments every model changed since its latest release is judged. Exit code 0: compatible (or the
-    declared bump is enough), 1: incompatible, 2: wrong usage, 3: could not judge.
+    Without arguments every model of the working tree changed since its latest release is judged. What a revision
+    names is read from Git, and DVC's configuration from OLD. Exit code 0: compatible (or the declared bump is enough),
+    1: incompatible, 2: wrong usage, 3: could not judge. -v prints the entries that would allow what breaks.
 
     With -v each break comes with lines of Python that show it.
 
     Example: gitmodel check-compat fraud@v1.2.0 fraud --report html=report.html
     """
+    from datetime import date
+
     from gitmodel.workflows import check
 
     files = _files(report or [])
     if against and old:
         raise typer.BadParameter("give OLD and NEW, or --against, not both", param_hint="--against")
+    terms: dict[str, Any] = {"profile": str(profile), "mode": str(mode), "remote": remote, "today": date.today()}
     if old:
         before, after = _sides(old, new)
-        reports = [check.check_compat(before, after, repo=repo, profile=profile, progress=console.progress)]
+        reports = check.check_all(before, after, repo=repo, progress=console.progress, **terms)
     else:
-        reports = check.check_changed(repo, against=against, profile=profile, progress=console.progress)
+        reports = check.check_changed(repo, against=against, progress=console.progress, **terms)
     console.clear()
     if not reports and format_ is ReportFormat.TEXT:
         console.say(f"NOTHING COMPARED  no model differs from {against or 'its latest release'}")
@@ -85,6 +104,8 @@ def check_compat(
         console.say(_rendered(format_, reports, colour=console.colour))
     for file, name in files.items():
         _write(file, _rendered(name, reports))
+    if console.verbosity:
+        _show_entries(reports)
     raise typer.Exit(max(report.exit_code for report in reports) if reports else 0)
 
 
@@ -119,6 +140,15 @@ def _write(path: Path, text: str) -> None:
 
     with storing(str(path)):
         path.write_text(f"{text}\n", encoding="utf-8")
+
+
+def _show_entries(reports: list[Report]) -> None:
+    """What to paste into the allow-lists, on stderr."""
+    from gitmodel.compat import allow
+
+    for report in reports:
+        if text := allow.to_paste(report.findings):
+            console.note(f"to accept it, commit to models/{report.model}/allow.yaml on the base branch:\n{text}")
 
 
 def _sides(old: str, new: str) -> tuple[str, str]:

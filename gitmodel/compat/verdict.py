@@ -41,6 +41,7 @@ class Report:
     bump: Mapping[str, Bump] = field(default_factory=dict)
     rollback_safe: bool | None = None
     drifts: tuple[OutputDrift, ...] = ()
+    mode: str = "backward"
 
     @property
     def required_bump(self) -> Bump:

@@ -29,12 +29,27 @@ class GitFolder:
 
     @cached_property
     def _tree(self) -> git.Tree | None:
+        if not self._prefix.isprintable():
+            return self._walked()
         # By its path: walking down from the top would parse the list of all models on the way.
         try:
             oid, kind, _ = map(_text, self._repo.git.get_object_header(f"{self._commit}:{self._prefix}"))
         except ValueError:  # what GitPython makes of "missing"
             return None
         return git.Tree(self._repo, bytes.fromhex(oid), path=self._prefix) if kind == "tree" else None
+
+    def _walked(self) -> git.Tree | None:
+        """The tree of a path that is not asked for by name: a line break in it would be a second question, whose answer the
+        next one would get."""
+        found: Any = git.Commit(self._repo, bytes.fromhex(self._commit)).tree
+        for part in self._prefix.split("/"):
+            try:
+                found = found / part
+            except KeyError:
+                return None
+            if not isinstance(found, git.Tree):
+                return None
+        return found
 
     @property
     def exists(self) -> bool:
@@ -69,6 +84,10 @@ class GitFolder:
         below = [f"{prefix}/"] if prefix else []
         listing: str = self._repo.git.ls_tree("-r", "-z", "--name-only", self._tree.hexsha, "--", *below)
         return sorted(filter(None, listing.split("\0")))
+
+    def trees(self) -> dict[str, str]:
+        """The folders directly below, and Git's id of each."""
+        return {item.name: item.hexsha for item in self._tree.trees} if self._tree is not None else {}
 
     def folders(self) -> list[str]:
         """Names of the folders directly below."""

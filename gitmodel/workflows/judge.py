@@ -52,11 +52,16 @@ def judge(
     if declared is not None and declared < bump[profile] and not found.unjudged:
         args = {"declared": declared, "required": bump[profile], "version": new.label, "base": old.label}
         findings.append(rules.judge(Change("bump-too-small", "version", None, None, args)))
-    placed = places.fill(worst_first(findings), side_of(place, old), side_of(place, new))
     return Report(
-        new.name, old.label, new.label, profile, placed, len(rules.names()), found.cases, found.generated,
+        new.name, old.label, new.label, profile, worst_first(findings), len(rules.names()), found.cases, found.generated,
         found.unjudged, base, declared, bump, _rollback_safe(old, new, profile), found.drifts,
     )  # fmt: skip
+
+
+def placed(place: Workspace | None, report: Report, old: Bundle | None, new: Bundle | None) -> Report:
+    """The report with the place of each finding in the committed files."""
+    sides = (side_of(place, bundle) if bundle else None for bundle in (old, new))
+    return replace(report, findings=places.fill(report.findings, *sides))
 
 
 def side_of(place: Workspace | None, bundle: Bundle) -> places.Side:
@@ -89,9 +94,8 @@ def judge_first(place: Workspace, new: Bundle, profile: str = DEFAULT_PROFILE) -
         if new.signature is not None:
             _judge_first(place, new, new.signature, found)
     findings = [rules.judge(change) for change in found.changes]
-    placed = places.fill(worst_first(findings), None, side_of(place, new))
     return Report(
-        new.name, NOTHING, new.label, profile, placed, len(rules.names()), found.cases,
+        new.name, NOTHING, new.label, profile, worst_first(findings), len(rules.names()), found.cases,
         unjudged=found.unjudged, bump=owed(findings),
     )  # fmt: skip
 
@@ -120,7 +124,7 @@ def _compare(place: Workspace | None, old: Bundle, new: Bundle, found: _Findings
     if _same_weights(old, new):
         found.changes.append(Change("weights-unchanged", "weights"))
         if not _same_promises(old, new):
-            found.cases = _judge_alone(place, new, new.signature, found)
+            found.cases = _judge_alone(place, new, new.signature, found, old)
         return
     # Prepacking, as a server does it, changes last digits: recorded outputs want it, drawn cases only want both alike.
     prepack = bool(old.golden_paths() or new.golden_paths())
@@ -128,7 +132,7 @@ def _compare(place: Workspace | None, old: Bundle, new: Bundle, found: _Findings
         _open(place, old, found, prepack=prepack, side="old") as before,
         _open(place, new, found, prepack=prepack) as after,
     ):
-        own = _own_goldens(after.session, new, new.signature, found)
+        own = _own_goldens(after.session, new, new.signature, found, old)
         _replay(before, after, old, comparison, found)
         calls = snippets.Calls(old, new, before.signature, bridge.over(comparison))
         found.changes = snippets.attach(found.changes, lambda: _cases_of(old, before.signature), calls)
@@ -203,16 +207,22 @@ def _add_witness(before: Session, after: Session, cases: Iterable[GoldenCase], f
             return
 
 
-def _judge_alone(place: Workspace | None, bundle: Bundle, signature: Signature, found: _Findings) -> int:
+def _judge_alone(
+    place: Workspace | None, bundle: Bundle, signature: Signature, found: _Findings, old: Bundle | None = None
+) -> int:
     """Opens one bundle and runs its own golden cases; returns how many there are."""
     with _open(place, bundle, found, prepack=bool(bundle.golden_paths())) as opened_:
-        return _own_goldens(opened_.session, bundle, signature, found)
+        return _own_goldens(opened_.session, bundle, signature, found, old)
 
 
-def _own_goldens(session: Session, bundle: Bundle, signature: Signature, found: _Findings) -> int:
-    """NEW against what it recorded of itself: the very check a server makes before it lets it answer."""
+def _own_goldens(
+    session: Session, bundle: Bundle, signature: Signature, found: _Findings, old: Bundle | None = None
+) -> int:
+    """NEW against what it recorded of itself: the check a server makes before it lets it answer, by OLD's gates if there
+    is an OLD: a change does not widen its own."""
     recorded = _recorded(bundle, signature)
-    check = golden_replay.check_self(session, recorded, signature, bundle.card.gates)
+    gates = bundle.card.gates if old is None else old.card.gates.over(bundle.card.gates, _outputs(old))
+    check = golden_replay.check_self(session, recorded, signature, gates)
     found.changes += behaviour.self_check(check, bundle.label)
     return check.cases
 
@@ -240,6 +250,10 @@ def _open(
             args = {"label": bundle.label, "side": side}
             found.changes.append(Change("signature-stale", "signature", old, new, args))
         yield _Opened(session, signature)
+
+
+def _outputs(bundle: Bundle) -> set[str]:
+    return {spec.name for spec in bundle.signature.outputs} if bundle.signature else set()
 
 
 def _recorded(bundle: Bundle, signature: Signature) -> list[GoldenCase]:
@@ -285,8 +299,9 @@ def _same_weights(old: Bundle, new: Bundle) -> bool:
 
 
 def _same_promises(old: Bundle, new: Bundle) -> bool:
-    """Whether everything but the weights that says how the model must behave is the same, too."""
-    if old.card.gates != new.card.gates or old.signatures != new.signatures:
+    """Whether everything but the weights that says how the model must behave is the same, too. NEW's gates say nothing:
+    OLD's are used."""
+    if old.signatures != new.signatures:
         return False
     before, after = ({path: bundle.folder.read(path) for path in bundle.golden_paths()} for bundle in (old, new))
     return before == after

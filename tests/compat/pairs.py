@@ -619,5 +619,9 @@ def bump_too_small(folder: Path) -> tuple[str, str]:
     return old, tag(folder, f"{NAME}@v1.0.1")
 
 
+# Run as a script this is another module than the one the others enter their pairs into, unless it is told.
+sys.modules.setdefault("tests.compat.pairs", sys.modules[__name__])
+from tests.compat import pairs_policy  # noqa: E402, F401  # enters its pairs into the table
+
 if __name__ == "__main__":
     main(sys.argv[1:])

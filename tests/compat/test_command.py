@@ -90,7 +90,7 @@ def test_one_reference_is_judged_against_the_working_tree(versions: Path) -> Non
 
 def test_against_a_revision(versions: Path) -> None:
     done = command(versions, "--against", "HEAD~1")
-    assert (done.returncode, done.stdout.split()[:4]) == (1, ["INCOMPATIBLE", "fraud@HEAD~1", "->", "fraud"])
+    assert (done.returncode, done.stdout.split()[:4]) == (1, ["INCOMPATIBLE", "fraud@HEAD~1", "->", "fraud@HEAD"])
     same = command(versions, "--against", "HEAD")
     assert (same.returncode, same.stdout) == (0, "NOTHING COMPARED  no model differs from HEAD\n")
 
@@ -124,7 +124,8 @@ def test_json_of_several_models_and_of_none(versions: Path) -> None:
     card.write_text(card.read_text() + "gates: {agreement: 0.5}\n")
     from gitmodel.workflows import save
 
-    save.save("spam", [versions / "given.onnx"], repo=versions)
+    save.save("spam", [versions / "given.onnx"], repo=versions, message="Spam")
+    support.git(versions, "commit", "-qam", "Gates")
     value = document(command(versions, "--against", "base", "--format", "json"))
     assert [(report["model"], report["old"]) for report in value["models"]] == [
         ("fraud", "fraud@base"),

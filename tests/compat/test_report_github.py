@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from gitmodel.compat import rules
 from gitmodel.compat.reports import github, wording
 from gitmodel.compat.rules import Place
 from gitmodel.compat.verdict import Report
@@ -76,7 +77,7 @@ def test_a_hostile_name_makes_no_command_and_no_property() -> None:
     found = commands([STRANGE])
     assert len(found) == 2
     assert set(found[1][1]) == {"file", "line", "title"}
-    assert wording.plain(HOSTILE) in found[1][2]
+    assert rules.plain(HOSTILE) in found[1][2]
 
 
 def test_github_shows_ten_of_a_kind_and_the_rest_is_counted() -> None:

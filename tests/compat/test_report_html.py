@@ -10,8 +10,9 @@ from xml.etree import ElementTree as Xml
 
 import pytest
 
+from gitmodel.compat import rules
 from gitmodel.compat.drift import CaseDrift, OutputDrift
-from gitmodel.compat.reports import html, plots, wording
+from gitmodel.compat.reports import html, plots
 from gitmodel.compat.verdict import Report
 from gitmodel.versions import Bump
 from tests.compat.samples import (
@@ -95,7 +96,7 @@ def test_a_break_has_everything_a_person_acts_on() -> None:
 
 def test_a_hostile_name_is_text() -> None:
     page = Page(html.render([STRANGE]))
-    assert wording.plain(HOSTILE) in page.text
+    assert rules.plain(HOSTILE) in page.text
 
 
 def test_several_models_have_a_table_and_a_section_each() -> None:

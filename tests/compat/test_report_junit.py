@@ -72,4 +72,4 @@ def test_nothing_compared_is_skipped_and_not_passed() -> None:
 
 def test_a_hostile_name_is_well_formed_xml() -> None:
     found = case(document([STRANGE]), "input-removed")
-    assert wording.plain(HOSTILE) in str(found[0].get("message"))
+    assert rules.plain(HOSTILE) in str(found[0].get("message"))

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import pytest
 from markdown_it import MarkdownIt
 
+from gitmodel.compat import rules
 from gitmodel.compat.reports import markdown, wording
 from gitmodel.compat.verdict import Report
 from tests.compat.samples import ALL, BROKEN, CLEAN, HOSTILE, RENAMED, RESIZED, SNIPPET, STRANGE, WITNESS, report
@@ -82,7 +83,7 @@ def test_a_hostile_name_is_shown_as_it_is_and_does_nothing(given: list[Report]) 
     page = Page(source)
     assert set(page.tags) <= ALLOWED
     assert page.links == []
-    assert wording.plain(HOSTILE)[:100] in page.text
+    assert rules.plain(HOSTILE)[:100] in page.text
     assert page.tags.count("td") % 4 == (0 if len(given) == 1 else 1), "a table cell was torn apart"
 
 

@@ -9,7 +9,7 @@ from xml.etree import ElementTree as Xml
 import pytest
 
 from gitmodel.cli.review import ReportFormat
-from gitmodel.compat import reports
+from gitmodel.compat import reports, rules
 from gitmodel.compat.reports import wording
 from gitmodel.compat.verdict import Report
 from gitmodel.versions import Bump
@@ -71,7 +71,7 @@ def test_no_format_says_compatible_of_what_could_not_be_judged(name: str) -> Non
 @pytest.mark.parametrize("name", [name for name in reports.FORMATS if name not in ("json", "sarif")])
 def test_a_strange_name_only_shows(name: str) -> None:
     text = reports.renderer(name).render([STRANGE])
-    assert not {c for c in text if c != "\n" and wording.plain(c) != c}
+    assert not {c for c in text if c != "\n" and rules.plain(c) != c}
 
 
 def test_the_formats_of_the_command_are_those_there_are() -> None:
@@ -100,10 +100,10 @@ def test_the_worst_model_stands_first() -> None:
 
 def test_what_does_not_show_is_written_out() -> None:
     assert (
-        wording.plain("a\x00\x1b\n\u202e\u2028\ud800\U000e0001b") == "a\\x00\\x1b\\x0a\\u202e\\u2028\\ud800\\U000e0001b"
+        rules.plain("a\x00\x1b\n\u202e\u2028\ud800\U000e0001b") == "a\\x00\\x1b\\n\\u202e\\u2028\\ud800\\U000e0001b"
     )
-    assert wording.plain("Größe 測 🎉") == "Größe 測 🎉"
-    assert len(wording.plain(HOSTILE).splitlines()) == 1
+    assert rules.plain("Größe 測 🎉") == "Größe 測 🎉"
+    assert len(rules.plain(HOSTILE).splitlines()) == 1
 
 
 def test_values_are_shown_in_one_line_and_not_at_any_length() -> None:

@@ -199,7 +199,7 @@ def test_against_a_revision(repo: Path, put: Save) -> None:
     support.git(repo, "branch", "base")
     put(RENAMED)
     (report,) = check.check_changed(repo, against="base")
-    assert (report.old, report.new, report.verdict) == ("fraud@base", "fraud", Verdict.INCOMPATIBLE)
+    assert (report.old, report.new, report.verdict) == ("fraud@base", "fraud@HEAD", Verdict.INCOMPATIBLE)
     assert check.check_changed(repo, against="HEAD") == []
     with pytest.raises(UnknownRevision):
         check.check_changed(repo, against="no-such-branch")
@@ -209,7 +209,7 @@ def test_a_model_that_was_not_there_at_the_revision_is_judged_by_itself(repo: Pa
     support.git(repo, "tag", "start")
     put(ONE)
     (report,) = check.check_changed(repo, against="start")
-    assert (report.old, report.new, report.exit_code) == ("nothing", "fraud", ExitCode.OK)
+    assert (report.old, report.new, report.exit_code) == ("nothing", "fraud@HEAD", ExitCode.OK)
 
 
 def test_a_model_that_is_gone_is_a_break(repo: Path, put: Save) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from gitmodel.compat import rules
 from gitmodel.compat.reports import wording
 from gitmodel.compat.rules import Finding, Severity
 from gitmodel.compat.verdict import Report, Verdict
@@ -45,12 +46,12 @@ def _annotation(report: Report, found: Finding) -> str:
     if found.place is not None and found.place.line is not None:
         properties = {"file": found.place.path, "line": found.place.shown or 1}
         lines += [f"the line is {found.place}"] if found.place.side == "old" else []
-    text = "\n".join(wording.plain(line) for line in lines)
+    text = "\n".join(rules.plain(line) for line in lines)
     return _command(_COMMAND[found.severity], text, **properties, title=f"{found.rule} ({report.model})")
 
 
 def _command(name: str, text: str, **properties: object) -> str:
-    shown = ",".join(f"{key}={_property(wording.plain(value))}" for key, value in properties.items())
+    shown = ",".join(f"{key}={_property(rules.plain(value))}" for key, value in properties.items())
     return f"::{name} {shown}::{_data(text)}"
 
 

@@ -7,6 +7,7 @@ from functools import cache
 from html import escape
 from importlib import resources
 
+from gitmodel.compat import rules
 from gitmodel.compat.drift import OutputDrift
 from gitmodel.compat.reports import plots, wording
 from gitmodel.compat.reports.plots import number_text
@@ -186,4 +187,4 @@ def _flips(drift: OutputDrift) -> str:
 
 
 def _text(text: object) -> str:
-    return escape(wording.plain(text))
+    return escape(rules.plain(text))

@@ -38,6 +38,7 @@ def document(report: Report) -> dict[str, Any]:
         "new": report.new,
         "verdict": str(report.verdict),
         "profile": report.profile,
+        **({"mode": report.mode} if report.mode != "backward" else {}),
         "bump": {profile: str(bump) for profile, bump in report.bump.items()},
         "required_bump": str(report.required_bump),
         "declared_bump": None if report.declared is None else str(report.declared),
@@ -68,6 +69,9 @@ def finding(found: Finding) -> dict[str, Any]:
         "witness": found.witness or None,
         "snippet": found.snippet or None,
         "fingerprint": found.fingerprint,
+        **({"direction": found.direction} if found.direction else {}),
+        **({"allowed": found.allowed} if found.allowed else {}),
+        **({"hits": list(found.hits)} if found.hits or found.spared else {}),
     }
 
 

@@ -31,7 +31,7 @@ def render(reports: list[Report], *, colour: bool = False) -> str:  # noqa: ARG0
 
 
 def _suite(report: Report) -> Xml.Element:
-    suite = Xml.Element("testsuite", name=f"check-compat {wording.plain(report.model)}")
+    suite = Xml.Element("testsuite", name=f"check-compat {rules.plain(report.model)}")
     suite.append(_verdict(report))
     found: dict[str, list[Finding]] = {}
     for finding in report.findings:
@@ -46,7 +46,7 @@ def _verdict(report: Report) -> Xml.Element:
     line = wording.headline(report)
     if report.unjudged:
         error = Xml.SubElement(case, "error", type="unjudged", message=line)
-        error.text = wording.plain(report.unjudged)
+        error.text = rules.plain(report.unjudged)
     elif report.exit_code is not ExitCode.OK:
         Xml.SubElement(case, "failure", type="incompatible", message=line).text = wording.counts(report)
     else:
@@ -59,14 +59,14 @@ def _case(report: Report, rule: str, found: list[Finding]) -> Xml.Element:
     case = _testcase(report, rule)
     place = next((finding.place for finding in found if finding.place), None)
     if place is not None:
-        case.set("file", wording.plain(place.path))
+        case.set("file", rules.plain(place.path))
         case.set("line", str(place.shown or 1))
     if not found:
         return case
     text = "\n\n".join("\n".join(_lines(finding)) for finding in found)
     breaks = [finding for finding in found if finding.severity is Severity.ERROR]
     if breaks and report.exit_code is not ExitCode.OK:
-        failure = Xml.SubElement(case, "failure", type=rule, message=wording.plain(breaks[0].message))
+        failure = Xml.SubElement(case, "failure", type=rule, message=rules.plain(breaks[0].message))
         failure.text = text
     else:
         Xml.SubElement(case, "system-out").text = text
@@ -74,7 +74,7 @@ def _case(report: Report, rule: str, found: list[Finding]) -> Xml.Element:
 
 
 def _testcase(report: Report, name: str) -> Xml.Element:
-    return Xml.Element("testcase", classname=f"check-compat.{wording.plain(report.model)}", name=name)
+    return Xml.Element("testcase", classname=f"check-compat.{rules.plain(report.model)}", name=name)
 
 
 def _lines(found: Finding) -> list[str]:
@@ -84,7 +84,7 @@ def _lines(found: Finding) -> list[str]:
         lines.append(f"was: {values[0]}; now: {values[1]}")
     lines.append(f"who: {wording.who(found)}. {found.why}")
     lines += [f"seen: {found.witness}"] if found.witness else []
-    lines = [wording.plain(line) for line in [*lines, f"mend: {found.fix}"]]
+    lines = [rules.plain(line) for line in [*lines, f"mend: {found.fix}"]]
     return [*lines, *wording.exact(found.snippet)]
 
 

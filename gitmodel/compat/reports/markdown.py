@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from gitmodel.compat import rules
 from gitmodel.compat.reports import wording
 from gitmodel.compat.rules import PROFILES, Finding, Severity
 from gitmodel.compat.verdict import Report, Verdict
@@ -123,7 +124,7 @@ def _footer(report: Report) -> str:
 
 def escape(text: object) -> str:
     """Text that Markdown and GitHub leave alone: no markup, no table cells, no mentions, no links."""
-    quiet = _SYNTAX.sub(lambda found: "".join(f"&#{ord(c)};" for c in found[0]), wording.plain(text))
+    quiet = _SYNTAX.sub(lambda found: "".join(f"&#{ord(c)};" for c in found[0]), rules.plain(text))
     return _REFERENCE.sub(lambda found: quoted if (quoted := _unlinked(found, quiet)) else found[0], quiet)
 
 

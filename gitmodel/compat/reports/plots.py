@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 
 from gitmodel.compat.drift import CaseDrift, OutputDrift
-from gitmodel.compat.reports.wording import plain
+from gitmodel.compat.rules import plain
 
 WIDTH, HEIGHT = 640, 256
 LEFT, RIGHT, TOP, BOTTOM = 64, 96, 18, 30

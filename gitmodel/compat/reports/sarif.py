@@ -68,7 +68,7 @@ def _rule(rule: rules.Rule) -> dict[str, Any]:
 def _invocation(reports: list[Report]) -> dict[str, Any]:
     """What could not be judged is no result but a failure of the tool to give one (3.20.21)."""
     notes = [
-        {"level": "error", "message": {"text": f"could not judge {wording.sides(r)}: {wording.plain(r.unjudged)}"}}
+        {"level": "error", "message": {"text": f"could not judge {wording.sides(r)}: {rules.plain(r.unjudged)}"}}
         for r in reports
         if r.unjudged
     ]
@@ -101,7 +101,7 @@ def _message(report: Report, found: Finding) -> str:
     if values := wording.values(found):
         lines.insert(1, f"Was: {values[0]}; now: {values[1]}.")
     lines += [f"Seen: {found.witness}"] if found.witness else []
-    return "\n".join(wording.plain(line) for line in [*lines, f"Mend: {found.fix}"])
+    return "\n".join(rules.plain(line) for line in [*lines, f"Mend: {found.fix}"])
 
 
 def _location(report: Report, found: Finding) -> dict[str, Any]:

@@ -6,8 +6,7 @@ import textwrap
 from collections.abc import Iterator
 
 from gitmodel.compat.reports import wording
-from gitmodel.compat.reports.wording import plain
-from gitmodel.compat.rules import Finding, Severity
+from gitmodel.compat.rules import Finding, Severity, plain
 from gitmodel.compat.verdict import Report, Verdict
 
 _MARK = {Severity.ERROR: "✗", Severity.WARNING: "!", Severity.INFO: "·"}
@@ -38,7 +37,8 @@ def _report(report: Report, colour: bool, snippets: bool) -> Iterator[str]:
 
 def _finding(found: Finding, colour: bool, snippets: bool) -> Iterator[str]:
     mark = _paint(_MARK[found.severity], _COLOUR[found.severity], colour)
-    yield f"  {mark} {plain(found.message)}  [{found.rule}]"
+    direction = f"{found.direction}: " if found.direction else ""
+    yield f"  {mark} {direction}{plain(found.message)}  [{found.rule}]"
     if found.severity is Severity.INFO:
         return
     if found.place is not None and found.place.line is not None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from gitmodel.compat.rules import PROFILES, Finding, Severity, load
+from gitmodel.compat.rules import PROFILES, Finding, Severity, load, plain
 from gitmodel.compat.verdict import NOTHING, Report, Verdict
 from gitmodel.versions import Bump
 
@@ -18,8 +17,6 @@ NOTHING_DIFFERS = "no model differs from what it was to be compared with; no rul
 _NAMED = 5
 #: How much of an old or new value is shown.
 _VALUE = 200
-#: Kinds of characters that show as nothing, or act on a terminal: controls, bidi marks, line ends, halves of pairs.
-_UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 _WORST = {Verdict.INCOMPATIBLE: 0, Verdict.UNJUDGED: 1, Verdict.COMPATIBLE: 2}
 WHO = {
     "C": "callers",
@@ -30,16 +27,6 @@ WHO = {
     "H": "the repository",
 }
 _COUNTED = {Severity.ERROR: "break", Severity.WARNING: "warning", Severity.INFO: "remark"}
-
-
-def plain(text: object) -> str:
-    """One line of characters that only show: names in a stranger's model may hold anything."""
-    return "".join(_escaped(c) if unicodedata.category(c) in _UNSEEN else c for c in str(text))
-
-
-def _escaped(character: str) -> str:
-    number = ord(character)
-    return f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}" if number < 65536 else f"\\U{number:08x}"
 
 
 def headline(report: Report) -> str:

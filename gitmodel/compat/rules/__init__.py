@@ -53,7 +53,11 @@ class Place:
 
 @dataclass(frozen=True)
 class Finding:
-    """A rule applied to a change. ``curable`` breaks are paid for by a large enough bump; others never pass."""
+    """A rule applied to a change. ``curable`` breaks are paid for by a large enough bump; others never pass.
+
+    ``direction`` is given in mode ``full`` (see ``modes``), ``allowed`` is the reason the allow-list has, ``hits`` are the
+    consumers it breaks, ``spared`` says that it breaks none of a complete list.
+    """
 
     rule: str
     at: str
@@ -67,6 +71,11 @@ class Finding:
     witness: str = ""
     curable: bool = True
     args: Mapping[str, Any] = field(default_factory=dict)
+    who: str = ""
+    direction: str = ""
+    allowed: str = ""
+    hits: tuple[str, ...] = ()
+    spared: bool = False
     place: Place | None = None
 
     @property
@@ -115,10 +124,10 @@ class Rule:
                 chosen |= {key: value for key, value in variant.items() if key != "when"}
                 break
         words = {"old": change.old, "new": change.new, "at": change.at, **change.args}
-        message, fix = (str(text).format_map(words) for text in (chosen["message"], self.fix))
+        message, fix = (plain(str(text).format_map(words)) for text in (chosen["message"], self.fix))
         return Finding(
             self.id, change.at, Severity(chosen["severity"]), chosen["bump"], message, self.why, fix,
-            change.old, change.new, str(change.args.get("witness", "")), chosen["curable"], change.args,
+            change.old, change.new, plain(change.args.get("witness", "")), chosen["curable"], change.args, self.who,
         )  # fmt: skip
 
 
@@ -139,6 +148,13 @@ def load(rule_id: str) -> Rule:
 def judge(change: Change) -> Finding:
     """The finding of the rule that is named like the change."""
     return load(change.kind).apply(change)
+
+
+def plain(text: object) -> str:
+    """One line of characters that only show: whoever sends a model chooses the names in it, and they must not steer a terminal
+    or the log of a CI."""
+    shown = str(text)
+    return shown if shown.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in shown)
 
 
 def _bumps(value: Any) -> dict[str, Bump]:
