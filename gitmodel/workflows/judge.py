@@ -12,7 +12,7 @@ from gitmodel.bundle.card import Gates
 from gitmodel.bundle.golden import GoldenCase
 from gitmodel.bundle.lock import TensorEntry
 from gitmodel.bundle.signature import Signature
-from gitmodel.compat import behaviour, bridge, changes, generate, rules
+from gitmodel.compat import behaviour, bridge, changes, generate, labels, rules, tensors
 from gitmodel.compat import replay as golden_replay
 from gitmodel.compat.changes import Change, Comparison
 from gitmodel.compat.rules import DEFAULT_PROFILE
@@ -97,10 +97,10 @@ def _compare(place: Workspace | None, old: Bundle, new: Bundle, found: _Findings
         _compare_checkpoints(place, old, new, found)
         return
     comparison = changes.compare(old.signature, new.signature)
-    found.changes += [*comparison.changes, *changes.compare_labels(old.labels, new.labels)]
+    found.changes += [*comparison.changes, *labels.compare_labels(old.labels, new.labels)]
     found.changes += _policy_changes(old, new)
     if any(spec.optional for spec in old.signature.inputs):
-        found.changes += changes.compare_defaults(old.signature, new.signature, _tensors(old), _tensors(new))
+        found.changes += tensors.compare_defaults(old.signature, new.signature, _tensors(old), _tensors(new))
     if _same_weights(old, new):
         found.changes.append(Change("weights-unchanged", "weights"))
         if not _same_promises(old, new):
@@ -228,7 +228,7 @@ def _compare_checkpoints(place: Workspace | None, old: Bundle, new: Bundle, foun
         found.changes.append(Change("graph-added", "model"))
     elif old.signature is not None:
         found.changes.append(Change("graph-removed", "model", None, None, {"label": new.label}))
-    found.changes += changes.compare_tensors(_tensors(old), _tensors(new))
+    found.changes += tensors.compare_tensors(_tensors(old), _tensors(new))
     if not found.changes:
         found.changes.append(Change("weights-unchanged", "weights"))
     if new.signature is not None:

@@ -1,0 +1,46 @@
+"""Facts about the tensors of OLD and NEW: what a loader that restores by name meets, and defaults of inputs. Pure, as changes.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from gitmodel.bundle.lock import TensorEntry
+from gitmodel.bundle.signature import Signature
+from gitmodel.compat.changes import Change
+
+
+def compare_defaults(
+    old: Signature, new: Signature, before: Iterable[TensorEntry], after: Iterable[TensorEntry]
+) -> list[Change]:
+    """Inputs that may be left out on both sides and then stand for other values; the tensors are OLD's and NEW's."""
+    olds, news = {t.name: t.sha256 for t in before}, {t.name: t.sha256 for t in after}
+    kept = [s.name for s in old.inputs if s.optional and (other := new.input(s.name)) and other.optional]
+    return [
+        Change("input-default-changed", f"inputs.{name}", olds[name][:12], news[name][:12], {"name": name})
+        for name in kept
+        if name in olds and name in news and olds[name] != news[name]
+    ]
+
+
+def compare_tensors(old: Iterable[TensorEntry], new: Iterable[TensorEntry]) -> list[Change]:
+    """What a loader that restores a checkpoint by name would meet."""
+    before, after = {t.name: t for t in old}, {t.name: t for t in new}
+    changes = []
+    for name in sorted(before.keys() | after.keys()):
+        a, b, at, args = before.get(name), after.get(name), f"tensors.{name}", {"name": name}
+        if a is None or b is None:
+            kind = "tensor-removed" if b is None else "tensor-added"
+            changes.append(Change(kind, at, _tensor_text(a), _tensor_text(b), args))
+        elif a.shape != b.shape:
+            changes.append(Change("tensor-shape-changed", at, list(a.shape), list(b.shape), args))
+        elif a.dtype != b.dtype:
+            changes.append(Change("tensor-dtype-changed", at, a.dtype, b.dtype, args))
+    both = ((before[name], after[name]) for name in before.keys() & after.keys())
+    moved = sum(a.sha256 != b.sha256 for a, b in both if (a.dtype, a.shape) == (b.dtype, b.shape))
+    if moved:
+        changes.append(Change("tensor-values-changed", "tensors", None, None, {"count": moved, "total": len(before)}))
+    return changes
+
+
+def _tensor_text(tensor: TensorEntry | None) -> str | None:
+    return None if tensor is None else f"{tensor.dtype}{list(tensor.shape)}"
