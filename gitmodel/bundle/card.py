@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gitmodel.bundle import yamlio
+from gitmodel.bundle import meaning, yamlio
+from gitmodel.bundle.meaning import Meaning
 from gitmodel.bundle.signature import DEFAULT
 
 SCHEMA_VERSION = 1
@@ -112,13 +113,13 @@ class Group:
 
 
 _TEXT_KEYS = ("name", "description", "format", "framework", "licence", "signature")
-_KEYS = frozenset({"schema_version", "gates", "signatures", *_TEXT_KEYS})
+_KEYS = frozenset({"schema_version", "gates", "signatures", *meaning.KEYS, *_TEXT_KEYS})
 
 
 @dataclass(frozen=True)
 class Card:
     """``model.yaml``. ``format`` is the kind of file it was saved from; ``signature`` the one clients get by default;
-    ``signatures`` are further ones over the same graph."""
+    ``signatures`` are further ones over the same graph; ``meaning`` is what no graph can say."""
 
     name: str
     description: str = ""
@@ -128,6 +129,7 @@ class Card:
     signature: str = DEFAULT
     gates: Gates = field(default_factory=Gates)
     signatures: Mapping[str, Group] = field(default_factory=dict)
+    meaning: Meaning = field(default_factory=Meaning)
 
     def with_source(self, source_format: str, framework: str) -> Card:
         """The card after saving from another kind of file; what a person wrote stays."""
@@ -143,7 +145,7 @@ class Card:
             out["gates"] = gates
         if self.signatures:
             out["signatures"] = {name: group.to_dict() for name, group in self.signatures.items()}
-        return yamlio.dump(out)
+        return yamlio.dump(out | self.meaning.to_dict())
 
     @classmethod
     def from_yaml(cls, data: bytes | str, where: str) -> Card:
@@ -165,4 +167,5 @@ class Card:
         if not isinstance(groups, dict):
             raise yamlio.InvalidYaml(f"{where}: signatures must be a mapping", hint="such as {embed: {outputs: [e]}}")
         signatures = {str(name): Group.from_dict(body, f"{where}: signatures.{name}") for name, body in groups.items()}
-        return cls(**texts, gates=Gates.from_dict(value.get("gates", {}), f"{where}: gates"), signatures=signatures)
+        gates = Gates.from_dict(value.get("gates", {}), f"{where}: gates")
+        return cls(**texts, gates=gates, signatures=signatures, meaning=Meaning.from_dict(value, where))
