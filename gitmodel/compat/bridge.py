@@ -14,12 +14,18 @@ if TYPE_CHECKING:
 
 #: Facts about an input after which OLD's calls cannot be made on NEW, so that nothing is left to replay.
 _STOPPERS = (
-    "input-added-required", "input-removed", "input-became-required", "input-dtype-changed", "input-rank-changed",
+    "input-added-required", "input-removed", "input-became-constant", "input-became-required", "input-dtype-changed", "input-rank-changed",
     "input-dim-fixed", "input-dim-changed", "value-kind-changed", "string-tensor-changed",
 )  # fmt: skip
 #: Facts about an output after which its values say nothing of their own.
 _INCOMPARABLE = (
     "output-dtype-changed", "output-rank-changed", "output-dim-changed", "value-kind-changed", "string-tensor-changed",
+)  # fmt: skip
+
+
+#: Facts about a class list after which decisions say nothing of their own.
+_RELABELLED = (
+    "label-appended", "label-inserted", "label-removed", "label-renamed", "label-reordered", "labels-removed",
 )  # fmt: skip
 
 
@@ -53,10 +59,12 @@ def stops(found: Iterable[Change]) -> bool:
 
 def incomparable(old: Signature, found: Sequence[Change]) -> set[str]:
     """Outputs whose values cannot be held side by side: another shape, type or class list says so already."""
-    if any(change.kind.startswith("label") for change in found):
+    relabelled = [change for change in found if change.kind in _RELABELLED]
+    if any("output" not in change.args for change in relabelled):
         return {spec.name for spec in old.outputs}
+    named = {str(change.args["output"]) for change in relabelled}
     gone = (c for c in found if c.kind in _INCOMPARABLE and not _is_widened(c))
-    return {str(change.args["name"]) for change in gone if change.at.startswith("outputs.")}
+    return named | {str(change.args["name"]) for change in gone if change.at.startswith("outputs.")}
 
 
 def can_be_seen(change: Change) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,17 +36,32 @@ class Comparison:
     renamed_outputs: Mapping[str, str]
 
 
-def compare(old: Signature, new: Signature) -> Comparison:
-    """The changes from ``old`` to ``new``, inputs before outputs, each side in its own order."""
-    inputs, renamed_inputs = _side("input", old.inputs, new.inputs)
+#: (dtype, shape) of tensors by name.
+Tensors = Mapping[str, tuple[str, tuple[int, ...]]]
+
+
+def compare(old: Signature, new: Signature, tensors: Tensors | None = None) -> Comparison:
+    """The changes from ``old`` to ``new``, inputs before outputs, each side in its own order. ``tensors`` are NEW's: an input
+    that is gone and stands among them, in a type and size that could be fed, became a constant of the graph."""
+    constants = {s.name for s in old.inputs if tensors and s.name in tensors and _is_value_of(s, *tensors[s.name])}
+    inputs, renamed_inputs = _side("input", old.inputs, new.inputs, constants)
     outputs, renamed_outputs = _side("output", old.outputs, new.outputs)
     symbols = _symbols(old, new, renamed_inputs, renamed_outputs)
     return Comparison((*inputs, *outputs, *symbols), renamed_inputs, renamed_outputs)
 
 
-def _side(side: str, old: Sequence[TensorSpec], new: Sequence[TensorSpec]) -> tuple[list[Change], dict[str, str]]:
+def _is_value_of(spec: TensorSpec, dtype: str, shape: tuple[int, ...]) -> bool:
+    if spec.dtype != dtype or spec.shape is None:
+        return spec.dtype == dtype
+    fits = (not isinstance(a, int) or a == b for a, b in zip(spec.shape, shape, strict=False))
+    return len(spec.shape) == len(shape) and all(fits)
+
+
+def _side(
+    side: str, old: Sequence[TensorSpec], new: Sequence[TensorSpec], constants: Collection[str] = ()
+) -> tuple[list[Change], dict[str, str]]:
     before, after = {s.name: s for s in old}, {s.name: s for s in new}
-    removed = [s for s in old if s.name not in after]
+    removed = [s for s in old if s.name not in after and s.name not in constants]
     added = [s for s in new if s.name not in before]
     renamed = _renames(removed, added)
     changes: list[Change] = []
@@ -57,7 +72,8 @@ def _side(side: str, old: Sequence[TensorSpec], new: Sequence[TensorSpec]) -> tu
         elif spec.name in renamed:
             changes.append(Change(f"{side}-renamed", at, spec.name, renamed[spec.name], {"name": spec.name}))
         else:
-            changes.append(Change(f"{side}-removed", at, str(spec), None, {"name": spec.name}))
+            kind = "input-became-constant" if spec.name in constants else f"{side}-removed"
+            changes.append(Change(kind, at, str(spec), None, {"name": spec.name}))
     kept = [s.name for s in new if s.name in before or s.name in renamed.values()]
     appended_from = max((i for i, s in enumerate(new) if s.name in before or s.name in renamed.values()), default=-1)
     for index, spec in enumerate(new):

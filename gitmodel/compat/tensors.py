@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Mapping
 
 from gitmodel.bundle.lock import TensorEntry
 from gitmodel.bundle.signature import Signature
@@ -25,8 +26,11 @@ def compare_defaults(
 def compare_tensors(old: Iterable[TensorEntry], new: Iterable[TensorEntry]) -> list[Change]:
     """What a loader that restores a checkpoint by name would meet."""
     before, after = {t.name: t for t in old}, {t.name: t for t in new}
-    changes = []
-    for name in sorted(before.keys() | after.keys()):
+    renamed = _renamed(before, after)
+    changes = [
+        Change("tensor-renamed", f"tensors.{name}", name, other, {"name": name}) for name, other in renamed.items()
+    ]
+    for name in sorted((before.keys() | after.keys()) - renamed.keys() - set(renamed.values())):
         a, b, at, args = before.get(name), after.get(name), f"tensors.{name}", {"name": name}
         if a is None or b is None:
             kind = "tensor-removed" if b is None else "tensor-added"
@@ -40,6 +44,29 @@ def compare_tensors(old: Iterable[TensorEntry], new: Iterable[TensorEntry]) -> l
     if moved:
         changes.append(Change("tensor-values-changed", "tensors", None, None, {"count": moved, "total": len(before)}))
     return changes
+
+
+def _renamed(before: Mapping[str, TensorEntry], after: Mapping[str, TensorEntry]) -> dict[str, str]:
+    """Tensors that live on under another name: same bytes, type and shape, gone here and new there. Several alike (biases
+    that are all zero) are told apart by how much of their names' ends agree, as a prefix is what most often changes."""
+    new = [entry for name, entry in sorted(after.items()) if name not in before]
+    pairs: dict[str, str] = {}
+    for name, entry in sorted(before.items()):
+        if name in after:
+            continue
+        alike = [other for other in new if other.name not in pairs.values() and _values(other) == _values(entry)]
+        if alike:
+            pairs[name] = max(alike, key=lambda other: _common_end(name, other.name)).name
+    return pairs
+
+
+def _values(entry: TensorEntry) -> tuple[object, ...]:
+    return entry.sha256, entry.dtype, entry.shape
+
+
+def _common_end(one: str, other: str) -> int:
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(reversed(one), reversed(other), strict=False))
+    return sum(1 for _ in same)
 
 
 def _tensor_text(tensor: TensorEntry | None) -> str | None:

@@ -12,13 +12,14 @@ from gitmodel.bundle.card import Gates
 from gitmodel.bundle.golden import GoldenCase
 from gitmodel.bundle.lock import TensorEntry
 from gitmodel.bundle.signature import Signature
-from gitmodel.compat import behaviour, bridge, changes, generate, labels, rules, tensors
+from gitmodel.compat import behaviour, bridge, changes, generate, named, renames, rules, tensors
 from gitmodel.compat import replay as golden_replay
 from gitmodel.compat.changes import Change, Comparison
 from gitmodel.compat.rules import DEFAULT_PROFILE
 from gitmodel.compat.verdict import Report, owed, worst_first
 from gitmodel.errors import GitmodelError
 from gitmodel.versions import Bump, ReleaseTag, Version, parse_tag
+from gitmodel.workflows import promises, tagged
 from gitmodel.workflows.workspace import Workspace, opened
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ def judge(
 ) -> Report:
     """The report on two bundles. ``declared`` is the bump a release is about to make; else NEW's own tag tells."""
     found = _Findings()
+    if place is not None:
+        found.changes += tagged.mutated(place.repo, (old, new))
     with contextlib.suppress(_Stop):
         _compare(place, old, new, found)
     findings = [rules.judge(change) for change in found.changes]
@@ -96,9 +99,9 @@ def _compare(place: Workspace | None, old: Bundle, new: Bundle, found: _Findings
     if old.signature is None or new.signature is None:
         _compare_checkpoints(place, old, new, found)
         return
-    comparison = changes.compare(old.signature, new.signature)
-    found.changes += [*comparison.changes, *labels.compare_labels(old.labels, new.labels)]
-    found.changes += _policy_changes(old, new)
+    comparison = promises.compare(old, new)
+    found.changes += [*comparison.changes, *promises.of_signatures(old, new, comparison)]
+    found.changes += [*promises.of_files(old, new), *_policy_changes(old, new)]
     if any(spec.optional for spec in old.signature.inputs):
         found.changes += tensors.compare_defaults(old.signature, new.signature, _tensors(old), _tensors(new))
     if _same_weights(old, new):
@@ -115,6 +118,22 @@ def _compare(place: Workspace | None, old: Bundle, new: Bundle, found: _Findings
         own = _own_goldens(after.session, new, new.signature, found)
         _replay(before, after, old, comparison, found)
         found.cases = found.cases or own
+    for name in promises.graphs_to_replay(old, new):
+        _replay_named(place, replace(old, called=name), replace(new, called=name), found)
+
+
+def _replay_named(place: Workspace | None, old: Bundle, new: Bundle, found: _Findings) -> None:
+    """A further signature that the replay of the default one says nothing of; its cases are drawn, as none are recorded."""
+    part = _Findings()
+    with (
+        contextlib.suppress(_Stop),
+        _open(place, old, part, prepack=False, side="old") as before,
+        _open(place, new, part, prepack=False) as after,
+    ):
+        _replay(before, after, old, promises.compare(old, new), part)
+    found.changes += named.placed(part.changes, new.called)
+    found.cases += part.cases
+    found.unjudged = found.unjudged or part.unjudged
 
 
 def _replay(before: _Opened, after: _Opened, old: Bundle, comparison: Comparison, found: _Findings) -> None:
@@ -146,7 +165,8 @@ def _replay(before: _Opened, after: _Opened, old: Bundle, comparison: Comparison
         found.changes.append(Change("goldens-missing", "golden", None, None, args))
     if not shown.cases:
         found.unjudged = f"{old.label} refuses every case, so there is nothing to compare"
-    found.changes += behaviour.changes(shown, gates, bridge.incomparable(signature, found.changes))
+    seen = list(behaviour.changes(shown, gates, bridge.incomparable(signature, found.changes)))
+    found.changes = renames.settle(found.changes, seen, after.signature, len(shown.outputs))
 
 
 @dataclass(frozen=True)
@@ -203,7 +223,9 @@ def _open(
     with contextlib.ExitStack() as stack:
         try:
             path = stack.enter_context(opened(place, bundle))
-            signature = onnx.signature_of(onnx.parse(path.read_bytes(), bundle.label), bundle.label)
+            path = path.with_name(bundle.view) if bundle.file is None else path
+            whole = onnx.signature_of(onnx.parse(path.read_bytes(), bundle.label), bundle.label)
+            signature = promises.own_signature(bundle, whole)
             session = runtime.open_session(path, prepack=prepack, label=bundle.label)
         except GitmodelError as error:
             found.unjudged = str(error)
@@ -220,6 +242,8 @@ def _open(
 def _recorded(bundle: Bundle, signature: Signature) -> list[GoldenCase]:
     from gitmodel.formats import goldens
 
+    if bundle.called:  # what is recorded are calls of the default signature
+        return []
     return goldens.read(bundle.folder, GOLDEN, signature, bundle.label)
 
 
@@ -228,7 +252,7 @@ def _compare_checkpoints(place: Workspace | None, old: Bundle, new: Bundle, foun
         found.changes.append(Change("graph-added", "model"))
     elif old.signature is not None:
         found.changes.append(Change("graph-removed", "model", None, None, {"label": new.label}))
-    found.changes += tensors.compare_tensors(_tensors(old), _tensors(new))
+    found.changes += [*tensors.compare_tensors(_tensors(old), _tensors(new)), *promises.of_files(old, new)]
     if not found.changes:
         found.changes.append(Change("weights-unchanged", "weights"))
     if new.signature is not None:

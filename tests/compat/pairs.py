@@ -608,5 +608,8 @@ def bump_too_small(folder: Path) -> tuple[str, str]:
     return old, tag(folder, f"{NAME}@v1.0.1")
 
 
+from tests.compat import pairs_meaning  # noqa: E402, F401  # it registers with the table above
+
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    # The modules above register with this module's own name, not with __main__.
+    sys.modules["tests.compat.pairs"].main(sys.argv[1:])

@@ -1,0 +1,98 @@
+"""What two bundles promise beside their default signature, held against each other: cards, assets, params, other signatures."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from gitmodel.bundle.bundle import ASSETS, ONNX_VIEW, Bundle
+from gitmodel.bundle.signature import Signature
+from gitmodel.compat import assets, changes, meaning, named, states
+from gitmodel.compat.changes import Change, Comparison, Tensors
+from gitmodel.formats.signatures import grouped
+
+
+def compare(old: Bundle, new: Bundle) -> Comparison:
+    """The default signatures of two bundles that have them. Tensors are looked at only when an input is gone."""
+    before, after = _signature(old), _signature(new)
+    gone = {spec.name for spec in before.inputs} - {spec.name for spec in after.inputs}
+    return changes.compare(before, after, _tensors(new) if gone else {})
+
+
+def of_signatures(old: Bundle, new: Bundle, comparison: Comparison) -> Iterator[Change]:
+    """What callers of named signatures meet, and those who carry a state from call to call."""
+    before, after = (named.Offer(bundle.signatures, bundle.card.signature) for bundle in (old, new))
+    if old.file is None and new.file is None:
+        yield from named.compare(before, after, _tensors(new))
+    state = None if new.file else new.card.meaning.state
+    yield from states.compare(_signature(old), _signature(new), old.card.meaning.state, state, comparison)
+
+
+def of_files(old: Bundle, new: Bundle) -> Iterator[Change]:
+    """What assets, cards and params say otherwise. A bare model file has none of them, so that nothing can be said."""
+    if old.file is not None:
+        return
+    said, had = old.card.meaning, _assets(old)
+    if new.file is not None:
+        if lost := _lost(old, had):
+            yield Change("card-not-compared", "card", None, None, {"label": new.label, "what": ", ".join(lost)})
+        return
+    says, has = new.card.meaning, _assets(new)
+    yield from assets.compare_lists(had, has, said.labels, says.labels, extensible=said.labels_extensible)
+    yield from assets.compare(had, has, {*said.labels.values(), *says.labels.values()})
+    yield from meaning.compare(said, says, old.signature)
+    yield from meaning.compare_params(old.params, new.params, {*said.inference_params, *says.inference_params})
+
+
+def _lost(old: Bundle, had: Mapping[str, bytes]) -> list[str]:
+    """What a bare file cannot be held against."""
+    others = old.signatures.by_name.keys() - {old.card.signature}
+    parts = {"assets": had, "the card": old.card.meaning.to_dict(), "params": old.params, "named signatures": others}
+    return [name for name, held in parts.items() if held]
+
+
+def _signature(bundle: Bundle) -> Signature:
+    """A checkpoint without a graph takes no calls."""
+    return bundle.signature or Signature((), ())
+
+
+def _assets(bundle: Bundle) -> dict[str, bytes]:
+    read = {path: bundle.folder.read(path) for path in bundle.folder.files(ASSETS)}
+    return {path.removeprefix(f"{ASSETS}/"): data for path, data in read.items() if data is not None}
+
+
+def _tensors(bundle: Bundle) -> Tensors:
+    """The tensors of a bundle; those of a graph have the names of its initializers."""
+    if bundle.file is None:
+        return {tensor.name: (tensor.dtype, tensor.shape) for tensor in bundle.lock.tensors}
+    from gitmodel import formats
+
+    with contextlib.closing(formats.read(bundle.file)) as source:
+        return {tensor.name: (tensor.dtype, tensor.shape) for tensor in source.tensors}
+
+
+def own_signature(bundle: Bundle, whole: Signature) -> Signature:
+    """The signature a bundle's graph itself has, ``whole``, cut to the group of the card's that it is called by."""
+    group = bundle.card.signatures.get(bundle.called or bundle.card.signature)
+    if bundle.file is not None or group is None or bundle.view != ONNX_VIEW:
+        return whole
+    name = bundle.called or bundle.card.signature
+    return grouped(whole, {name: group}, bundle.label, taken={})[name]
+
+
+def graphs_to_replay(old: Bundle, new: Bundle) -> list[str]:
+    """Signatures of both sides that the default one's replay says nothing of: they have graphs of their own, or outputs that
+    the default one leaves out."""
+    if old.file is not None or new.file is not None:
+        return []
+    kept = [name for name in old.signatures.by_name if name in new.signatures.by_name]
+    return [name for name in kept if name != old.card.signature and not _covered(old, new, name)]
+
+
+def _covered(old: Bundle, new: Bundle, name: str) -> bool:
+    for bundle in (old, new):
+        other = replace(bundle, called=name)
+        if other.view != bundle.view or not set(_signature(other).outputs) <= set(_signature(bundle).outputs):
+            return False
+    return True
