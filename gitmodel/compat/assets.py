@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from gitmodel.compat import vocabulary
@@ -34,15 +34,28 @@ def compare_lists(
 ) -> Iterator[Change]:
     """What happened to class lists, the model's own and those ``before`` and ``after`` name by output. Whether clients were
     told to expect new classes is for OLD's card to say."""
-    own = compare_labels(_lines(old, LABELS), _lines(new, LABELS))
-    named = (
-        replace(change, at=f"labels.{output}", args={**change.args, "output": output, "of": f"output '{output}'"})
-        for output, path in before.items()
-        for change in compare_labels(_lines(old, path), _lines(new, after.get(output, "")))
-    )
-    for change in (*own, *named):
-        appended = change.kind == "label-appended" and extensible
-        yield replace(change, args={**change.args, "extensible": True}) if appended else change
+    lists = [("", LABELS, LABELS), *((output, path, after.get(output, "")) for output, path in before.items())]
+    for output, here, there in lists:
+        had, has = _lines(old, here), _lines(new, there)
+        at = f"labels.{output}" if output else "labels"
+        args: dict[str, object] = {"output": output, "of": f"output '{output}'"} if output else {}
+        for change in compare_labels(had, has):
+            told = extensible and change.kind == "label-appended"
+            more = {"extensible": True, "classes": [len(had), len(has)]} if told else {}
+            yield replace(change, at=at, args={**change.args, **args, **more})
+
+
+def explained(found: Sequence[Change]) -> list[Change]:
+    """The facts, with outputs marked that grew by the very classes that clients were told to expect."""
+    told = [change for change in found if change.kind == "label-appended" and change.args.get("extensible")]
+    grown = {(change.args.get("output"), *change.args["classes"]) for change in told}
+    return [
+        replace(change, args={**change.args, "extensible": True})
+        if change.kind == "output-dim-changed"
+        and grown & {(output, change.old, change.new) for output in (None, change.args["name"])}
+        else change
+        for change in found
+    ]
 
 
 def _differing(path: str, at: str, old: bytes, new: bytes) -> Change:

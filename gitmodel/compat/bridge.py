@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gitmodel.bundle.signature import Signature
 from gitmodel.compat.changes import Change, Comparison
@@ -31,11 +31,15 @@ _RELABELLED = (
 
 @dataclass(frozen=True)
 class Bridge:
-    """How an OLD call is made on NEW: tensors that live on under another name, inputs that are cast to a wider type."""
+    """How an OLD call is made on NEW: tensors that live on under another name, inputs that are cast to a wider type.
+
+    ``classes`` are how many there were and are, by output (``*`` for all), where clients were told that there may be more.
+    """
 
     inputs: Mapping[str, str] = field(default_factory=dict)
     outputs: Mapping[str, str] = field(default_factory=dict)
     casts: Mapping[str, str] = field(default_factory=dict)
+    classes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def call(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {
@@ -43,13 +47,24 @@ class Bridge:
             for name, value in inputs.items()
         }
 
+    def answer(self, output: str, before: Any, after: Any) -> Any:
+        """NEW's value of one of OLD's outputs as a client reads it who knows OLD's classes: those that came after are left out."""
+        counts = self.classes.get(output, self.classes.get("*"))
+        shapes = getattr(before, "shape", ()), getattr(after, "shape", ())
+        if counts is None or shapes[0] == shapes[1] or len(shapes[0]) != len(shapes[1]):
+            return after
+        grown = [axis for axis, pair in enumerate(zip(*shapes, strict=True)) if pair == counts]
+        return after.take(range(counts[0]), axis=grown[-1]) if grown else after
 
-def over(comparison: Comparison) -> Bridge:
+
+def over(comparison: Comparison, found: Iterable[Change] = ()) -> Bridge:
     """The bridge these changes allow. An input that became wider is cast: a front end that casts (JSON) goes on
     calling, so the values must still be right."""
     widened = (c for c in comparison.changes if c.kind == "input-dtype-changed" and _is_widened(c))
     casts = {str(change.args["name"]): str(change.new) for change in widened}
-    return Bridge(comparison.renamed_inputs, comparison.renamed_outputs, casts)
+    told = (change for change in found if change.kind == "label-appended" and change.args.get("extensible"))
+    classes = {str(c.args.get("output", "*")): (int(c.args["classes"][0]), int(c.args["classes"][1])) for c in told}
+    return Bridge(comparison.renamed_inputs, comparison.renamed_outputs, casts, classes)
 
 
 def stops(found: Iterable[Change]) -> bool:
@@ -59,6 +74,7 @@ def stops(found: Iterable[Change]) -> bool:
 
 def incomparable(old: Signature, found: Sequence[Change]) -> set[str]:
     """Outputs whose values cannot be held side by side: another shape, type or class list says so already."""
+    found = [change for change in found if not change.args.get("extensible")]
     relabelled = [change for change in found if change.kind in _RELABELLED]
     if any("output" not in change.args for change in relabelled):
         return {spec.name for spec in old.outputs}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gitmodel.bundle.card import Gates
 from gitmodel.bundle.signature import TensorSpec
-from gitmodel.compat.semantics import NONE_SEEN, Rows, look
+from gitmodel.compat.semantics import NONE_SEEN, Rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +22,7 @@ class OutputDrift:
     side by side at all). ``agreement`` is the share, 0 to 1, of decisions that stay: the top-1 of the last axis, each
     value of a discrete output, for other numbers each element within tolerance. ``distance`` is how far the
     values moved as a share of OLD's own: the sum of differences over the sum of magnitudes, at most 1, averaged over cases.
-    ``rows_before`` and ``rows_after`` are what OLD's and NEW's rows look like.
+    ``rows_before`` and ``rows_after`` are what OLD's and NEW's rows look like (semantics.look).
     """
 
     name: str
@@ -54,9 +54,6 @@ def extend(drift: OutputDrift, case: str, old: Any, new: Any, gates: Gates, spec
     if before.keys() != after.keys():
         return _apart(drift, case)
     for key, piece in before.items():
-        drift = replace(
-            drift, rows_before=look(drift.rows_before, piece), rows_after=look(drift.rows_after, after[key])
-        )
         drift = _extend(drift, case, piece, after[key], gates, spec)
     return drift
 

@@ -40,3 +40,9 @@ def placed(found: Iterable[Change], name: str) -> Iterator[Change]:
     for change in found:
         args = {**change.args, "of": f"signature '{name}'"}
         yield replace(change, at=f"signatures.{name}.{change.at}", args=args)
+
+
+def lifted(change: Change, name: str) -> Change:
+    """The reverse: a fact about a named signature, told as if there were no other."""
+    args = {key: value for key, value in change.args.items() if key != "of"}
+    return replace(change, at=change.at.removeprefix(f"signatures.{name}."), args=args)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import numpy as np
+from typing import Any
 
 #: How far a row of probabilities may be from one, and what is too far for one that lost digits on its way (float16, integers).
 CLOSE, FAR = 1e-2, 1e-1
@@ -34,11 +31,13 @@ class Rows:
 NONE_SEEN = Rows()
 
 
-def look(rows: Rows, values: np.ndarray) -> Rows:
-    """``rows`` with those of one more array taken in; arrays of integers, single numbers and columns have none."""
+def look(rows: Rows, values: Any) -> Rows:
+    """``rows`` with those of one more value taken in; only arrays of floats have any, of two dimensions and two columns at least."""
     import numpy as np
 
-    if values.dtype.kind != "f" or values.ndim < 2 or values.shape[-1] < 2 or not values.size:
+    if not isinstance(values, np.ndarray) or values.dtype.kind != "f" or values.ndim < 2:
+        return rows
+    if values.shape[-1] < 2 or not values.size:
         return rows
     with np.errstate(invalid="ignore", over="ignore"):
         off = np.abs(values.sum(-1, dtype=np.float64) - 1)

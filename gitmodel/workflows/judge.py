@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from gitmodel.bundle.bundle import GOLDEN, Bundle
+from gitmodel.bundle.bundle import GOLDEN, ONNX_VIEW, Bundle
 from gitmodel.bundle.card import Gates
 from gitmodel.bundle.golden import GoldenCase
 from gitmodel.bundle.lock import TensorEntry
 from gitmodel.bundle.signature import Signature
-from gitmodel.compat import behaviour, bridge, changes, generate, named, renames, rules, tensors
+from gitmodel.compat import assets, behaviour, bridge, changes, generate, named, renames, rules, tensors
 from gitmodel.compat import replay as golden_replay
 from gitmodel.compat.changes import Change, Comparison
 from gitmodel.compat.rules import DEFAULT_PROFILE
@@ -75,7 +75,7 @@ def judge_first(place: Workspace, new: Bundle, profile: str = DEFAULT_PROFILE) -
     found = _Findings()
     with contextlib.suppress(_Stop):
         if new.signature is not None:
-            _judge_first(place, new, new.signature, found)
+            _judge_first(place, new, found)
     findings = [rules.judge(change) for change in found.changes]
     return Report(
         new.name, "nothing", new.label, profile, worst_first(findings), len(rules.names()), found.cases,
@@ -85,10 +85,12 @@ def judge_first(place: Workspace, new: Bundle, profile: str = DEFAULT_PROFILE) -
 
 @dataclass(frozen=True)
 class _Opened:
-    """A model that runs. ``signature`` is the model's own, whatever signature.yaml says."""
+    """A model that runs. ``signature`` is the one it is called by as the model itself has it, whatever signature.yaml says;
+    ``whole`` the one of its graph, which golden cases are recorded by."""
 
     session: Session
     signature: Signature
+    whole: Signature
 
 
 class _Stop(Exception):
@@ -102,12 +104,13 @@ def _compare(place: Workspace | None, old: Bundle, new: Bundle, found: _Findings
     comparison = promises.compare(old, new)
     found.changes += [*comparison.changes, *promises.of_signatures(old, new, comparison)]
     found.changes += [*promises.of_files(old, new), *_policy_changes(old, new)]
+    found.changes = assets.explained(found.changes)
     if any(spec.optional for spec in old.signature.inputs):
         found.changes += tensors.compare_defaults(old.signature, new.signature, _tensors(old), _tensors(new))
     if _same_weights(old, new):
         found.changes.append(Change("weights-unchanged", "weights"))
         if not _same_promises(old, new):
-            found.cases = _judge_alone(place, new, new.signature, found)
+            found.cases = _judge_alone(place, new, found)
         return
     # Prepacking, as a server does it, changes last digits: recorded outputs want it, drawn cases only want both alike.
     prepack = bool(old.golden_paths() or new.golden_paths())
@@ -115,7 +118,7 @@ def _compare(place: Workspace | None, old: Bundle, new: Bundle, found: _Findings
         _open(place, old, found, prepack=prepack, side="old") as before,
         _open(place, new, found, prepack=prepack) as after,
     ):
-        own = _own_goldens(after.session, new, new.signature, found)
+        own = _own_goldens(after, new, found)
         _replay(before, after, old, comparison, found)
         found.cases = found.cases or own
     for name in promises.graphs_to_replay(old, new):
@@ -124,7 +127,9 @@ def _compare(place: Workspace | None, old: Bundle, new: Bundle, found: _Findings
 
 def _replay_named(place: Workspace | None, old: Bundle, new: Bundle, found: _Findings) -> None:
     """A further signature that the replay of the default one says nothing of; its cases are drawn, as none are recorded."""
-    part = _Findings()
+    mine = [change for change in found.changes if change.at.startswith(f"signatures.{new.called}.")]
+    found.changes = [change for change in found.changes if change not in mine]
+    part = _Findings([named.lifted(change, new.called) for change in mine])
     with (
         contextlib.suppress(_Stop),
         _open(place, old, part, prepack=False, side="old") as before,
@@ -133,12 +138,13 @@ def _replay_named(place: Workspace | None, old: Bundle, new: Bundle, found: _Fin
         _replay(before, after, old, promises.compare(old, new), part)
     found.changes += named.placed(part.changes, new.called)
     found.cases += part.cases
-    found.unjudged = found.unjudged or part.unjudged
+    if part.unjudged and not found.unjudged:
+        found.unjudged = f"signature '{new.called}': {part.unjudged}"
 
 
 def _replay(before: _Opened, after: _Opened, old: Bundle, comparison: Comparison, found: _Findings) -> None:
     signature = before.signature
-    recorded = _recorded(old, signature)
+    recorded = _recorded(old, before.whole)
     drawn = generate.possible(signature) and not recorded
     cases = _Cases(signature) if drawn else recorded
     if not drawn and not recorded:
@@ -154,7 +160,7 @@ def _replay(before: _Opened, after: _Opened, old: Bundle, comparison: Comparison
         cases,
         signature,
         gates,
-        bridge=bridge.over(comparison),
+        bridge=bridge.over(comparison, found.changes),
         enough=generate.COUNT if drawn else None,
     )
     found.cases, found.generated = shown.cases, drawn
@@ -198,16 +204,16 @@ def _add_witness(before: Session, after: Session, cases: Iterable[GoldenCase], f
             return
 
 
-def _judge_alone(place: Workspace | None, bundle: Bundle, signature: Signature, found: _Findings) -> int:
+def _judge_alone(place: Workspace | None, bundle: Bundle, found: _Findings) -> int:
     """Opens one bundle and runs its own golden cases; returns how many there are."""
     with _open(place, bundle, found, prepack=bool(bundle.golden_paths())) as opened_:
-        return _own_goldens(opened_.session, bundle, signature, found)
+        return _own_goldens(opened_, bundle, found)
 
 
-def _own_goldens(session: Session, bundle: Bundle, signature: Signature, found: _Findings) -> int:
+def _own_goldens(own: _Opened, bundle: Bundle, found: _Findings) -> int:
     """NEW against what it recorded of itself: the very check a server makes before it lets it answer."""
-    recorded = _recorded(bundle, signature)
-    check = golden_replay.check_self(session, recorded, signature, bundle.card.gates)
+    recorded = _recorded(bundle, own.whole)
+    check = golden_replay.check_self(own.session, recorded, own.whole, bundle.card.gates)
     found.changes += behaviour.self_check(check, bundle.label)
     return check.cases
 
@@ -232,17 +238,16 @@ def _open(
             if isinstance(error, runtime.LoadFailed):
                 found.changes.append(Change("model-load-failed", "model", None, None, {"error": error.message}))
             raise _Stop from error
-        if signature != bundle.signature:
-            old, new = (s.to_dict() if s else None for s in (signature, bundle.signature))
+        if stale := promises.stale(bundle, whole):
             args = {"label": bundle.label, "side": side}
-            found.changes.append(Change("signature-stale", "signature", old, new, args))
-        yield _Opened(session, signature)
+            found.changes.append(Change("signature-stale", "signature", *stale, args))
+        yield _Opened(session, signature, whole)
 
 
 def _recorded(bundle: Bundle, signature: Signature) -> list[GoldenCase]:
     from gitmodel.formats import goldens
 
-    if bundle.called:  # what is recorded are calls of the default signature
+    if bundle.called or bundle.view != ONNX_VIEW:  # what is recorded are calls of the graph that has no name
         return []
     return goldens.read(bundle.folder, GOLDEN, signature, bundle.label)
 
@@ -256,12 +261,12 @@ def _compare_checkpoints(place: Workspace | None, old: Bundle, new: Bundle, foun
     if not found.changes:
         found.changes.append(Change("weights-unchanged", "weights"))
     if new.signature is not None:
-        _judge_first(place, new, new.signature, found)
+        _judge_first(place, new, found)
 
 
-def _judge_first(place: Workspace | None, new: Bundle, signature: Signature, found: _Findings) -> None:
+def _judge_first(place: Workspace | None, new: Bundle, found: _Findings) -> None:
     """There is nothing to run it against but what it recorded of itself."""
-    found.cases = _judge_alone(place, new, signature, found)
+    found.cases = _judge_alone(place, new, found)
     if not found.cases:
         found.changes.append(Change("goldens-missing", "golden", None, None, {"label": new.label, "cases": 0}))
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 from gitmodel.bundle.bundle import ASSETS, ONNX_VIEW, Bundle
-from gitmodel.bundle.signature import Signature
+from gitmodel.bundle.signature import DEFAULT, Signature
 from gitmodel.compat import assets, changes, meaning, named, states
 from gitmodel.compat.changes import Change, Comparison, Tensors
 from gitmodel.formats.signatures import grouped
@@ -73,12 +74,25 @@ def _tensors(bundle: Bundle) -> Tensors:
 
 
 def own_signature(bundle: Bundle, whole: Signature) -> Signature:
-    """The signature a bundle's graph itself has, ``whole``, cut to the group of the card's that it is called by."""
-    group = bundle.card.signatures.get(bundle.called or bundle.card.signature)
-    if bundle.file is not None or group is None or bundle.view != ONNX_VIEW:
-        return whole
+    """The signature a bundle is called by, as its graph has it: ``whole``, or a group of it. Raises InvalidModel."""
     name = bundle.called or bundle.card.signature
-    return grouped(whole, {name: group}, bundle.label, taken={})[name]
+    return _by_graph(bundle, whole).get(name, whole)
+
+
+def stale(bundle: Bundle, whole: Signature) -> tuple[dict[str, Any], dict[str, Any] | None] | None:
+    """The first signature that is another in signature.yaml than in the graph and the card's groups of it: as it is, and as
+    it stands there. Raises InvalidModel."""
+    for name, signature in _by_graph(bundle, whole).items():
+        said = bundle.signatures.by_name.get(name)
+        if said != signature:
+            return signature.to_dict(), said.to_dict() if said else None
+    return None
+
+
+def _by_graph(bundle: Bundle, whole: Signature) -> dict[str, Signature]:
+    if bundle.view != ONNX_VIEW:
+        return {bundle.called or bundle.card.signature: whole}
+    return {DEFAULT: whole, **grouped(whole, bundle.card.signatures, bundle.label, taken={})}
 
 
 def graphs_to_replay(old: Bundle, new: Bundle) -> list[str]:
