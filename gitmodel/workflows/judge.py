@@ -126,7 +126,7 @@ def _compare(place: Workspace | None, old: Bundle, new: Bundle, found: _Findings
 
 
 def _replay_named(place: Workspace | None, old: Bundle, new: Bundle, found: _Findings) -> None:
-    """A further signature that the replay of the default one says nothing of; its cases are drawn, as none are recorded."""
+    """A further signature that the replay of the default one says nothing of. A graph of its own has no recorded cases."""
     mine = [change for change in found.changes if change.at.startswith(f"signatures.{new.called}.")]
     found.changes = [change for change in found.changes if change not in mine]
     part = _Findings([named.lifted(change, new.called) for change in mine])
@@ -247,7 +247,7 @@ def _open(
 def _recorded(bundle: Bundle, signature: Signature) -> list[GoldenCase]:
     from gitmodel.formats import goldens
 
-    if bundle.called or bundle.view != ONNX_VIEW:  # what is recorded are calls of the graph that has no name
+    if bundle.view != ONNX_VIEW:  # what is recorded are calls of the graph that has no name
         return []
     return goldens.read(bundle.folder, GOLDEN, signature, bundle.label)
 
