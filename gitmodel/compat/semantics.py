@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-#: How far a row of probabilities may be from one, and what is too far for one that lost digits on its way (float16, integers).
+#: How far a row of probabilities may be from one, and what is too far even for one that lost digits on its way.
 CLOSE, FAR = 1e-2, 1e-1
+#: What a row may lose in every column when it goes through eight bits: half a step of 1/256.
+HALF_STEP = 1 / 512
 #: One row may sum to one by chance.
 FEWEST = 2
 
@@ -44,7 +46,7 @@ def look(rows: Rows, values: Any) -> Rows:
         low, high = values.min(-1), values.max(-1)
         # What is no number shows nothing: neither comparison holds for it, and other rules speak of it.
         fits = (off <= CLOSE) & (low >= -CLOSE) & (high <= 1 + CLOSE)
-        apart = (off > FAR) | (low < -FAR) | (high > 1 + FAR)
+        apart = (off > FAR + HALF_STEP * values.shape[-1]) | (low < -FAR) | (high > 1 + FAR)
         apart &= np.isfinite(low) & np.isfinite(high)
     return Rows(
         rows.seen + off.size, rows.all_sum_to_one and bool(fits.all()), rows.some_do_not or bool(apart.any())

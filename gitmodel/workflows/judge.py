@@ -98,6 +98,9 @@ class _Stop(Exception):
 
 
 def _compare(place: Workspace | None, old: Bundle, new: Bundle, found: _Findings) -> None:
+    found.unjudged = promises.unknown_default(old) or promises.unknown_default(new)
+    if found.unjudged:
+        raise _Stop
     if old.signature is None or new.signature is None:
         _compare_checkpoints(place, old, new, found)
         return

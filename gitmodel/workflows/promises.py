@@ -14,6 +14,14 @@ from gitmodel.compat.changes import Change, Comparison, Tensors
 from gitmodel.formats.signatures import grouped
 
 
+def unknown_default(bundle: Bundle) -> str:
+    """What is wrong with the signature that a card names; empty when it is there, or when there are none at all."""
+    names = bundle.signatures.by_name
+    if bundle.signature is not None or not names:
+        return ""
+    return f"model.yaml of {bundle.label} names the signature '{bundle.card.signature}', which is none of {', '.join(names)}"
+
+
 def compare(old: Bundle, new: Bundle) -> Comparison:
     """The default signatures of two bundles that have them. Tensors are looked at only when an input is gone."""
     before, after = _signature(old), _signature(new)

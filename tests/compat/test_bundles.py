@@ -111,7 +111,9 @@ def test_a_group_is_the_default_with_the_golden_cases_of_the_whole_graph(tmp_pat
     assert ("golden-identical", "behaviour") in rules_of(report), "those who name no signature see no change"
     assert find(report, "golden-failed").at == "signatures.default.outputs.y"
     assert (report.unjudged, report.cases_run) == ("", 4)
-    assert not {"signature-stale", "golden-self-failed", "goldens-missing"} & {finding.rule for finding in report.findings}
+    assert not {"signature-stale", "golden-self-failed", "goldens-missing"} & {
+        finding.rule for finding in report.findings
+    }
 
 
 def test_a_group_in_the_card_that_was_not_saved_is_stale(tmp_path: Path) -> None:
@@ -123,6 +125,17 @@ def test_a_group_in_the_card_that_was_not_saved_is_stale(tmp_path: Path) -> None
     stale = find(judged(tmp_path, old), "signature-stale")
     assert (stale.severity, stale.new) == (Severity.ERROR, None)
     assert [spec["name"] for spec in stale.old["outputs"]] == ["size"]
+
+
+def test_a_card_that_names_no_signature_there_is_cannot_be_judged(tmp_path: Path) -> None:
+    pairs.repository(tmp_path)
+    pairs.save(tmp_path, TWO % "Neg")
+    old = pairs.release(tmp_path)
+    path = tmp_path / "models" / NAME / "model.yaml"
+    path.write_text(path.read_text().replace("signature: default", "signature: defautl"))
+    report = judged(tmp_path, old)
+    assert (report.verdict, int(report.exit_code)) == (Verdict.UNJUDGED, 3)
+    assert report.unjudged == "model.yaml of fraud names the signature 'defautl', which is none of default"
 
 
 def test_a_group_of_what_the_graph_lacks_cannot_be_judged(tmp_path: Path) -> None:

@@ -80,6 +80,13 @@ def test_half_precision_is_still_seen_as_probabilities() -> None:
     assert look(NONE_SEEN, shares.astype("float16")).probabilities
 
 
+def test_eight_bits_are_never_taken_for_other_numbers() -> None:
+    flat = np.random.default_rng(0).dirichlet(np.full(200, 5.0), 64).astype("float32")
+    quantized = np.round(flat * 256) / np.float32(256)
+    assert np.abs(quantized.sum(-1) - 1).max() > 0.01
+    assert changed(look(NONE_SEEN, flat), look(NONE_SEEN, quantized)) is None
+
+
 def told(open_model: Open, old: str, new: str) -> list[str]:
     taken = signature(old)
     shown = golden_replay.replay(open_model(old), open_model(new), list(cases(taken)), taken, Gates())
