@@ -50,8 +50,12 @@ class Bridge:
     def answer(self, output: str, before: Any, after: Any) -> Any:
         """NEW's value of one of OLD's outputs as a client reads it who knows OLD's classes: those that came after are left out."""
         counts = self.classes.get(output, self.classes.get("*"))
+        if counts is None:
+            return after
+        if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+            return [_known(*rows, counts) for rows in zip(before, after, strict=True)]
         shapes = getattr(before, "shape", ()), getattr(after, "shape", ())
-        if counts is None or shapes[0] == shapes[1] or len(shapes[0]) != len(shapes[1]):
+        if shapes[0] == shapes[1] or len(shapes[0]) != len(shapes[1]):
             return after
         grown = [axis for axis, pair in enumerate(zip(*shapes, strict=True)) if pair == counts]
         return after.take(range(counts[0]), axis=grown[-1]) if grown else after
@@ -88,6 +92,12 @@ def can_be_seen(change: Change) -> bool:
     if change.kind in ("output-removed", "output-renamed", "input-renamed"):
         return True
     return change.kind in _STOPPERS and change.at.startswith("inputs.")
+
+
+def _known(before: Any, after: Any, counts: tuple[int, int]) -> Any:
+    """A row of a ZipMap, a map of classes to scores, with the classes OLD has."""
+    maps = isinstance(before, dict) and isinstance(after, dict) and before.keys() <= after.keys()
+    return {key: after[key] for key in before} if maps and (len(before), len(after)) == counts else after
 
 
 def _stops(change: Change) -> bool:

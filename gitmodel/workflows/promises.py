@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from gitmodel.bundle.bundle import ASSETS, ONNX_VIEW, Bundle
+from gitmodel.bundle.bundle import ASSETS, ONNX_VIEW, Bundle, view_of
+from gitmodel.bundle.lock import TensorEntry
 from gitmodel.bundle.signature import DEFAULT, Signature
-from gitmodel.compat import assets, changes, meaning, named, states
+from gitmodel.compat import assets, changes, meaning, named, states, tensors
 from gitmodel.compat.changes import Change, Comparison, Tensors
 from gitmodel.formats.signatures import grouped
 
@@ -34,6 +35,7 @@ def of_signatures(old: Bundle, new: Bundle, comparison: Comparison) -> Iterator[
     before, after = (named.Offer(bundle.signatures, bundle.card.signature) for bundle in (old, new))
     if old.file is None and new.file is None:
         yield from named.compare(before, after, _tensors(new))
+        yield from _defaults(old, new)
     state = None if new.file else new.card.meaning.state
     yield from states.compare(_signature(old), _signature(new), old.card.meaning.state, state, comparison)
 
@@ -52,6 +54,22 @@ def of_files(old: Bundle, new: Bundle) -> Iterator[Change]:
     yield from assets.compare(had, has, {*said.labels.values(), *says.labels.values()})
     yield from meaning.compare(said, says, old.signature)
     yield from meaning.compare_params(old.params, new.params, {*said.inference_params, *says.inference_params})
+
+
+def _defaults(old: Bundle, new: Bundle) -> Iterator[Change]:
+    """Inputs of further graphs that may be left out and then stand for other values."""
+    for name, before in old.signatures.by_name.items():
+        after = new.signatures.by_name.get(name)
+        own = all(bundle.lock.file(view_of(name)) for bundle in (old, new))
+        if after is not None and own and name not in (DEFAULT, old.card.signature):
+            held = (_own_tensors(bundle.lock.tensors, f"{name}/") for bundle in (old, new))
+            yield from named.placed(tensors.compare_defaults(before, after, *held), name)
+
+
+def _own_tensors(entries: Sequence[TensorEntry], prefix: str) -> list[TensorEntry]:
+    """Tensors by the names a further graph has for them; what it does not share comes last, and counts."""
+    own = [replace(entry, name=entry.name.removeprefix(prefix)) for entry in entries if entry.name.startswith(prefix)]
+    return [*entries, *own]
 
 
 def _lost(old: Bundle, had: Mapping[str, bytes]) -> list[str]:

@@ -73,6 +73,16 @@ def test_a_break_of_a_named_signature_is_seen_to_happen(two: tuple[Path, str]) -
     assert (report.bump["named"], report.bump["positional"]) == (Bump.MAJOR, Bump.PATCH)
 
 
+def test_a_default_of_a_further_graph_is_its_own(tmp_path: Path) -> None:
+    pairs.repository(tmp_path)
+    text = "(float[batch,4] x, float[1] scale = {%s}) => (float[batch,4] e) { e = Mul(x, scale) }"
+    main = text.replace("[batch,4] e)", "[batch,4] y)").replace("e = Mul", "y = Mul") % "3.0"
+    save_two(tmp_path, main, text % "2.0")
+    old = pairs.release(tmp_path)
+    save_two(tmp_path, main, text % "2.25")
+    assert find(judged(tmp_path, old), "input-default-changed").at == "signatures.embed.inputs.scale"
+
+
 def test_the_same_two_graphs_are_silent(two: tuple[Path, str]) -> None:
     repo, old = two
     assert rules_of(judged(repo, old)) == [("weights-unchanged", "weights")]

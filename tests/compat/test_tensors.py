@@ -56,3 +56,39 @@ def test_other_values_are_counted() -> None:
     new = [entry("a", 2, values="1"), entry("b", 2), entry("c", 2, values="1")]
     (change,) = compare_tensors(old, new)
     assert (change.kind, change.args) == ("tensor-values-changed", {"count": 2, "total": 3})
+
+
+# Renamed ----------------------------------------------------------------------------------------------------------------
+
+
+def facts(old: list[TensorEntry], new: list[TensorEntry]) -> list[tuple[str, object, object]]:
+    return [(change.kind, change.old, change.new) for change in compare_tensors(old, new)]
+
+
+def test_the_same_values_under_another_name_are_renamed() -> None:
+    old, new = [entry("a", 2, values="1"), entry("k", 2)], [entry("b", 2, values="1"), entry("k", 2)]
+    assert facts(old, new) == [("tensor-renamed", "a", "b")]
+
+
+def test_other_values_another_type_or_shape_are_no_renaming() -> None:
+    for other in (entry("b", 2, values="2"), entry("b", 2, dtype="int32"), entry("b", 2, 1)):
+        assert [kind for kind, *_ in facts([entry("a", 2)], [other])] == ["tensor-removed", "tensor-added"]
+
+
+def test_a_copy_of_what_stays_is_added() -> None:
+    assert facts([entry("a", 2)], [entry("a", 2), entry("b", 2)]) == [("tensor-added", None, "float32[2]")]
+
+
+def test_tensors_that_are_alike_are_told_apart_by_the_ends_of_their_names() -> None:
+    zeros = ["model.decoder.bias", "model.encoder.bias", "model.head.bias"]
+    renamed = [name.removeprefix("model.") for name in zeros]
+    assert facts([entry(name, 4) for name in zeros], [entry(name, 4) for name in renamed]) == [
+        ("tensor-renamed", name, other) for name, other in zip(zeros, renamed, strict=True)
+    ]
+
+
+def test_one_of_two_alike_is_renamed_and_the_other_gone() -> None:
+    assert facts([entry("a.x", 2), entry("b.x", 2)], [entry("c.x", 2)]) == [
+        ("tensor-renamed", "a.x", "c.x"),
+        ("tensor-removed", "float32[2]", None),
+    ]
