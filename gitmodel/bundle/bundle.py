@@ -45,13 +45,14 @@ class NoBundle(GitmodelError):
 @dataclass(frozen=True)
 class Bundle:
     """``label`` is how messages name it (``fraud@v1.2.0``); ``commit`` is empty for the working tree; ``file`` is
-    set for a bare model file, which has no lock."""
+    set for a bare model file, which has no lock; ``called`` names a signature other than the one its card declares."""
 
     name: str
     label: str
     folder: Folder = field(repr=False, compare=False)
     commit: str = ""
     file: Path | None = None
+    called: str = ""
 
     def _text(self, path: str) -> bytes:
         data = self.folder.read(path)
@@ -69,8 +70,14 @@ class Bundle:
 
     @property
     def signature(self) -> Signature | None:
-        """The one the card declares; None for a checkpoint without a graph."""
-        return self.signatures.by_name.get(self.card.signature)
+        """The one it is called by, else the one the card declares; None for a checkpoint without a graph."""
+        return self.signatures.by_name.get(self.called or self.card.signature)
+
+    @property
+    def view(self) -> str:
+        """The ONNX view that answers calls of ``signature``: its own, or the one it is a group of."""
+        own = view_of(self.called or self.card.signature)
+        return ONNX_VIEW if self.file is not None or self.lock.file(own) is None else own
 
     @cached_property
     def lock(self) -> Lock:

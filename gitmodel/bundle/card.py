@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gitmodel.bundle import yamlio
+from gitmodel.bundle import meaning, yamlio
+from gitmodel.bundle.meaning import Meaning
 from gitmodel.bundle.signature import DEFAULT
 
 SCHEMA_VERSION = 1
@@ -117,14 +118,14 @@ class Group:
 
 
 _TEXT_KEYS = ("name", "description", "format", "framework", "licence", "signature")
-_KEYS = frozenset({"schema_version", "gates", "signatures", "consumers_complete", *_TEXT_KEYS})
+_KEYS = frozenset({"schema_version", "gates", "signatures", "consumers_complete", *meaning.KEYS, *_TEXT_KEYS})
 
 
 @dataclass(frozen=True)
 class Card:
     """``model.yaml``. ``format`` is the kind of file it was saved from; ``signature`` the one clients get by default;
-    ``signatures`` are further ones over the same graph. ``consumers_complete`` promises that whoever uses the model is
-    listed in ``consumers/``."""
+    ``signatures`` are further ones over the same graph; ``meaning`` is what no graph can say. ``consumers_complete``
+    promises that whoever uses the model is listed in ``consumers/``."""
 
     name: str
     description: str = ""
@@ -135,6 +136,7 @@ class Card:
     gates: Gates = field(default_factory=Gates)
     signatures: Mapping[str, Group] = field(default_factory=dict)
     consumers_complete: bool = False
+    meaning: Meaning = field(default_factory=Meaning)
 
     def with_source(self, source_format: str, framework: str) -> Card:
         """The card after saving from another kind of file; what a person wrote stays."""
@@ -152,7 +154,7 @@ class Card:
             out["signatures"] = {name: group.to_dict() for name, group in self.signatures.items()}
         if self.consumers_complete:
             out["consumers_complete"] = True
-        return yamlio.dump(out)
+        return yamlio.dump(out | self.meaning.to_dict())
 
     @classmethod
     def from_yaml(cls, data: bytes | str, where: str) -> Card:
@@ -180,4 +182,5 @@ class Card:
                 f"{where}: consumers_complete must be true or false", hint="are all of them listed?"
             )
         gates = Gates.from_dict(value.get("gates", {}), f"{where}: gates")
-        return cls(**texts, gates=gates, signatures=signatures, consumers_complete=complete)
+        meant = Meaning.from_dict(value, where)
+        return cls(**texts, gates=gates, signatures=signatures, consumers_complete=complete, meaning=meant)

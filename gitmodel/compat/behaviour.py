@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from gitmodel.bundle.card import Gates
+from gitmodel.compat import semantics
 from gitmodel.compat.changes import Change
 from gitmodel.compat.drift import OutputDrift
 from gitmodel.compat.replay import Replay, SelfCheck
@@ -25,7 +26,12 @@ def changes(replay: Replay, gates: Gates, skipped: Collection[str] = ()) -> Iter
         yield Change("golden-identical", "behaviour", None, None, {"cases": replay.cases})
         return
     for drift in replay.outputs:
-        if not drift.equal and drift.name not in skipped:
+        if drift.equal or drift.name in skipped:
+            continue
+        if meant := semantics.changed(drift.rows_before, drift.rows_after):
+            args = {"name": drift.name, "seen": True, "worst": drift.worst}
+            yield Change("output-semantics-changed", f"outputs.{drift.name}", *meant, args)
+        else:
             yield Change(_rung(drift, gates), f"outputs.{drift.name}", None, None, _args(drift, gates))
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gitmodel.bundle.card import Gates
 from gitmodel.bundle.signature import TensorSpec
+from gitmodel.compat.semantics import NONE_SEEN, Rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,6 +42,7 @@ class OutputDrift:
     side by side at all). ``agreement`` is the share, 0 to 1, of decisions that stay: the top-1 of the last axis, each
     value of a discrete output, for other numbers each element within tolerance. ``distance`` is how far the
     values moved as a share of OLD's own: the sum of differences over the sum of magnitudes, at most 1, averaged over cases.
+    ``rows_before`` and ``rows_after`` are what OLD's and NEW's rows look like (semantics.look).
     """
 
     name: str
@@ -68,6 +70,8 @@ class OutputDrift:
     floor: float = 0.0
     tolerance: tuple[float, float] = (0.0, 0.0)
     by_case: tuple[CaseDrift, ...] = ()
+    rows_before: Rows = NONE_SEEN
+    rows_after: Rows = NONE_SEEN
 
     @property
     def agreement(self) -> float:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gitmodel.bundle.card import Gates
 from gitmodel.bundle.golden import GoldenCase
 from gitmodel.bundle.signature import Signature
 from gitmodel.compat.bridge import Bridge
 from gitmodel.compat.drift import OutputDrift, extend
+from gitmodel.compat.semantics import look
 from gitmodel.compat.side_by_side import Arrays, Runs, one_by_one, stacked
 from gitmodel.errors import GitmodelError
 
@@ -83,7 +84,10 @@ def _extend(
     for spec in signature.outputs:
         name = over.outputs.get(spec.name, spec.name)
         if spec.name in before and name in after:
-            drifts[spec.name] = extend(drifts[spec.name], case, before[spec.name], after[name], gates, spec)
+            ours, theirs = before[spec.name], after[name]
+            drift = extend(drifts[spec.name], case, ours, over.answer(spec.name, ours, theirs), gates, spec)
+            rows = look(drift.rows_before, ours), look(drift.rows_after, theirs)
+            drifts[spec.name] = replace(drift, rows_before=rows[0], rows_after=rows[1])
 
 
 def check_self(session: Runs, cases: Sequence[GoldenCase], signature: Signature, gates: Gates) -> SelfCheck:

@@ -8,13 +8,25 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from gitmodel import registry
-from gitmodel.bundle.bundle import GOLDEN, Bundle
+from gitmodel.bundle.bundle import GOLDEN, ONNX_VIEW, Bundle
 from gitmodel.bundle.card import Gates
 from gitmodel.bundle.folder import DiskFolder
 from gitmodel.bundle.golden import GoldenCase
 from gitmodel.bundle.lock import TensorEntry
 from gitmodel.bundle.signature import Signature
-from gitmodel.compat import behaviour, bridge, changes, generate, places, rules, snippets
+from gitmodel.compat import (
+    assets,
+    behaviour,
+    bridge,
+    changes,
+    generate,
+    named,
+    places,
+    renames,
+    rules,
+    snippets,
+    tensors,
+)
 from gitmodel.compat import replay as golden_replay
 from gitmodel.compat.changes import Change, Comparison
 from gitmodel.compat.drift import OutputDrift
@@ -22,6 +34,7 @@ from gitmodel.compat.rules import DEFAULT_PROFILE
 from gitmodel.compat.verdict import NOTHING, Report, owed, worst_first
 from gitmodel.errors import GitmodelError
 from gitmodel.versions import Bump, ReleaseTag, Version, parse_tag
+from gitmodel.workflows import promises, tagged
 from gitmodel.workflows.workspace import Workspace, opened
 
 if TYPE_CHECKING:
@@ -44,6 +57,8 @@ def judge(
 ) -> Report:
     """The report on two bundles. ``declared`` is the bump a release is about to make; else NEW's own tag tells."""
     found = _Findings()
+    if place is not None:
+        found.changes += tagged.mutated(place.repo, (old, new))
     with contextlib.suppress(_Stop):
         _compare(place, old, new, found)
     findings = [rules.judge(change) for change in found.changes]
@@ -92,7 +107,7 @@ def judge_first(place: Workspace, new: Bundle, profile: str = DEFAULT_PROFILE) -
     found = _Findings()
     with contextlib.suppress(_Stop):
         if new.signature is not None:
-            _judge_first(place, new, new.signature, found)
+            _judge_first(place, new, found)
     findings = [rules.judge(change) for change in found.changes]
     return Report(
         new.name, NOTHING, new.label, profile, worst_first(findings), len(rules.names()), found.cases,
@@ -102,10 +117,12 @@ def judge_first(place: Workspace, new: Bundle, profile: str = DEFAULT_PROFILE) -
 
 @dataclass(frozen=True)
 class _Opened:
-    """A model that runs. ``signature`` is the model's own, whatever signature.yaml says."""
+    """A model that runs. ``signature`` is the one it is called by as the model itself has it, whatever signature.yaml says;
+    ``whole`` the one of its graph, which golden cases are recorded by."""
 
     session: Session
     signature: Signature
+    whole: Signature
 
 
 class _Stop(Exception):
@@ -113,18 +130,22 @@ class _Stop(Exception):
 
 
 def _compare(place: Workspace | None, old: Bundle, new: Bundle, found: _Findings) -> None:
+    found.unjudged = promises.unknown_default(old) or promises.unknown_default(new)
+    if found.unjudged:
+        raise _Stop
     if old.signature is None or new.signature is None:
         _compare_checkpoints(place, old, new, found)
         return
-    comparison = changes.compare(old.signature, new.signature)
-    found.changes += [*comparison.changes, *changes.compare_labels(old.labels, new.labels)]
-    found.changes += _policy_changes(old, new)
+    comparison = promises.compare(old, new)
+    found.changes += [*comparison.changes, *promises.of_signatures(old, new, comparison)]
+    found.changes += [*promises.of_files(old, new), *_policy_changes(old, new)]
+    found.changes = assets.explained(found.changes)
     if any(spec.optional for spec in old.signature.inputs):
-        found.changes += changes.compare_defaults(old.signature, new.signature, _tensors(old), _tensors(new))
+        found.changes += tensors.compare_defaults(old.signature, new.signature, _tensors(old), _tensors(new))
     if _same_weights(old, new):
         found.changes.append(Change("weights-unchanged", "weights"))
         if not _same_promises(old, new):
-            found.cases = _judge_alone(place, new, new.signature, found, old)
+            found.cases = _judge_alone(place, new, found, old)
         return
     # Prepacking, as a server does it, changes last digits: recorded outputs want it, drawn cases only want both alike.
     prepack = bool(old.golden_paths() or new.golden_paths())
@@ -132,16 +153,35 @@ def _compare(place: Workspace | None, old: Bundle, new: Bundle, found: _Findings
         _open(place, old, found, prepack=prepack, side="old") as before,
         _open(place, new, found, prepack=prepack) as after,
     ):
-        own = _own_goldens(after.session, new, new.signature, found, old)
+        own = _own_goldens(after, new, found, old)
         _replay(before, after, old, comparison, found)
         calls = snippets.Calls(old, new, before.signature, bridge.over(comparison))
         found.changes = snippets.attach(found.changes, lambda: _cases_of(old, before.signature), calls)
         found.cases = found.cases or own
+    for name in promises.graphs_to_replay(old, new):
+        _replay_named(place, replace(old, called=name), replace(new, called=name), found)
+
+
+def _replay_named(place: Workspace | None, old: Bundle, new: Bundle, found: _Findings) -> None:
+    """A further signature that the replay of the default one says nothing of. A graph of its own has no recorded cases."""
+    mine = [change for change in found.changes if change.at.startswith(f"signatures.{new.called}.")]
+    found.changes = [change for change in found.changes if change not in mine]
+    part = _Findings([named.lifted(change, new.called) for change in mine])
+    with (
+        contextlib.suppress(_Stop),
+        _open(place, old, part, prepack=False, side="old") as before,
+        _open(place, new, part, prepack=False) as after,
+    ):
+        _replay(before, after, old, promises.compare(old, new), part)
+    found.changes += named.placed(part.changes, new.called)
+    found.cases += part.cases
+    if part.unjudged and not found.unjudged:
+        found.unjudged = f"signature '{new.called}': {part.unjudged}"
 
 
 def _replay(before: _Opened, after: _Opened, old: Bundle, comparison: Comparison, found: _Findings) -> None:
     signature = before.signature
-    recorded = _recorded(old, signature)
+    recorded = _recorded(old, before.whole)
     drawn = generate.possible(signature) and not recorded
     cases = _Cases(signature) if drawn else recorded
     if not drawn and not recorded:
@@ -157,7 +197,7 @@ def _replay(before: _Opened, after: _Opened, old: Bundle, comparison: Comparison
         cases,
         signature,
         gates,
-        bridge=bridge.over(comparison),
+        bridge=bridge.over(comparison, found.changes),
         enough=generate.COUNT if drawn else None,
     )
     found.cases, found.generated = shown.cases, drawn
@@ -168,8 +208,9 @@ def _replay(before: _Opened, after: _Opened, old: Bundle, comparison: Comparison
         found.changes.append(Change("goldens-missing", "golden", None, None, args))
     if not shown.cases:
         found.unjudged = f"{old.label} refuses every case, so there is nothing to compare"
+    seen = list(behaviour.changes(shown, gates, bridge.incomparable(signature, found.changes)))
     found.drifts = shown.outputs
-    found.changes += behaviour.changes(shown, gates, bridge.incomparable(signature, found.changes))
+    found.changes = renames.settle(found.changes, seen, after.signature, len(shown.outputs))
 
 
 def _cases_of(old: Bundle, signature: Signature) -> Iterable[GoldenCase]:
@@ -207,22 +248,18 @@ def _add_witness(before: Session, after: Session, cases: Iterable[GoldenCase], f
             return
 
 
-def _judge_alone(
-    place: Workspace | None, bundle: Bundle, signature: Signature, found: _Findings, old: Bundle | None = None
-) -> int:
+def _judge_alone(place: Workspace | None, bundle: Bundle, found: _Findings, old: Bundle | None = None) -> int:
     """Opens one bundle and runs its own golden cases; returns how many there are."""
     with _open(place, bundle, found, prepack=bool(bundle.golden_paths())) as opened_:
-        return _own_goldens(opened_.session, bundle, signature, found, old)
+        return _own_goldens(opened_, bundle, found, old)
 
 
-def _own_goldens(
-    session: Session, bundle: Bundle, signature: Signature, found: _Findings, old: Bundle | None = None
-) -> int:
+def _own_goldens(own: _Opened, bundle: Bundle, found: _Findings, old: Bundle | None = None) -> int:
     """NEW against what it recorded of itself: the check a server makes before it lets it answer, by OLD's gates if there
     is an OLD: a change does not widen its own."""
-    recorded = _recorded(bundle, signature)
+    recorded = _recorded(bundle, own.whole)
     gates = bundle.card.gates if old is None else old.card.gates.over(bundle.card.gates, _outputs(old))
-    check = golden_replay.check_self(session, recorded, signature, gates)
+    check = golden_replay.check_self(own.session, recorded, own.whole, gates)
     found.changes += behaviour.self_check(check, bundle.label)
     return check.cases
 
@@ -238,18 +275,19 @@ def _open(
     with contextlib.ExitStack() as stack:
         try:
             path = stack.enter_context(opened(place, bundle))
-            signature = onnx.signature_of(onnx.parse(path.read_bytes(), bundle.label), bundle.label)
+            path = path.with_name(bundle.view) if bundle.file is None else path
+            whole = onnx.signature_of(onnx.parse(path.read_bytes(), bundle.label), bundle.label)
+            signature = promises.own_signature(bundle, whole)
             session = runtime.open_session(path, prepack=prepack, label=bundle.label)
         except GitmodelError as error:
             found.unjudged = str(error)
             if isinstance(error, runtime.LoadFailed):
                 found.changes.append(Change("model-load-failed", "model", None, None, {"error": error.message}))
             raise _Stop from error
-        if signature != bundle.signature:
-            old, new = (s.to_dict() if s else None for s in (signature, bundle.signature))
+        if stale := promises.stale(bundle, whole):
             args = {"label": bundle.label, "side": side}
-            found.changes.append(Change("signature-stale", "signature", old, new, args))
-        yield _Opened(session, signature)
+            found.changes.append(Change("signature-stale", "signature", *stale, args))
+        yield _Opened(session, signature, whole)
 
 
 def _outputs(bundle: Bundle) -> set[str]:
@@ -259,6 +297,8 @@ def _outputs(bundle: Bundle) -> set[str]:
 def _recorded(bundle: Bundle, signature: Signature) -> list[GoldenCase]:
     from gitmodel.formats import goldens
 
+    if bundle.view != ONNX_VIEW:  # what is recorded are calls of the graph that has no name
+        return []
     return goldens.read(bundle.folder, GOLDEN, signature, bundle.label)
 
 
@@ -267,16 +307,16 @@ def _compare_checkpoints(place: Workspace | None, old: Bundle, new: Bundle, foun
         found.changes.append(Change("graph-added", "model"))
     elif old.signature is not None:
         found.changes.append(Change("graph-removed", "model", None, None, {"label": new.label}))
-    found.changes += changes.compare_tensors(_tensors(old), _tensors(new))
+    found.changes += [*tensors.compare_tensors(_tensors(old), _tensors(new)), *promises.of_files(old, new)]
     if not found.changes:
         found.changes.append(Change("weights-unchanged", "weights"))
     if new.signature is not None:
-        _judge_first(place, new, new.signature, found)
+        _judge_first(place, new, found)
 
 
-def _judge_first(place: Workspace | None, new: Bundle, signature: Signature, found: _Findings) -> None:
+def _judge_first(place: Workspace | None, new: Bundle, found: _Findings) -> None:
     """There is nothing to run it against but what it recorded of itself."""
-    found.cases = _judge_alone(place, new, signature, found)
+    found.cases = _judge_alone(place, new, found)
     if not found.cases:
         found.changes.append(Change("goldens-missing", "golden", None, None, {"label": new.label, "cases": 0}))
 

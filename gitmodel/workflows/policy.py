@@ -11,7 +11,7 @@ from gitmodel import registry
 from gitmodel.bundle import yamlio
 from gitmodel.bundle.bundle import CARD, Bundle
 from gitmodel.bundle.folder import DiskFolder, Folder
-from gitmodel.compat import allow, changes, consumers
+from gitmodel.compat import allow, changes, consumers, labels
 from gitmodel.compat import policy as terms
 from gitmodel.compat.allow import AllowList, Lists
 from gitmodel.compat.changes import Change
@@ -75,7 +75,7 @@ def _back(old: Bundle, new: Bundle | None, mode: Mode) -> tuple[Change, ...]:
     if mode is not Mode.FULL or new is None or old.signature is None or new.signature is None:
         return ()
     found = changes.compare(new.signature, old.signature).changes
-    return (*found, *changes.compare_labels(new.labels, old.labels))
+    return (*found, *labels.compare_labels(new.labels, old.labels))
 
 
 def _card(bundle: Bundle) -> dict[str, Any]:

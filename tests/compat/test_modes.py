@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gitmodel.compat import changes, modes, rules
+from gitmodel.compat import changes, labels, modes, rules
 from gitmodel.compat.rules import Finding, Severity
 from gitmodel.compat.verdict import Report, Verdict
 from gitmodel.versions import Bump
@@ -60,7 +60,7 @@ def test_each_break_has_its_direction(new: str, rule: str, direction: str) -> No
 
 
 def test_what_has_no_match_forwards_is_added() -> None:
-    (found,) = modes.with_rollback([], changes.compare_labels(["a", "b"], ["a"]), "fraud@v1.0.0")
+    (found,) = modes.with_rollback([], labels.compare_labels(["a", "b"], ["a"]), "fraud@v1.0.0")
     assert (found.rule, found.direction, found.who) == ("label-removed", "NEW->OLD", "F")
 
 

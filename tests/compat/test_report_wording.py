@@ -99,9 +99,7 @@ def test_the_worst_model_stands_first() -> None:
 
 
 def test_what_does_not_show_is_written_out() -> None:
-    assert (
-        rules.plain("a\x00\x1b\n\u202e\u2028\ud800\U000e0001b") == "a\\x00\\x1b\\n\\u202e\\u2028\\ud800\\U000e0001b"
-    )
+    assert rules.plain("a\x00\x1b\n\u202e\u2028\ud800\U000e0001b") == "a\\x00\\x1b\\n\\u202e\\u2028\\ud800\\U000e0001b"
     assert rules.plain("Größe 測 🎉") == "Größe 測 🎉"
     assert len(rules.plain(HOSTILE).splitlines()) == 1
 

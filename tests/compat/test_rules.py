@@ -26,6 +26,7 @@ _ARGS: dict[str, Any] = {
     "failed": 2, "count": 3, "total": 4, "declared": Bump.PATCH, "required": Bump.MAJOR,
     "version": "fraud@v1.0.1", "base": "fraud@v1.0.0", "distance": 0.3, "limit": 0.1,
     "what": "agreement 0.9 to 0.5", "where": "inputs.x", "fingerprint": "57c7ae2c19995296",
+    "input": "h_in", "file": "model.yaml", "unlike": "features",
 }  # fmt: skip
 
 

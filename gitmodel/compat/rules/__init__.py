@@ -125,6 +125,8 @@ class Rule:
                 break
         words = {"old": change.old, "new": change.new, "at": change.at, **change.args}
         message, fix = (plain(str(text).format_map(words)) for text in (chosen["message"], self.fix))
+        if of := change.args.get("of"):  # one of several signatures or class lists
+            message = f"{plain(of)}: {message}"
         return Finding(
             self.id, change.at, Severity(chosen["severity"]), chosen["bump"], message, self.why, fix,
             change.old, change.new, plain(change.args.get("witness", "")), chosen["curable"], change.args, self.who,

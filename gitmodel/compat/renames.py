@@ -1,0 +1,47 @@
+"""Renamings are believed from structure until replay under them says otherwise: then one is gone and another is new. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from gitmodel.bundle.signature import Signature
+from gitmodel.compat.changes import Change
+
+#: What a replay says of an output that has nothing to do with OLD's.
+_WILD = frozenset({"golden-failed", "nan-introduced", "inf-introduced", "output-semantics-changed"})
+_REFUSED = "new-error-on-accepted-input"
+
+
+def settle(found: Sequence[Change], shown: Sequence[Change], new: Signature, compared: int) -> list[Change]:
+    """All facts, with renamings that the replay refutes told as what they are.
+
+    ``shown`` is what the replay said of ``compared`` outputs. An output is not the renamed one when its own values are wildly
+    others; an input is not when all outputs are, or NEW refuses it: then the replay was made under a false assumption, and what
+    it said of outputs is left out.
+    """
+    wild = {change.at for change in shown if change.kind in _WILD}
+    refused = any(change.kind == _REFUSED for change in shown)
+    is_renamed = any(change.kind == "input-renamed" and change.at.startswith("inputs.") for change in found)
+    if is_renamed and (refused or (compared and len(wild) == compared)):
+        kept = [change for change in shown if not change.at.startswith(("outputs.", "behaviour"))]
+        return [part for change in found for part in _apart(change, "input", new)] + kept
+    parts = [part for change in found for part in (_apart(change, "output", new) if change.at in wild else [change])]
+    gone = {change.at for change in found if change.kind == "output-renamed" and change.at in wild}
+    return parts + [change for change in shown if change.at not in gone]
+
+
+def _apart(change: Change, side: str, new: Signature) -> list[Change]:
+    """A renaming of that side as one removed and one added; any other fact as it is."""
+    if change.kind != f"{side}-renamed" or not change.at.startswith(f"{side}s."):
+        return [change]
+    specs = new.inputs if side == "input" else new.outputs
+    spec = next(spec for spec in specs if spec.name == change.new)
+    kind = (
+        "output-added" if side == "output" else "input-added-with-default" if spec.optional else "input-added-required"
+    )
+    args = {"name": spec.name, "appended": spec == specs[-1]}
+    removed = replace(
+        change, kind=f"{side}-removed", new=None, args={**change.args, "replayed": True, "unlike": spec.name}
+    )
+    return [removed, Change(kind, f"{side}s.{spec.name}", None, str(spec), args)]
