@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from gitmodel.compat.drift import OutputDrift
 from gitmodel.compat.rules import PROFILES, Finding, Severity
 from gitmodel.errors import ExitCode
 from gitmodel.versions import Bump, Version
@@ -21,7 +22,9 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Report:
-    """All that a check found. ``base`` is OLD's version and ``declared`` the bump NEW's own tag makes, if it has one."""
+    """All that a check found. ``base`` is OLD's version and ``declared`` the bump NEW's own tag makes, if it has one.
+    ``drifts`` are the statistics of every output that was replayed, ``noise`` says how noise was measured or why not;
+    ``remembered`` that nothing was run, for an earlier check had."""
 
     model: str
     old: str
@@ -36,6 +39,9 @@ class Report:
     declared: Bump | None = None
     bump: Mapping[str, Bump] = field(default_factory=dict)
     rollback_safe: bool | None = None
+    drifts: tuple[OutputDrift, ...] = ()
+    noise: str = ""
+    remembered: bool = False
 
     @property
     def required_bump(self) -> Bump:

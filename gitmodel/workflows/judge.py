@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gitmodel.bundle.bundle import GOLDEN, Bundle
@@ -12,13 +13,16 @@ from gitmodel.bundle.card import Gates
 from gitmodel.bundle.golden import GoldenCase
 from gitmodel.bundle.lock import TensorEntry
 from gitmodel.bundle.signature import Signature
-from gitmodel.compat import behaviour, bridge, changes, generate, rules
+from gitmodel.compat import behaviour, bridge, changes, generate, precision, rules
 from gitmodel.compat import replay as golden_replay
 from gitmodel.compat.changes import Change, Comparison
+from gitmodel.compat.drift import OutputDrift
 from gitmodel.compat.rules import DEFAULT_PROFILE
 from gitmodel.compat.verdict import Report, owed, worst_first
 from gitmodel.errors import GitmodelError
 from gitmodel.versions import Bump, ReleaseTag, Version, parse_tag
+from gitmodel.workflows import calibrate, remembered, stale
+from gitmodel.workflows.calibrate import Side
 from gitmodel.workflows.workspace import Workspace, opened
 
 if TYPE_CHECKING:
@@ -33,6 +37,9 @@ class _Findings:
     cases: int = 0
     generated: bool = False
     unjudged: str = ""
+    drifts: tuple[OutputDrift, ...] = ()
+    noise: str = ""
+    remembered: bool = False
 
 
 def judge(
@@ -51,6 +58,7 @@ def judge(
     return Report(
         new.name, old.label, new.label, profile, worst_first(findings), len(rules.names()), found.cases, found.generated,
         found.unjudged, base, declared, bump, _rollback_safe(old, new, profile),
+        found.drifts, found.noise, found.remembered,
     )  # fmt: skip
 
 
@@ -80,14 +88,6 @@ def judge_first(place: Workspace, new: Bundle, profile: str = DEFAULT_PROFILE) -
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _Opened:
-    """A model that runs. ``signature`` is the model's own, whatever signature.yaml says."""
-
-    session: Session
-    signature: Signature
-
-
 class _Stop(Exception):
     """Ends a comparison early; why is in the findings."""
 
@@ -103,7 +103,32 @@ def _compare(place: Workspace | None, old: Bundle, new: Bundle, found: _Findings
         found.changes += changes.compare_defaults(old.signature, new.signature, _tensors(old), _tensors(new))
     if _same_weights(old, new):
         found.changes.append(Change("weights-unchanged", "weights"))
-        if not _same_promises(old, new):
+        if _same_behaviour(old, new):
+            found.changes += stale.signature_alone(place, old, new)
+            return
+    else:
+        found.changes += precision.compare_precision(old.signature, new.signature, _typed(old), _typed(new))
+    where = remembered.entry(place.repo.state_dir, old, new, found.changes) if place else None
+    if where and (shown := remembered.recall(where)):
+        found.changes, found.remembered = list(shown.changes), True
+        found.cases, found.generated, found.noise, found.drifts = (
+            shown.cases,
+            shown.generated,
+            shown.noise,
+            shown.drifts,
+        )
+        return
+    _run(place, old, new, comparison, found)
+    if where and not found.unjudged:
+        remembered.keep(
+            where, remembered.Shown(tuple(found.changes), found.cases, found.generated, found.noise, found.drifts)
+        )
+
+
+def _run(place: Workspace | None, old: Bundle, new: Bundle, comparison: Comparison, found: _Findings) -> None:
+    """Runs what there is to run: both sides, or NEW alone where it has OLD's weights and other golden cases."""
+    if _same_weights(old, new):
+        if new.signature is not None:
             found.cases = _judge_alone(place, new, new.signature, found)
         return
     # Prepacking, as a server does it, changes last digits: recorded outputs want it, drawn cases only want both alike.
@@ -112,12 +137,12 @@ def _compare(place: Workspace | None, old: Bundle, new: Bundle, found: _Findings
         _open(place, old, found, prepack=prepack, side="old") as before,
         _open(place, new, found, prepack=prepack) as after,
     ):
-        own = _own_goldens(after.session, new, new.signature, found)
+        own = _own_goldens(after.session, new, after.signature, found)
         _replay(before, after, old, comparison, found)
         found.cases = found.cases or own
 
 
-def _replay(before: _Opened, after: _Opened, old: Bundle, comparison: Comparison, found: _Findings) -> None:
+def _replay(before: Side, after: Side, old: Bundle, comparison: Comparison, found: _Findings) -> None:
     signature = before.signature
     recorded = _recorded(old, signature)
     drawn = generate.possible(signature) and not recorded
@@ -128,17 +153,22 @@ def _replay(before: _Opened, after: _Opened, old: Bundle, comparison: Comparison
     _add_witness(before.session, after.session, cases, found)
     if bridge.stops(comparison.changes):
         return
-    gates = old.card.gates
+    gates, over = old.card.gates, bridge.over(comparison)
+    small = before.size + after.size <= 2 * calibrate.SMALL
     shown = golden_replay.replay(
         before.session,
         after.session,
         cases,
         signature,
         gates,
-        bridge=bridge.over(comparison),
+        bridge=over,
         enough=generate.COUNT if drawn else None,
+        declared=after.signature,
+        # Each runs by itself, which costs a large model as much as all others together.
+        edges=generate.edges(signature) if drawn and small else (),
     )
-    found.cases, found.generated = shown.cases, drawn
+    shown = calibrate.settle(shown, before, after, cases, over, drawn=drawn)
+    found.cases, found.generated, found.noise, found.drifts = shown.cases, drawn, shown.noise.why, shown.outputs
     if drawn:
         # What a model refuses of drawn inputs tells nothing: they were drawn blindly.
         shown = replace(shown, refused=())
@@ -195,7 +225,7 @@ def _own_goldens(session: Session, bundle: Bundle, signature: Signature, found: 
 @contextlib.contextmanager
 def _open(
     place: Workspace | None, bundle: Bundle, found: _Findings, *, prepack: bool, side: str = "new"
-) -> Iterator[_Opened]:
+) -> Iterator[Side]:
     """A session on the bundle's weights, and the signature the model itself has; when there is none to be had, says so and stops."""
     from gitmodel import runtime
     from gitmodel.formats import onnx
@@ -214,7 +244,12 @@ def _open(
             old, new = (s.to_dict() if s else None for s in (signature, bundle.signature))
             args = {"label": bundle.label, "side": side}
             found.changes.append(Change("signature-stale", "signature", old, new, args))
-        yield _Opened(session, signature)
+        yield Side(session, signature, path, prepack, _size(path, bundle))
+
+
+def _size(path: Path, bundle: Bundle) -> int:
+    """Bytes of weights; of a bare file its own, whatever lies beside it."""
+    return path.stat().st_size if bundle.file else bundle.lock.size
 
 
 def _recorded(bundle: Bundle, signature: Signature) -> list[GoldenCase]:
@@ -252,6 +287,16 @@ def _tensors(bundle: Bundle) -> tuple[TensorEntry, ...]:
         return tuple(TensorEntry(t.name, t.dtype, t.shape, hdf5.digest(t), "") for t in source.tensors)
 
 
+def _typed(bundle: Bundle) -> tuple[TensorEntry, ...]:
+    """Tensors by name, type and shape alone, for which nothing needs to be read."""
+    if bundle.file is None:
+        return bundle.lock.tensors
+    from gitmodel import formats
+
+    with contextlib.closing(formats.read(bundle.file)) as source:
+        return tuple(TensorEntry(t.name, t.dtype, t.shape, "", "") for t in source.tensors)
+
+
 def _same_weights(old: Bundle, new: Bundle) -> bool:
     if old.file is not None and new.file is not None:
         # Equal graphs may point at different external data.
@@ -259,9 +304,9 @@ def _same_weights(old: Bundle, new: Bundle) -> bool:
     return old.file is None and new.file is None and old.lock.digest == new.lock.digest
 
 
-def _same_promises(old: Bundle, new: Bundle) -> bool:
-    """Whether everything but the weights that says how the model must behave is the same, too."""
-    if old.card.gates != new.card.gates or old.signatures != new.signatures:
+def _same_behaviour(old: Bundle, new: Bundle) -> bool:
+    """Whether with the same weights there is nothing to run: the golden cases and their gates are the same, too."""
+    if old.card.gates != new.card.gates:
         return False
     before, after = ({path: bundle.folder.read(path) for path in bundle.golden_paths()} for bundle in (old, new))
     return before == after

@@ -608,5 +608,10 @@ def bump_too_small(folder: Path) -> tuple[str, str]:
     return old, tag(folder, f"{NAME}@v1.0.1")
 
 
+from tests.compat import pairs_noise  # noqa: E402, F401  # enters its pairs into the table
+
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    # By its own name: run as a script this module is another one, and its table lacks what other modules entered.
+    from tests.compat import pairs
+
+    pairs.main(sys.argv[1:])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from gitmodel.bundle.card import Gates
 from gitmodel.bundle.signature import TensorSpec
-from gitmodel.compat.drift import OutputDrift, extend
+from gitmodel.compat.drift import Gauge, OutputDrift
 
 STRICT = Gates(agreement=1.0)
 
@@ -18,7 +19,15 @@ STRICT = Gates(agreement=1.0)
 def drift(old: Any, new: Any, *, dtype: str = "", gates: Gates = STRICT) -> OutputDrift:
     """The drift of one case; arrays are compared as outputs of their own type."""
     dtype = dtype or (old.dtype.name if isinstance(old, np.ndarray) and old.dtype != object else "string")
-    return extend(OutputDrift("y"), "cases/0", old, new, gates, TensorSpec("y", dtype, None))
+    return gauge(dtype, [(old, new)], gates)
+
+
+def gauge(dtype: str, pairs: Sequence[tuple[Any, Any]], gates: Gates = STRICT) -> OutputDrift:
+    """The drift of several cases, called ``cases/0`` and so on."""
+    taken = Gauge(TensorSpec("y", dtype, None), gates)
+    for number, (old, new) in enumerate(pairs):
+        taken.take(f"cases/{number}", old, new)
+    return taken.drift()
 
 
 def array(*values: Any, dtype: str = "float32") -> np.ndarray:
@@ -193,19 +202,14 @@ def test_a_single_number_decides_by_tolerance() -> None:
 
 def test_equal_cases_weigh_as_much_as_others() -> None:
     """Fifteen equal cases of a hundred values and one that is half wrong: 97 % stay."""
-    spec = TensorSpec("y", "int64", (1, 100))
     same, half = np.zeros((1, 100), "int64"), np.repeat([[0, 1]], 50, axis=1).reshape(1, 100)
-    shown = OutputDrift("y")
-    for number in range(16):
-        shown = extend(shown, f"cases/{number}", same, half if number == 7 else same, STRICT, spec)
+    shown = gauge("int64", [(same, half if number == 7 else same) for number in range(16)])
     assert shown.agreement == pytest.approx(1 - 50 / 1600)
     assert shown.worst == "cases/7"
 
 
 def test_the_worst_case_is_the_one_with_the_largest_difference() -> None:
-    spec, shown = TensorSpec("y", "float32", (1,)), OutputDrift("y")
-    for number, value in enumerate((1.0, 1.5, 4.0, 2.0)):
-        shown = extend(shown, f"cases/{number}", array(1.0), array(value), STRICT, spec)
+    shown = gauge("float32", [(array(1.0), array(value)) for value in (1.0, 1.5, 4.0, 2.0)])
     assert (shown.worst, shown.max_abs) == ("cases/2", 3.0)
 
 
@@ -226,17 +230,13 @@ def test_scores_a_thousand_times_as_large_are_far_though_every_decision_stays() 
 
 
 def test_the_distance_is_the_mean_of_all_cases() -> None:
-    spec, shown = TensorSpec("y", "float32", (1,)), OutputDrift("y")
-    for number, value in enumerate((1.0, 1.0, 1.4, 1.2)):
-        shown = extend(shown, f"cases/{number}", array(1.0), array(value), STRICT, spec)
+    shown = gauge("float32", [(array(1.0), array(value)) for value in (1.0, 1.0, 1.4, 1.2)])
     assert shown.distance == pytest.approx(0.15)
 
 
 def test_one_case_of_zeros_that_moved_a_little_does_not_drown_the_others() -> None:
-    spec, shown = TensorSpec("y", "float32", (2,)), OutputDrift("y")
-    for number in range(16):
-        old = array(0.0, 0.0) if number == 3 else array(1.0, 2.0)
-        shown = extend(shown, f"cases/{number}", old, old + np.float32(0.01), STRICT, spec)
+    olds = [array(0.0, 0.0) if number == 3 else array(1.0, 2.0) for number in range(16)]
+    shown = gauge("float32", [(old, old + np.float32(0.01)) for old in olds])
     assert 0.006 < shown.distance < 0.1
 
 

@@ -26,6 +26,8 @@ _ARGS: dict[str, Any] = {
     "failed": 2, "count": 3, "total": 4, "declared": Bump.PATCH, "required": Bump.MAJOR,
     "version": "fraud@v1.0.1", "base": "fraud@v1.0.0", "distance": 0.3, "limit": 0.1,
     "what": "agreement 0.9 to 0.5",
+    "floor": 0.001, "setting": "batch 1", "side": "OLD", "promised": "float32[7]", "got": [4], "slice": "country=DE",
+    "share": 0.5,
 }  # fmt: skip
 
 

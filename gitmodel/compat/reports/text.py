@@ -70,7 +70,9 @@ def _wrapped(text: str) -> list[str]:
 
 def _counts(report: Report) -> str:
     kind = "generated cases" if report.generated else "golden cases"
-    return f"{report.rules_run} rules, {report.cases_run} {kind} run"
+    told = f"{report.rules_run} rules, {report.cases_run} {kind} run"
+    told += ", remembered from an earlier check" if report.remembered else ""
+    return f"{told}; {report.noise}" if report.noise else told
 
 
 def _paint(text: str, code: str, colour: bool) -> str:
