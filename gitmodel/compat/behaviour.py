@@ -63,8 +63,11 @@ def _noise(replay: Replay) -> Iterator[Change]:
         args = {"side": found.side, "name": found.name, "max_abs": found.max_abs, "worst": found.case}
         yield Change("nondeterministic-output", f"outputs.{found.name}", None, None, args)
     for floor in replay.noise.floors:
-        if floor.name in drifts and floor.absolute > (limit := cap(drifts[floor.name])):
-            args = {"name": floor.name, "floor": floor.absolute, "limit": limit, "setting": floor.setting}
+        if floor.name in drifts and floor.relative > (limit := cap(drifts[floor.name])):
+            args = {
+                "name": floor.name, "floor": floor.absolute, "share": floor.relative, "limit": limit,
+                "setting": floor.setting,
+            }  # fmt: skip
             yield Change("batch-variance", f"outputs.{floor.name}", None, None, args)
 
 

@@ -40,14 +40,16 @@ class OutputDrift:
 
     ``max_abs`` is the largest absolute difference, found in case ``worst`` at index ``at`` (infinite where the values
     cannot be held side by side at all, which happened ``apart`` times); ``max_rel`` the largest as a share of OLD's
-    value; ``beyond`` the largest of those beyond ``tolerance`` (rtol, atol), and ``mismatched`` the share, 0 to 1, of
-    elements that are; ``smallest`` the smallest tolerance, in the same proportions, that would let all pass. ULPs count
-    the numbers of OLD's type in between; ``cosine`` is the lowest of any case. ``agreement`` is the share of decisions
-    that stay: the top-1 of the last axis, each value of a discrete output, for other numbers each element within
-    tolerance; ``flips`` are the worst of those ``flipped``. ``kl`` and ``js`` are mean divergences of a row in nats,
-    None unless both sides are probabilities. ``distance`` is how far the values moved as a share of OLD's own: the sum
-    of differences over the sum of magnitudes, at most 1, averaged over cases. ``floor`` is by how much OLD differs from
-    itself, as far as that counts (see noise.py); ``largest`` OLD's largest magnitude. ``by_case`` has the worst cases.
+    value; ``beyond`` the largest of those beyond ``tolerance`` (rtol, atol), ``beyond_share`` the same as a share of the
+    largest magnitude of its case, and ``mismatched`` the share, 0 to 1, of elements that are; ``smallest`` the smallest
+    tolerance, in the same proportions, that would let all pass. ULPs count the numbers of OLD's type in between;
+    ``cosine`` is the lowest of any case. ``agreement`` is the share of decisions that stay: the top-1 of the last axis,
+    each value of a discrete output, for other numbers each element within tolerance; ``flips`` are the worst of those
+    ``flipped``. ``kl`` and ``js`` are mean divergences of a row in nats, None unless both sides are probabilities.
+    ``distance`` is how far the values moved as a share of OLD's own: the sum of differences over the sum of magnitudes,
+    at most 1, averaged over cases. ``floor`` is by how much OLD differs from itself, and ``floor_share`` the same as a
+    share of its case, both as far as that counts (see noise.py); ``largest`` is OLD's largest magnitude in a case that
+    differs. ``by_case`` has the worst cases.
     """
 
     name: str
@@ -58,6 +60,7 @@ class OutputDrift:
     at: tuple[int, ...] = ()
     max_rel: float = 0.0
     beyond: float = 0.0
+    beyond_share: float = 0.0
     ulp_p99: int = 0
     ulp_max: int = 0
     cosine: float = 1.0
@@ -70,6 +73,7 @@ class OutputDrift:
     js: float | None = None
     smallest: tuple[float, float] = (0.0, 0.0)
     floor: float = 0.0
+    floor_share: float = 0.0
     tolerance: tuple[float, float] = (0.0, 0.0)
     largest: float = 0.0
     nan: bool = False
@@ -86,7 +90,7 @@ class OutputDrift:
     @property
     def noise(self) -> bool:
         """Whether all that differs does so within tolerance, or hardly more than OLD from itself."""
-        return self.within or self.beyond <= FLOORS * self.floor
+        return self.within or self.beyond_share <= FLOORS * self.floor_share
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> OutputDrift:
@@ -113,6 +117,7 @@ class Gauge:
     _divergence: list[float] = field(default_factory=lambda: [0.0, 0.0])
     _rows: int = 0
     _moved: float = 0.0
+    _beyond_share: float = 0.0
     _pieces: int = 0
     _agreed: int = 0
     _decisions: int = 0
@@ -148,6 +153,7 @@ class Gauge:
             at=self._worst[1],
             max_rel=sums.max_rel,
             beyond=sums.beyond,
+            beyond_share=self._beyond_share,
             ulp_p99=numbers.percentile(self._ulps, 0.99),
             ulp_max=sums.ulp_max,
             cosine=sums.cosine,
@@ -243,6 +249,9 @@ class Gauge:
             self._worst = case, at
         for name in ("max_abs", "max_rel", "beyond", "factor", "extra", "largest", "ulp_max"):
             setattr(sums, name, max(getattr(sums, name), getattr(found, name)))
+        if found.beyond:
+            share = found.beyond / found.largest if found.largest else math.inf
+            self._beyond_share = max(self._beyond_share, share)
         sums.equal, sums.nan, sums.inf = sums.equal and found.equal, sums.nan or found.nan, sums.inf or found.inf
         sums.elements, sums.mismatched = sums.elements + found.elements, sums.mismatched + found.mismatched
         sums.cosine = min(sums.cosine, found.cosine)

@@ -6,6 +6,7 @@ counts as the tolerance allows OLD's largest value, and more than that is a find
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -41,8 +42,8 @@ class Setting:
 
 @dataclass(frozen=True)
 class Floor:
-    """OLD against itself in one output: the largest absolute difference, the same as a share of its largest value, and
-    the setting that showed it."""
+    """OLD against itself in one output: the largest absolute difference, the largest as a share of its own answer's largest
+    value, and the setting that showed the latter."""
 
     name: str
     absolute: float
@@ -74,19 +75,26 @@ Reopen = Callable[[bool, int], AbstractContextManager[Runs]]
 
 
 def cap(drift: OutputDrift) -> float:
-    """The largest floor that counts: what the tolerance allows OLD's largest value."""
-    return drift.tolerance[1] + drift.tolerance[0] * drift.largest
+    """The largest floor that counts, as a share of a case's largest value: what the tolerance allows the largest of all."""
+    return drift.tolerance[0] + (drift.tolerance[1] / drift.largest if drift.largest else 0.0)
 
 
 def matters(drifts: Sequence[OutputDrift]) -> bool:
     """Whether a noise floor could still turn a verdict: beyond the tolerance, and not beyond what any floor allows."""
-    return any(not drift.within and drift.beyond <= FLOORS * cap(drift) for drift in drifts)
+    return any(not drift.within and drift.beyond_share <= FLOORS * cap(drift) for drift in drifts)
 
 
 def settled(drifts: Sequence[OutputDrift], noise: Noise) -> tuple[OutputDrift, ...]:
     """The drifts with the floors that were measured, as far as they count."""
-    found = {floor.name: floor.absolute for floor in noise.floors}
-    return tuple(replace(drift, floor=min(found.get(drift.name, 0.0), cap(drift))) for drift in drifts)
+    found = {floor.name: floor for floor in noise.floors}
+    return tuple(_settle(drift, found.get(drift.name)) for drift in drifts)
+
+
+def _settle(drift: OutputDrift, floor: Floor | None) -> OutputDrift:
+    if floor is None:
+        return drift
+    limit = cap(drift)
+    return replace(drift, floor=min(floor.absolute, limit * drift.largest), floor_share=min(floor.relative, limit))
 
 
 def worst_cases(cases: Iterable[GoldenCase], drifts: Sequence[OutputDrift], count: int = CASES) -> list[GoldenCase]:
@@ -181,9 +189,13 @@ def _row(arrays: Arrays, row: int) -> dict[str, np.ndarray]:
 def _raise(floors: dict[str, Floor], before: Arrays, after: Arrays, setting: str) -> None:
     for name, values in before.items():
         size = _gap(values, after.get(name))
-        if size > (floors[name].absolute if name in floors else 0.0):
-            largest = _largest(values)
-            floors[name] = Floor(name, size, size / largest if largest else 0.0, setting)
+        if not size:
+            continue
+        # What is large in one case must not excuse another whose values are small.
+        share = size / largest if (largest := _largest(values)) else math.inf
+        known = floors.get(name, Floor(name, 0.0, 0.0, setting))
+        shown = setting if share > known.relative else known.setting
+        floors[name] = Floor(name, max(size, known.absolute), max(share, known.relative), shown)
 
 
 def _gap(one: Any, other: Any) -> float:

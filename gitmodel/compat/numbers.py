@@ -165,6 +165,8 @@ def _take_ulps(found: Numbers, x: np.ndarray, y: np.ndarray, finite: np.ndarray)
         one, other = (_rank(v[finite].astype(x.dtype)) for v in (x, y))
     steps = np.where(one > other, one - other, other - one).astype(np.uint64)
     exponent = np.frexp(steps.astype(np.float64))[1].astype(np.int64) - 1
+    # A count too long for a float64 may have been rounded up to the next power of two.
+    exponent -= (steps >> np.clip(exponent, 0, 63).astype(np.uint64)) == 0
     shift = np.maximum(exponent - 5, 0).astype(np.uint64)
     coarse = _EXACT + (exponent - 6) * _STEPS + ((steps >> shift) & np.uint64(_STEPS - 1)).astype(np.int64)
     buckets = np.where(steps < _EXACT, steps.astype(np.int64), np.minimum(coarse, _BUCKETS - 1))

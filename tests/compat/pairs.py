@@ -611,7 +611,5 @@ def bump_too_small(folder: Path) -> tuple[str, str]:
 from tests.compat import pairs_noise  # noqa: E402, F401  # enters its pairs into the table
 
 if __name__ == "__main__":
-    # By its own name: run as a script this module is another one, and its table lacks what other modules entered.
-    from tests.compat import pairs
-
-    pairs.main(sys.argv[1:])
+    # The modules above register with this module's own name, not with __main__.
+    sys.modules["tests.compat.pairs"].main(sys.argv[1:])

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import onnx
+from onnx import helper
 
 from gitmodel.bundle.golden import SLICE, GoldenCase, Slice
 from gitmodel.formats import goldens
@@ -60,13 +62,14 @@ def agreement_below(folder: Path) -> tuple[str, str]:
 
 @models
 def precision_changed() -> Sides:
-    values = "kernel = {0, 1, 2, 3, 4, 5}"
+    """The same numbers, which half precision holds exactly."""
+    kernel = np.arange(6, dtype="float32").reshape(2, 3)
+    border = [support.value_info("x", "float32", ["batch", 2])], [support.value_info("y", "float32", ["batch", 3])]
+    wide = helper.make_node("Cast", ["half"], ["kernel"], to=onnx.TensorProto.FLOAT)
+    product = helper.make_node("MatMul", ["x", "kernel"], ["y"])
     return (
-        f"(float[batch,2] x) => (float[batch,3] y) <float[2,3] {values}> {{ y = MatMul(x, kernel) }}",
-        f"""(float[batch,2] x) => (float[batch,3] y) <float16[2,3] {values}> {{
-            wide = Cast<to = 1>(kernel)
-            y = MatMul(x, wide)
-        }}""",
+        support.model([product], *border, {"kernel": kernel}),
+        support.model([wide, product], *border, {"half": kernel.astype("float16")}),
     )
 
 
@@ -75,9 +78,14 @@ def slice_regressed(folder: Path) -> tuple[str, str]:
     """One decision of twelve flips, which is little for all and half of what Germany asks."""
     repository(folder)
     for number, first in enumerate(("1.0", "1.5")):
-        text = f"(float[batch,4] x) => (float[batch,4] y) <float[4] scale = {{{first}, 1, 1, 1}}> {{ y = Mul(x, scale) }}"
+        text = (
+            f"(float[batch,4] x) => (float[batch,4] y) <float[4] scale = {{{first}, 1, 1, 1}}> {{ y = Mul(x, scale) }}"
+        )
         save(folder, text)
-        groups = {"all": [[0.0, float(i), 1.0, 0.5] for i in range(2, 12)], "de": [[4.0, 5.0, 0.0, 0.0], [1.0, 9.0, 0.0, 0.0]]}
+        groups = {
+            "all": [[0.0, float(i), 1.0, 0.5] for i in range(2, 12)],
+            "de": [[4.0, 5.0, 0.0, 0.0], [1.0, 9.0, 0.0, 0.0]],
+        }
         _record(folder, groups, np.array([float(first), 1, 1, 1], "float32"))
         support.git(folder, "add", "models")
         support.git(folder, "commit", "-qm", "Record")
