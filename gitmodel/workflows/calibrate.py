@@ -6,15 +6,14 @@ import contextlib
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from gitmodel import runtime
 from gitmodel.bundle.golden import GoldenCase
 from gitmodel.bundle.signature import Signature
 from gitmodel.compat import noise
 from gitmodel.compat.bridge import Bridge
-from gitmodel.compat.noise import Noise
+from gitmodel.compat.noise import Noise, Reopen
 from gitmodel.compat.replay import Replay, calibrated
+from gitmodel.compat.side_by_side import Runs
 from gitmodel.errors import GitmodelError
 
 #: Bytes of weights up to which running a few cases some thirty times more costs little.
@@ -25,21 +24,22 @@ _FEWEST, _MOST = 2, 8
 
 @dataclass(frozen=True)
 class Side:
-    """A model that runs: its session and how that was opened. ``size`` in bytes of weights."""
+    """A model that runs. ``signature`` is the model's own, whatever signature.yaml says; ``size`` in bytes of weights;
+    ``reopen`` opens it once more, with optimisation or without, and so many threads."""
 
-    session: runtime.Session
+    session: Runs
     signature: Signature
-    path: Path
-    prepack: bool
     size: int
+    reopen: Reopen
 
     @contextlib.contextmanager
-    def reopened(self, optimised: bool, threads: int) -> Iterator[runtime.Session]:
+    def reopened(self, optimised: bool, threads: int) -> Iterator[Runs]:
         """The session again with other options; the usual one where they are the usual ones."""
         if optimised and threads == 1:
             yield self.session
         else:
-            yield runtime.open_session(self.path, threads=threads, prepack=self.prepack, optimise=optimised)
+            with self.reopen(optimised, threads) as session:
+                yield session
 
 
 def threads() -> int:

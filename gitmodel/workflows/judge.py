@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from gitmodel.bundle.bundle import GOLDEN, Bundle
 from gitmodel.bundle.card import Gates
@@ -17,16 +16,15 @@ from gitmodel.compat import behaviour, bridge, changes, generate, precision, rul
 from gitmodel.compat import replay as golden_replay
 from gitmodel.compat.changes import Change, Comparison
 from gitmodel.compat.drift import OutputDrift
+from gitmodel.compat.noise import Reopen
 from gitmodel.compat.rules import DEFAULT_PROFILE
+from gitmodel.compat.side_by_side import Runs
 from gitmodel.compat.verdict import Report, owed, worst_first
 from gitmodel.errors import GitmodelError
 from gitmodel.versions import Bump, ReleaseTag, Version, parse_tag
 from gitmodel.workflows import calibrate, remembered, stale
 from gitmodel.workflows.calibrate import Side
 from gitmodel.workflows.workspace import Workspace, opened
-
-if TYPE_CHECKING:
-    from gitmodel.runtime import Session
 
 
 @dataclass
@@ -189,7 +187,7 @@ class _Cases:
         return generate.cases(self.signature)
 
 
-def _add_witness(before: Session, after: Session, cases: Iterable[GoldenCase], found: _Findings) -> None:
+def _add_witness(before: Runs, after: Runs, cases: Iterable[GoldenCase], found: _Findings) -> None:
     """Lets the break happen: a call that OLD answers, made on NEW just as OLD's client makes it."""
     breaking = [i for i, change in enumerate(found.changes) if bridge.can_be_seen(change)]
     if not breaking:
@@ -214,7 +212,7 @@ def _judge_alone(place: Workspace | None, bundle: Bundle, signature: Signature, 
         return _own_goldens(opened_.session, bundle, signature, found)
 
 
-def _own_goldens(session: Session, bundle: Bundle, signature: Signature, found: _Findings) -> int:
+def _own_goldens(session: Runs, bundle: Bundle, signature: Signature, found: _Findings) -> int:
     """NEW against what it recorded of itself: the very check a server makes before it lets it answer."""
     recorded = _recorded(bundle, signature)
     check = golden_replay.check_self(session, recorded, signature, bundle.card.gates)
@@ -244,7 +242,15 @@ def _open(
             old, new = (s.to_dict() if s else None for s in (signature, bundle.signature))
             args = {"label": bundle.label, "side": side}
             found.changes.append(Change("signature-stale", "signature", old, new, args))
-        yield Side(session, signature, path, prepack, _size(path, bundle))
+        yield Side(session, signature, _size(path, bundle), _reopener(path, prepack))
+
+
+def _reopener(path: Path, prepack: bool) -> Reopen:
+    from gitmodel import runtime
+
+    return lambda optimised, threads: contextlib.nullcontext(
+        runtime.open_session(path, threads=threads, prepack=prepack, optimise=optimised)
+    )
 
 
 def _size(path: Path, bundle: Bundle) -> int:
