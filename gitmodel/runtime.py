@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,16 +46,23 @@ class Session:
         return dict(zip(names, values, strict=True))
 
 
+def version() -> str:
+    """The installed runtime's, without importing it."""
+    return metadata.version("onnxruntime")
+
+
 def preload() -> None:
     """Imports ONNX Runtime, so that who needs it in a moment does not wait."""
     import onnxruntime  # noqa: F401
 
 
-def open_session(path: Path, *, threads: int = 1, prepack: bool = True, label: str = "") -> Session:
+def open_session(
+    path: Path, *, threads: int = 1, prepack: bool = True, optimise: bool = True, label: str = ""
+) -> Session:
     """Loads ``path`` on the CPU, sequentially, with ``threads`` threads per operator.
 
-    Without ``prepack`` large weights stay mapped (a load in milliseconds, runs somewhat slower). ``label`` names the
-    model in errors. Raises LoadFailed.
+    Without ``prepack`` large weights stay mapped (a load in milliseconds, runs somewhat slower); without ``optimise``
+    the graph is run as it is written. ``label`` names the model in errors. Raises LoadFailed.
     """
     import onnxruntime as ort
 
@@ -63,6 +71,8 @@ def open_session(path: Path, *, threads: int = 1, prepack: bool = True, label: s
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 4  # what is fatal is raised; the rest is not for a user's terminal
+    if not optimise:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     if not prepack:
         options.add_session_config_entry("session.disable_prepacking", "1")
     try:

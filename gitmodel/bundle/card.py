@@ -28,12 +28,14 @@ class Gates:
 
     ``tolerance`` maps an output's name (or ``"*"``) to (rtol, atol). ``agreement`` is the share of rows, 0 to 1,
     whose decision (top-1 class, or exact value of a discrete output) must stay for a drift to count as minor;
-    ``distance`` how far its values may move on average, as a share of OLD's own.
+    ``distance`` how far its values may move on average, as a share of OLD's own. ``agreement_set`` says that the card
+    asks for it, be it as much as the default.
     """
 
     tolerance: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     agreement: float = DEFAULT_AGREEMENT
     distance: float = DEFAULT_DISTANCE
+    agreement_set: bool = field(default=False, compare=False)
 
     def tolerance_for(self, output: str, dtype: str) -> tuple[float, float]:
         """(rtol, atol) for one output: the card's for its name, the card's for ``*`` (floats only), its dtype's default."""
@@ -52,7 +54,7 @@ class Gates:
         out: dict[str, Any] = {}
         if self.tolerance:
             out["tolerance"] = {name: {"rtol": r, "atol": a} for name, (r, a) in self.tolerance.items()}
-        if self.agreement != DEFAULT_AGREEMENT:
+        if self.agreement_set or self.agreement != DEFAULT_AGREEMENT:
             out["agreement"] = self.agreement
         if self.distance != DEFAULT_DISTANCE:
             out["distance"] = self.distance
@@ -85,7 +87,7 @@ class Gates:
         distance = yamlio.finite(value.get("distance", DEFAULT_DISTANCE), f"{where}.distance")
         if distance < 0:
             raise yamlio.InvalidYaml(f"{where}.distance is {distance}", hint="it is 0 or more")
-        return cls(tolerance, agreement, distance)
+        return cls(tolerance, agreement, distance, "agreement" in value)
 
 
 @dataclass(frozen=True)

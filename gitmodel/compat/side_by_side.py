@@ -54,7 +54,7 @@ def stacked(old: Runs, new: Runs, cases: Iterable[GoldenCase], call: Call, signa
     """
     waiting = iter(cases)
     while group := list(itertools.islice(waiting, STACK)):
-        for stack in _stacks(group, signature) if _has_rows(signature) else [[case] for case in group]:
+        for stack in _stacks(group, signature) if has_rows(signature) else [[case] for case in group]:
             yield from _split(old, new, stack, call)
 
 
@@ -97,7 +97,7 @@ def _stacks(cases: Iterable[GoldenCase], signature: Signature) -> list[list[Gold
     return stacks
 
 
-def _has_rows(signature: Signature) -> bool:
+def has_rows(signature: Signature) -> bool:
     """Whether every input and output begins with the same free dimension."""
     specs = [spec for spec in (*signature.inputs, *signature.outputs) if not spec.optional]
     first = {spec.shape[0] if spec.kind == "tensor" and spec.shape else None for spec in specs}

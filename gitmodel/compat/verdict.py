@@ -25,7 +25,9 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Report:
-    """All that a check found. ``base`` is OLD's version and ``declared`` the bump NEW's own tag makes, if it has one."""
+    """All that a check found. ``base`` is OLD's version and ``declared`` the bump NEW's own tag makes, if it has one.
+    ``drifts`` are the statistics of every output that was replayed, ``noise`` says how noise was measured or why not;
+    ``remembered`` that nothing was run, for an earlier check had."""
 
     model: str
     old: str
@@ -42,6 +44,8 @@ class Report:
     rollback_safe: bool | None = None
     drifts: tuple[OutputDrift, ...] = ()
     mode: str = "backward"
+    noise: str = ""
+    remembered: bool = False
 
     @property
     def required_bump(self) -> Bump:

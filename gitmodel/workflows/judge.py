@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from gitmodel import registry
 from gitmodel.bundle.bundle import GOLDEN, ONNX_VIEW, Bundle
@@ -22,6 +22,7 @@ from gitmodel.compat import (
     generate,
     named,
     places,
+    precision,
     renames,
     rules,
     snippets,
@@ -30,15 +31,15 @@ from gitmodel.compat import (
 from gitmodel.compat import replay as golden_replay
 from gitmodel.compat.changes import Change, Comparison
 from gitmodel.compat.drift import OutputDrift
+from gitmodel.compat.noise import Reopen
 from gitmodel.compat.rules import DEFAULT_PROFILE
+from gitmodel.compat.side_by_side import Runs
 from gitmodel.compat.verdict import NOTHING, Report, owed, worst_first
 from gitmodel.errors import GitmodelError
 from gitmodel.versions import Bump, ReleaseTag, Version, parse_tag
-from gitmodel.workflows import promises, tagged
+from gitmodel.workflows import calibrate, promises, remembered, stale, tagged
+from gitmodel.workflows.calibrate import Side
 from gitmodel.workflows.workspace import Workspace, opened
-
-if TYPE_CHECKING:
-    from gitmodel.runtime import Session
 
 
 @dataclass
@@ -50,6 +51,8 @@ class _Findings:
     generated: bool = False
     unjudged: str = ""
     drifts: tuple[OutputDrift, ...] = ()
+    noise: str = ""
+    remembered: bool = False
 
 
 def judge(
@@ -70,6 +73,7 @@ def judge(
     return Report(
         new.name, old.label, new.label, profile, worst_first(findings), len(rules.names()), found.cases, found.generated,
         found.unjudged, base, declared, bump, _rollback_safe(old, new, profile), found.drifts,
+        noise=found.noise, remembered=found.remembered,
     )  # fmt: skip
 
 
@@ -115,16 +119,6 @@ def judge_first(place: Workspace, new: Bundle, profile: str = DEFAULT_PROFILE) -
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _Opened:
-    """A model that runs. ``signature`` is the one it is called by as the model itself has it, whatever signature.yaml says;
-    ``whole`` the one of its graph, which golden cases are recorded by."""
-
-    session: Session
-    signature: Signature
-    whole: Signature
-
-
 class _Stop(Exception):
     """Ends a comparison early; why is in the findings."""
 
@@ -144,8 +138,32 @@ def _compare(place: Workspace | None, old: Bundle, new: Bundle, found: _Findings
         found.changes += tensors.compare_defaults(old.signature, new.signature, _tensors(old), _tensors(new))
     if _same_weights(old, new):
         found.changes.append(Change("weights-unchanged", "weights"))
-        if not _same_promises(old, new):
-            found.cases = _judge_alone(place, new, found, old)
+        if _same_behaviour(old, new):
+            found.changes += stale.signature_alone(place, old, new)
+            return
+    else:
+        found.changes += precision.compare_precision(old.signature, new.signature, _typed(old), _typed(new))
+    where = remembered.entry(place.repo.state_dir, old, new, found.changes) if place else None
+    if where and (shown := remembered.recall(where)):
+        found.changes, found.remembered = list(shown.changes), True
+        found.cases, found.generated, found.noise, found.drifts = (
+            shown.cases,
+            shown.generated,
+            shown.noise,
+            shown.drifts,
+        )
+        return
+    _run(place, old, new, comparison, found)
+    if where and not found.unjudged:
+        remembered.keep(
+            where, remembered.Shown(tuple(found.changes), found.cases, found.generated, found.noise, found.drifts)
+        )
+
+
+def _run(place: Workspace | None, old: Bundle, new: Bundle, comparison: Comparison, found: _Findings) -> None:
+    """Runs what there is to run: both sides, or NEW alone where it has OLD's weights and other golden cases."""
+    if _same_weights(old, new):
+        found.cases = _judge_alone(place, new, found, old)
         return
     # Prepacking, as a server does it, changes last digits: recorded outputs want it, drawn cases only want both alike.
     prepack = bool(old.golden_paths() or new.golden_paths())
@@ -179,7 +197,7 @@ def _replay_named(place: Workspace | None, old: Bundle, new: Bundle, found: _Fin
         found.unjudged = f"signature '{new.called}': {part.unjudged}"
 
 
-def _replay(before: _Opened, after: _Opened, old: Bundle, comparison: Comparison, found: _Findings) -> None:
+def _replay(before: Side, after: Side, old: Bundle, comparison: Comparison, found: _Findings) -> None:
     signature = before.signature
     recorded = _recorded(old, before.whole)
     drawn = generate.possible(signature) and not recorded
@@ -190,17 +208,22 @@ def _replay(before: _Opened, after: _Opened, old: Bundle, comparison: Comparison
     _add_witness(before.session, after.session, cases, found)
     if bridge.stops(comparison.changes):
         return
-    gates = old.card.gates
+    gates, over = old.card.gates, bridge.over(comparison, found.changes)
+    small = before.size + after.size <= 2 * calibrate.SMALL
     shown = golden_replay.replay(
         before.session,
         after.session,
         cases,
         signature,
         gates,
-        bridge=bridge.over(comparison, found.changes),
+        bridge=over,
         enough=generate.COUNT if drawn else None,
+        declared=after.signature,
+        # Each runs by itself, which costs a large model as much as all others together.
+        edges=generate.edges(signature) if drawn and small else (),
     )
-    found.cases, found.generated = shown.cases, drawn
+    shown = calibrate.settle(shown, before, after, cases, over, drawn=drawn)
+    found.cases, found.generated, found.noise, found.drifts = shown.cases, drawn, shown.noise.why, shown.outputs
     if drawn:
         # What a model refuses of drawn inputs tells nothing: they were drawn blindly.
         shown = replace(shown, refused=())
@@ -228,7 +251,7 @@ class _Cases:
         return generate.cases(self.signature)
 
 
-def _add_witness(before: Session, after: Session, cases: Iterable[GoldenCase], found: _Findings) -> None:
+def _add_witness(before: Runs, after: Runs, cases: Iterable[GoldenCase], found: _Findings) -> None:
     """Lets the break happen: a call that OLD answers, made on NEW just as OLD's client makes it."""
     breaking = [i for i, change in enumerate(found.changes) if bridge.can_be_seen(change)]
     if not breaking:
@@ -254,7 +277,7 @@ def _judge_alone(place: Workspace | None, bundle: Bundle, found: _Findings, old:
         return _own_goldens(opened_, bundle, found, old)
 
 
-def _own_goldens(own: _Opened, bundle: Bundle, found: _Findings, old: Bundle | None = None) -> int:
+def _own_goldens(own: Side, bundle: Bundle, found: _Findings, old: Bundle | None = None) -> int:
     """NEW against what it recorded of itself: the check a server makes before it lets it answer, by OLD's gates if there
     is an OLD: a change does not widen its own."""
     recorded = _recorded(bundle, own.whole)
@@ -267,7 +290,7 @@ def _own_goldens(own: _Opened, bundle: Bundle, found: _Findings, old: Bundle | N
 @contextlib.contextmanager
 def _open(
     place: Workspace | None, bundle: Bundle, found: _Findings, *, prepack: bool, side: str = "new"
-) -> Iterator[_Opened]:
+) -> Iterator[Side]:
     """A session on the bundle's weights, and the signature the model itself has; when there is none to be had, says so and stops."""
     from gitmodel import runtime
     from gitmodel.formats import onnx
@@ -284,10 +307,23 @@ def _open(
             if isinstance(error, runtime.LoadFailed):
                 found.changes.append(Change("model-load-failed", "model", None, None, {"error": error.message}))
             raise _Stop from error
-        if stale := promises.stale(bundle, whole):
+        if outdated := promises.stale(bundle, whole):
             args = {"label": bundle.label, "side": side}
-            found.changes.append(Change("signature-stale", "signature", *stale, args))
-        yield _Opened(session, signature, whole)
+            found.changes.append(Change("signature-stale", "signature", *outdated, args))
+        yield Side(session, signature, whole, _size(path, bundle), _reopener(path, prepack))
+
+
+def _reopener(path: Path, prepack: bool) -> Reopen:
+    from gitmodel import runtime
+
+    return lambda optimised, threads: contextlib.nullcontext(
+        runtime.open_session(path, threads=threads, prepack=prepack, optimise=optimised)
+    )
+
+
+def _size(path: Path, bundle: Bundle) -> int:
+    """Bytes of weights; of a bare file its own, whatever lies beside it."""
+    return path.stat().st_size if bundle.file else bundle.lock.size
 
 
 def _outputs(bundle: Bundle) -> set[str]:
@@ -331,6 +367,16 @@ def _tensors(bundle: Bundle) -> tuple[TensorEntry, ...]:
         return tuple(TensorEntry(t.name, t.dtype, t.shape, hdf5.digest(t), "") for t in source.tensors)
 
 
+def _typed(bundle: Bundle) -> tuple[TensorEntry, ...]:
+    """Tensors by name, type and shape alone, for which nothing needs to be read."""
+    if bundle.file is None:
+        return bundle.lock.tensors
+    from gitmodel import formats
+
+    with contextlib.closing(formats.read(bundle.file)) as source:
+        return tuple(TensorEntry(t.name, t.dtype, t.shape, "", "") for t in source.tensors)
+
+
 def _same_weights(old: Bundle, new: Bundle) -> bool:
     if old.file is not None and new.file is not None:
         # Equal graphs may point at different external data.
@@ -338,11 +384,9 @@ def _same_weights(old: Bundle, new: Bundle) -> bool:
     return old.file is None and new.file is None and old.lock.digest == new.lock.digest
 
 
-def _same_promises(old: Bundle, new: Bundle) -> bool:
-    """Whether everything but the weights that says how the model must behave is the same, too. NEW's gates say nothing:
+def _same_behaviour(old: Bundle, new: Bundle) -> bool:
+    """Whether with the same weights there is nothing to run: the golden cases are the same, too. NEW's gates say nothing:
     OLD's are used."""
-    if old.signatures != new.signatures:
-        return False
     before, after = ({path: bundle.folder.read(path) for path in bundle.golden_paths()} for bundle in (old, new))
     return before == after
 

@@ -621,7 +621,7 @@ def bump_too_small(folder: Path) -> tuple[str, str]:
 
 # Run as a script this is another module than the one the others enter their pairs into, unless it is told.
 sys.modules.setdefault("tests.compat.pairs", sys.modules[__name__])
-from tests.compat import pairs_meaning, pairs_policy  # noqa: E402, F401  # enter their pairs into the table
+from tests.compat import pairs_meaning, pairs_noise, pairs_policy  # noqa: E402, F401  # enter their pairs into the table
 
 if __name__ == "__main__":
     # The modules above register with this module's own name, not with __main__.

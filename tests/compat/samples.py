@@ -9,7 +9,8 @@ from typing import Any
 
 from gitmodel.compat import rules
 from gitmodel.compat.changes import Change
-from gitmodel.compat.drift import CaseDrift, Flip, OutputDrift
+from gitmodel.compat.decisions import Flip
+from gitmodel.compat.drift import CaseDrift, OutputDrift
 from gitmodel.compat.rules import Place
 from gitmodel.compat.verdict import Report, owed, worst_first
 from gitmodel.versions import Version
@@ -48,8 +49,8 @@ def drift(name: str = "scores", *, count: int = 12) -> OutputDrift:
         CaseDrift(f"cases/{i}", i % 3, sizes[i % len(sizes)], sizes[i % len(sizes)] < 1e-5) for i in range(count)
     )
     return OutputDrift(
-        name, False, False, 2e-4, "cases/3", 9, 12, moved=0.6, cases=12, at=(0, 17), max_rel=0.013, ulp_p99=1234.0,
-        ulp_max=99999.0, cosine=0.99987, mismatched=0.021, flipped=7,
+        name, equal=False, within=False, max_abs=2e-4, worst="cases/3", at=(0, 17), agreed=9, decisions=12, distance=0.05,
+        cases=12, max_rel=0.013, ulp_p99=1234, ulp_max=99999, cosine=0.99987, mismatched=0.021, flipped=7,
         flips=tuple(Flip(f"cases/{i}", 0, i + 3, i + 9) for i in range(5)), kl=0.01, js=0.002, smallest=(1e-3, 2e-4),
         floor=2e-6, tolerance=(1e-3, 1e-5), by_case=cases,
     )  # fmt: skip

@@ -27,6 +27,8 @@ _ARGS: dict[str, Any] = {
     "version": "fraud@v1.0.1", "base": "fraud@v1.0.0", "distance": 0.3, "limit": 0.1,
     "what": "agreement 0.9 to 0.5", "where": "inputs.x", "fingerprint": "57c7ae2c19995296",
     "input": "h_in", "file": "model.yaml", "unlike": "features",
+    "floor": 0.001, "setting": "batch 1", "side": "OLD", "promised": "float32[7]", "got": [4], "slice": "country=DE",
+    "share": 0.5,
 }  # fmt: skip
 
 

@@ -153,7 +153,7 @@ def _statistics(drift: OutputDrift) -> str:
         (number_text(drift.max_rel), "number"),
         (f"{drift.mismatched:.1%}", "number"),
         (f"{drift.agreement:.1%}", "number"),
-        ("-" if drift.cosine is None else f"{drift.cosine:.6f}", "number"),
+        (f"{drift.cosine:.6f}", "number"),
         (number_text(drift.ulp_p99), "number"),
         (str(drift.flipped), "number"),
     ]

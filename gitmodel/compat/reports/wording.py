@@ -89,7 +89,9 @@ def owed(report: Report) -> str:
 def counts(report: Report) -> str:
     """How much was done for the verdict."""
     kind = "generated cases" if report.generated else "golden cases"
-    return f"{report.rules_run} rules, {report.cases_run} {kind} run"
+    told = f"{report.rules_run} rules, {report.cases_run} {kind} run"
+    told += ", remembered from an earlier check" if report.remembered else ""
+    return f"{told}; {report.noise}" if report.noise else told
 
 
 def found(report: Report) -> str:
