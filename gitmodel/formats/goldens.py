@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gitmodel.bundle.folder import Folder
-from gitmodel.bundle.golden import GoldenCase
+from gitmodel.bundle.golden import SLICE, GoldenCase, Slice
 from gitmodel.bundle.signature import Signature, TensorSpec
 from gitmodel.errors import GitmodelError
 from gitmodel.formats import onnx as onnx_format
@@ -34,7 +34,8 @@ class InvalidGolden(GitmodelError):
 
 
 def read(folder: Folder, prefix: str, signature: Signature, where: str) -> list[GoldenCase]:
-    """All cases below ``prefix``, by name. Tensors bind by their own name, else by index. Raises InvalidModel."""
+    """All cases below ``prefix``, by name, each with the slice its group stands for. Tensors bind by their own name, else
+    by index. Raises InvalidModel, InvalidYaml."""
     found: dict[str, dict[str, list[tuple[int, str]]]] = {}
     order: dict[str, tuple[str, int]] = {}
     for path in folder.files(prefix):
@@ -43,6 +44,7 @@ def read(folder: Folder, prefix: str, signature: Signature, where: str) -> list[
             sides = found.setdefault(match["case"], {"input": [], "output": []})
             sides[match["side"]].append((int(match["index"]), path))
             order[match["case"]] = (match["group"], int(match["number"]))
+    slices = {group: _slice(folder, f"{prefix}/{group}/{SLICE}", where) for group, _ in order.values()}
     cases = []
     for case in sorted(found, key=order.__getitem__):
         group, number = order[case]
@@ -50,8 +52,13 @@ def read(folder: Folder, prefix: str, signature: Signature, where: str) -> list[
             side: _bind(folder, sorted(found[case][side]), specs, where)
             for side, specs in (("input", signature.inputs), ("output", signature.outputs))
         }
-        cases.append(GoldenCase(f"{group}/{number}", bound["input"], bound["output"]))
+        cases.append(GoldenCase(f"{group}/{number}", bound["input"], bound["output"], slices[group]))
     return cases
+
+
+def _slice(folder: Folder, path: str, where: str) -> Slice | None:
+    data = folder.read(path)
+    return None if data is None else Slice.from_yaml(data, f"{where}: {path}")
 
 
 def write(group: str, cases: Sequence[GoldenCase]) -> dict[str, bytes]:
