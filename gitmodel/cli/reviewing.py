@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from decimal import ROUND_CEILING, Context
 from typing import TYPE_CHECKING
 
 from gitmodel.cli.console import console, count
@@ -34,7 +35,8 @@ def run(name: str, reason: str, repo: str) -> None:
     place = Workspace.of(repo, progress=console.progress)
     review = workflow.begin(name, repo=place)
     console.clear()
-    _say(_summary(review))
+    for line in _summary(review):
+        _say(line)
     done = {"accepted": 0, "rejected": 0, "skipped": 0}
     left = list(review.failing)
     while left:
@@ -66,11 +68,23 @@ def run(name: str, reason: str, repo: str) -> None:
         console.note(f"next: git add models/{name} && git commit")
 
 
-def _summary(review: Review) -> str:
+def _summary(review: Review) -> Iterator[str]:
+    """What there is to decide, and the worst of it for each output."""
     before = f" ({review.rejected} rejected before)" if review.rejected else ""
     if not review.failing and not review.rejected:
-        return f"{count(review.cases, 'golden case')} of {review.name}, and all hold"
-    return f"{count(review.cases, 'golden case')} of {review.name}, {len(review.failing)} to decide{before}"
+        yield f"{count(review.cases, 'golden case')} of {review.name}, and all hold"
+        return
+    yield f"{count(review.cases, 'golden case')} of {review.name}, {len(review.failing)} to decide{before}"
+    by_output: dict[str, list[tuple[str, Closeness]]] = {}
+    for case in review.failing:
+        for output in case.outputs:
+            by_output.setdefault(output.output, []).append((case.name, output))
+    for name, found in by_output.items():
+        worst, most = max(found, key=lambda one: (bool(one[1].apart), one[1].max_abs))
+        flipped, rows = sum(o.flipped for _, o in found), sum(o.rows for _, o in found)
+        size = most.apart or f"max abs {most.max_abs:.4g}, max rel {max(o.max_rel for _, o in found):.4g}"
+        top = f", top-1 changed in {flipped} of {count(rows, 'row')}" if rows else ""
+        yield f"  {name}: {size} (worst in {worst}){top}"
 
 
 def shown(case: Failing, number: int, of: int, labels: tuple[str, ...]) -> Iterator[str]:
@@ -109,8 +123,13 @@ def _passes(output: Closeness) -> str:
     if math.isinf(output.atol):
         return "no tolerance lets it pass"
     if math.isinf(output.rtol):
-        return f"atol {output.atol:.3g} would pass"
-    return f"rtol {output.rtol:.3g} would pass, or atol {output.atol:.3g}"
+        return f"atol {_up(output.atol)} would pass"
+    return f"rtol {_up(output.rtol)} would pass, or atol {_up(output.atol)}"
+
+
+def _up(value: float) -> str:
+    """Three digits, rounded up: what is shown must really pass."""
+    return f"{float(Context(prec=3, rounding=ROUND_CEILING).create_decimal_from_float(value)):.3g}"
 
 
 def _label(index: int, output: Closeness, labels: tuple[str, ...]) -> str:
