@@ -150,15 +150,15 @@ def review(
 
     Example: gitmodel golden review fraud
     """
-    from gitmodel.cli import reviewing
+    from gitmodel.cli.reviewing import NeedsTerminal, run
 
     if not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("CI"):
-        raise reviewing.NeedsTerminal(
+        raise NeedsTerminal(
             "a review asks questions, and there is nobody to answer",
             hint=f"'gitmodel golden list {name} --check' shows what fails, 'gitmodel golden accept {name} --case CASE --reason TEXT'"
             " accepts it",
         )
-    reviewing.run(name, reason, repo)
+    run(name, reason, repo)
 
 
 @golden_app.command("accept")

@@ -108,7 +108,8 @@ class Recorder:
 
     def _write(self, answered: Answered) -> None:
         folder = self._folder / answered.path
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for one in (folder.parent, folder):
+            one.mkdir(mode=0o700, exist_ok=True)
         there, number = self._next.get(answered.path) or _there(folder)
         if there >= self._limit:
             self._full.add(answered.path)

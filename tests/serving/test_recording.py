@@ -48,20 +48,20 @@ def answers(recorder: Recorder, servable: Servable, count: int) -> list[Mapping[
 
 
 def kept(tmp_path: Path, signature: Signature) -> list[dict[str, np.ndarray]]:
-    return [tensors for _, tensors in golden_files.traffic(tmp_path / "record", "fraud", signature)]
+    return [request for _, request in golden_files.traffic(tmp_path / "record", "fraud", signature)]
 
 
 def test_requests_are_read_as_they_were_answered(
     tmp_path: Path, recorder: Records, servable: Callable[..., Servable]
 ) -> None:
-    one, recording = servable(), recorder()
-    answered = answers(recording, one, 3)
-    recording.stop()
+    one, made = servable(), recorder()
+    answered = answers(made, one, 3)
+    made.stop()
     found = kept(tmp_path, one.signature)
-    assert len(found) == recording.written == 3
-    for number, tensors in enumerate(found):
-        np.testing.assert_array_equal(tensors["x"], rows(1, seed=number), strict=True)
-        np.testing.assert_array_equal(tensors["scores"], answered[number]["scores"], strict=True)
+    assert len(found) == made.written == 3
+    for number, request in enumerate(found):
+        np.testing.assert_array_equal(request["x"], rows(1, seed=number), strict=True)
+        np.testing.assert_array_equal(request["scores"], answered[number]["scores"], strict=True)
 
 
 def test_only_this_user_can_read_them(tmp_path: Path, recorder: Records, servable: Callable[..., Servable]) -> None:
@@ -154,7 +154,7 @@ def test_a_disk_that_fails_ends_the_recording_and_is_told_once(
     one = servable()
     first = answers(made, one, 3)
     made.stop()
-    assert told == ["recording stopped: Not a directory"]
+    assert told == ["recording stopped: File exists"]
     assert len(first) == 3
     assert len(answers(made, one, 1)) == 1
     assert (made.written, made.failed) == (0, told[0])
