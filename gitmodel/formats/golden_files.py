@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from gitmodel.bundle import acceptance
 from gitmodel.bundle.acceptance import ACCEPTED, Acceptance
 from gitmodel.bundle.bundle import NEW
 from gitmodel.bundle.folder import DiskFolder, Folder
-from gitmodel.bundle.golden import SLICE, Slice
+from gitmodel.bundle.golden import SLICE, GoldenCase, Slice
 from gitmodel.bundle.signature import Signature
 from gitmodel.formats import onnx as onnx_format
 from gitmodel.formats.goldens import InvalidGolden
@@ -86,6 +86,11 @@ def sizes(folder: Folder, prefix: str) -> dict[str, int]:
         if match and match["place"] in by_place:
             found[by_place[match["place"]]] += len(folder.read(path) or b"")
     return found
+
+
+def size_of(cases: Iterable[GoldenCase]) -> int:
+    """About how many bytes the files of these cases will have."""
+    return sum(values.nbytes for case in cases for side in (case.inputs, case.outputs) for values in side.values())
 
 
 def check_total(label: str, cases: int, size: int) -> None:

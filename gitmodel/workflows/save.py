@@ -236,7 +236,9 @@ def _check_runs(
 
             frameworks.check(source, session.run, where)
         if golden:
-            return goldens.from_npz(Path(golden), source.signature, session.run), 0
+            cases = goldens.from_npz(Path(golden), source.signature, session.run)
+            golden_files.check_total(where, len(cases), golden_files.size_of(cases))
+            return cases, 0
         recorded = goldens.read(DiskFolder(folder), bundle_files.GOLDEN, source.signature, where)
         return None, len(check_self(session, recorded, source.signature, card.gates).failures)
 

@@ -142,6 +142,15 @@ def test_more_bytes_than_git_should_have_are_refused(add: Add, monkeypatch: pyte
         add(x=rows(4))
 
 
+def test_a_save_takes_no_more_than_may_be_added_later(
+    repo: Path, save_model: Callable[..., object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(golden_files, "MAX_BYTES", 200)
+    with pytest.raises(InvalidGolden, match="they live in Git: take fewer rows"):
+        save_model(golden=support.cases_npz(tmp_path / "cases.npz"))
+    assert not (repo / "models").exists()
+
+
 @pytest.mark.parametrize("name", ["my cases", ".hidden"])
 def test_a_file_whose_name_is_no_group_needs_one(add: Add, name: str) -> None:
     with pytest.raises(InvalidGolden, match="is no name for a group of golden cases: name it with --group"):
