@@ -20,7 +20,7 @@ def committed(root: Path) -> tuple[Repository, str]:
     (root / "m").mkdir()
     (root / "m" / "a").write_text("a")
     repo = Repository.open(root)
-    return repo, repo.commit_folder("m", "one", but="m/weights")
+    return repo, repo.commit_folder("m", "one", but=["m/weights"])
 
 
 def test_a_folder_is_committed_whole_and_nothing_else(git_repo: Path) -> None:
@@ -33,7 +33,7 @@ def test_a_folder_is_committed_whole_and_nothing_else(git_repo: Path) -> None:
     (git_repo / "b").write_text("b")
     support.git(git_repo, "add", "b")
     repo = Repository.open(git_repo)
-    assert repo.commit_folder("m", "two", but="m/weights") == repo.head()
+    assert repo.commit_folder("m", "two", but=["m/weights"]) == repo.head()
     assert support.git(git_repo, "show", "--name-status", "--format=", "--no-renames").split() == [
         "D", "m/a", "A", "m/ignored",
     ]  # fmt: skip
@@ -42,7 +42,7 @@ def test_a_folder_is_committed_whole_and_nothing_else(git_repo: Path) -> None:
 
 def test_nothing_to_commit_makes_no_commit(git_repo: Path) -> None:
     repo, first = committed(git_repo)
-    assert repo.commit_folder("m", "again", but="m/weights") == ""
+    assert repo.commit_folder("m", "again", but=["m/weights"]) == ""
     assert repo.head() == first
 
 
@@ -66,7 +66,7 @@ def test_a_folder_reads_git_objects_and_no_links(git_repo: Path) -> None:
     (git_repo / "models" / "a").write_text("a")
     (git_repo / "models" / "link").symlink_to("/etc/passwd")
     repo = Repository.open(git_repo)
-    commit = repo.commit_folder("models", "one", but="models/weights")
+    commit = repo.commit_folder("models", "one", but=["models/weights"])
     folder = repo.folder(commit, "models")
     (git_repo / "models" / "a").write_text("changed on disk")
     assert folder.read("a") == b"a"

@@ -53,6 +53,7 @@ OWNERS = {
         "gitmodel.cli",
         "gitmodel.cli.console",
         "gitmodel.cli.export",
+        "gitmodel.cli.golden",
         "gitmodel.cli.models",
         "gitmodel.cli.review",
         "gitmodel.cli.operate",

@@ -16,6 +16,7 @@ from gitmodel.errors import GitmodelError
 
 CARD, SIGNATURE, PARAMS, METRICS, LOCK = "model.yaml", "signature.yaml", "params.yaml", "metrics.yaml", "weights.lock"
 WEIGHTS, GOLDEN, ASSETS, LABELS = "weights", "golden", "assets", "assets/labels.txt"
+NEW = ".new"
 ONNX_VIEW, HDF5_VIEW = "model.onnx", "weights.h5"
 
 
@@ -97,7 +98,8 @@ class Bundle:
         return (self.folder.read(LABELS) or b"").decode(errors="replace").splitlines()
 
     def golden_paths(self) -> list[str]:
-        return self.folder.files(GOLDEN)
+        """What Git keeps of the golden cases; answers that wait for a review (``*.new``) are nobody's promise."""
+        return [path for path in self.folder.files(GOLDEN) if not path.endswith(NEW)]
 
     def graph_files(self) -> list[FileEntry]:
         """The files a session needs: the ONNX view and the tensor files. Raises NotServable."""
