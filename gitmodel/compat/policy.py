@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any
 
+from gitmodel.bundle import meaning
 from gitmodel.bundle.signature import Signature
 from gitmodel.compat import allow, consumers, modes, rules
 from gitmodel.compat.changes import Change
@@ -20,7 +21,7 @@ from gitmodel.versions import Bump, Version
 #: is until somebody says that it is not.
 _NOT_POLICY = {
     "schema_version", "name", "description", "format", "framework", "licence", "signature", "signatures", "gates",
-    "preprocessing", "postprocessing", "state", "inference_params",
+    *meaning.KEYS,
 }  # fmt: skip
 
 
