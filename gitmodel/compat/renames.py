@@ -22,19 +22,25 @@ def settle(found: Sequence[Change], shown: Sequence[Change], new: Signature, com
     """
     wild = {change.at for change in shown if change.kind in _WILD}
     refused = any(change.kind == _REFUSED for change in shown)
-    is_renamed = any(change.kind == "input-renamed" and change.at.startswith("inputs.") for change in found)
-    if is_renamed and (refused or (compared and len(wild) == compared)):
+    inputs = [change for change in found if _is_renaming(change, "input", new)]
+    if inputs and (refused or compared and len(wild) == compared):
         kept = [change for change in shown if not change.at.startswith(("outputs.", "behaviour"))]
-        return [part for change in found for part in _apart(change, "input", new)] + kept
-    parts = [part for change in found for part in (_apart(change, "output", new) if change.at in wild else [change])]
-    gone = {change.at for change in found if change.kind == "output-renamed" and change.at in wild}
-    return parts + [change for change in shown if change.at not in gone]
+        return [
+            part for change in found for part in (_apart(change, "input", new) if change in inputs else [change])
+        ] + kept
+    outputs = [change for change in found if _is_renaming(change, "output", new) and change.at in wild]
+    parts = [part for change in found for part in (_apart(change, "output", new) if change in outputs else [change])]
+    return parts + [change for change in shown if change.at not in {change.at for change in outputs}]
+
+
+def _is_renaming(change: Change, side: str, new: Signature) -> bool:
+    """Whether it is one of the default signature, to a tensor the model really has: signature.yaml may be stale."""
+    names = {spec.name for spec in (new.inputs if side == "input" else new.outputs)}
+    return change.kind == f"{side}-renamed" and change.at.startswith(f"{side}s.") and change.new in names
 
 
 def _apart(change: Change, side: str, new: Signature) -> list[Change]:
-    """A renaming of that side as one removed and one added; any other fact as it is."""
-    if change.kind != f"{side}-renamed" or not change.at.startswith(f"{side}s."):
-        return [change]
+    """A renaming of that side as one removed and one added."""
     specs = new.inputs if side == "input" else new.outputs
     spec = next(spec for spec in specs if spec.name == change.new)
     kind = (

@@ -68,6 +68,11 @@ def test_an_input_of_another_signature_is_none_of_these() -> None:
     assert settle([elsewhere], FAILED, NEW, 2) == [elsewhere, *FAILED]
 
 
+def test_a_renaming_to_what_the_model_lacks_is_left_to_who_says_that_it_is_stale() -> None:
+    stale = Change("input-renamed", "inputs.x", "x", "nobody", {"name": "x"})
+    assert settle([stale], FAILED, NEW, 2) == [stale, *FAILED]
+
+
 # The whole way ----------------------------------------------------------------------------------------------------------
 
 OLD = "(float[n,4] weight) => (float[n,4] y) { y = Exp(weight) }"
