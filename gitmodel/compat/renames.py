@@ -17,13 +17,13 @@ def settle(found: Sequence[Change], shown: Sequence[Change], new: Signature, com
     """All facts, with renamings that the replay refutes told as what they are.
 
     ``shown`` is what the replay said of ``compared`` outputs. An output is not the renamed one when its own values are wildly
-    others; an input is not when all outputs are, or NEW refuses it: then the replay was made under a false assumption, and what
+    others; an input is not when all outputs are, or NEW refuses every case: then the replay was made under a false assumption, and what
     it said of outputs is left out.
     """
     wild = {change.at for change in shown if change.kind in _WILD}
     refused = any(change.kind == _REFUSED for change in shown)
     inputs = [change for change in found if _is_renaming(change, "input", new)]
-    if inputs and (refused or compared and len(wild) == compared):
+    if inputs and (len(wild) == compared if compared else refused):
         kept = [change for change in shown if not change.at.startswith(("outputs.", "behaviour"))]
         return [
             part for change in found for part in (_apart(change, "input", new) if change in inputs else [change])

@@ -32,9 +32,13 @@ def test_an_input_is_believed_to_be_renamed_while_one_output_stays() -> None:
     assert settle([RENAMED], [], NEW, 0) == [RENAMED]
 
 
-@pytest.mark.parametrize("shown", [FAILED, [REFUSED]])
-def test_an_input_whose_values_lead_elsewhere_is_gone_and_the_other_new(shown: list[Change]) -> None:
-    removed, added = settle([RENAMED], shown, NEW, 2)
+def test_a_case_that_is_refused_beside_others_refutes_nothing() -> None:
+    assert settle([RENAMED], [REFUSED, DRIFT], NEW, 2) == [RENAMED, REFUSED, DRIFT]
+
+
+@pytest.mark.parametrize(("shown", "compared"), [(FAILED, 2), ([REFUSED], 0)])
+def test_an_input_whose_values_lead_elsewhere_is_gone_and_the_other_new(shown: list[Change], compared: int) -> None:
+    removed, added = settle([RENAMED], shown, NEW, compared)
     assert (removed.kind, removed.at, removed.new) == ("input-removed", "inputs.x", None)
     assert (added.kind, added.at, added.new) == ("input-added-required", "inputs.features", "features: float32[n, 4]")
     assert removed.args["witness"] == "case 0: no"
