@@ -17,7 +17,13 @@ from tests.compat.conftest import signature
 
 NEW = signature("(float[n,4] features) => (float[n,4] y, float[n,4] z)")
 RENAMED = Change("input-renamed", "inputs.x", "x", "features", {"name": "x", "witness": "case 0: no"})
-FAILED = [Change("golden-failed", f"outputs.{name}") for name in "yz"]
+
+
+def failed(name: str, distance: float, agreement: float = 0.0) -> Change:
+    return Change("golden-failed", f"outputs.{name}", args={"distance": distance, "agreement": agreement})
+
+
+FAILED = [failed(name, 0.75) for name in "yz"]
 REFUSED = Change("new-error-on-accepted-input", "behaviour")
 DRIFT = Change("golden-drift", "outputs.z")
 
@@ -45,6 +51,11 @@ def test_an_input_whose_values_lead_elsewhere_is_gone_and_the_other_new(shown: l
     assert "'features' looks like it" in rules.judge(removed).message
 
 
+@pytest.mark.parametrize("shown", [failed("y", 0.4), failed("y", 0.0, 0.75), Change("nan-introduced", "outputs.y")])
+def test_a_model_that_was_trained_again_or_broken_is_still_fed_with_the_renamed_input(shown: Change) -> None:
+    assert settle([RENAMED], [shown], NEW, 1) == [RENAMED, shown]
+
+
 def test_facts_about_cases_stay_when_those_about_outputs_fall() -> None:
     refused = Change("golden-refused", "golden")
     assert kinds(settle([RENAMED], [refused, *FAILED], NEW, 2)) == [
@@ -56,7 +67,7 @@ def test_facts_about_cases_stay_when_those_about_outputs_fall() -> None:
 
 def test_an_output_is_judged_by_its_own_values() -> None:
     renamed = [Change("output-renamed", f"outputs.{old}", old, new, {"name": old}) for old, new in ("ay", "bz")]
-    found = settle(renamed, [Change("golden-failed", "outputs.b"), DRIFT], NEW, 2)
+    found = settle(renamed, [failed("b", 0.0), DRIFT], NEW, 2)
     assert [(change.kind, change.at) for change in found] == [
         ("output-renamed", "outputs.a"),
         ("output-removed", "outputs.b"),
