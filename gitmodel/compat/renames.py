@@ -8,8 +8,8 @@ from dataclasses import replace
 from gitmodel.bundle.signature import Signature
 from gitmodel.compat.changes import Change
 
-#: What a replay says of an output that has nothing to do with OLD's.
-_WILD = frozenset({"golden-failed", "nan-introduced", "inf-introduced", "output-semantics-changed"})
+#: How far values are, as a share of their own size, that have nothing to do with each other; for choices, how few stay.
+WILD, FEW = 0.5, 0.5
 _REFUSED = "new-error-on-accepted-input"
 
 
@@ -17,24 +17,37 @@ def settle(found: Sequence[Change], shown: Sequence[Change], new: Signature, com
     """All facts, with renamings that the replay refutes told as what they are.
 
     ``shown`` is what the replay said of ``compared`` outputs. An output is not the renamed one when its own values are wildly
-    others; an input is not when all outputs are, or NEW refuses it: then the replay was made under a false assumption, and what
-    it said of outputs is left out.
+    others; an input is not when all outputs are, or NEW refuses every case: then the replay was made under a false assumption,
+    and what it said of outputs is left out. A model that was merely trained again is no such case.
     """
-    wild = {change.at for change in shown if change.kind in _WILD}
+    wild = {change.at for change in shown if _is_wild(change)}
     refused = any(change.kind == _REFUSED for change in shown)
-    is_renamed = any(change.kind == "input-renamed" and change.at.startswith("inputs.") for change in found)
-    if is_renamed and (refused or (compared and len(wild) == compared)):
+    inputs = [change for change in found if _is_renaming(change, "input", new)]
+    if inputs and (len(wild) == compared if compared else refused):
         kept = [change for change in shown if not change.at.startswith(("outputs.", "behaviour"))]
-        return [part for change in found for part in _apart(change, "input", new)] + kept
-    parts = [part for change in found for part in (_apart(change, "output", new) if change.at in wild else [change])]
-    gone = {change.at for change in found if change.kind == "output-renamed" and change.at in wild}
-    return parts + [change for change in shown if change.at not in gone]
+        return [
+            part for change in found for part in (_apart(change, "input", new) if change in inputs else [change])
+        ] + kept
+    outputs = [change for change in found if _is_renaming(change, "output", new) and change.at in wild]
+    parts = [part for change in found for part in (_apart(change, "output", new) if change in outputs else [change])]
+    return parts + [change for change in shown if change.at not in {change.at for change in outputs}]
+
+
+def _is_wild(change: Change) -> bool:
+    """Whether the replay found an output that has nothing to do with OLD's."""
+    distance, agreement = change.args.get("distance", 0.0), change.args.get("agreement", 1.0)
+    # Values that stand for a choice have no distance.
+    return change.kind == "golden-failed" and (distance > WILD or (not distance and agreement < FEW))
+
+
+def _is_renaming(change: Change, side: str, new: Signature) -> bool:
+    """Whether it is one of the default signature, to a tensor the model really has: signature.yaml may be stale."""
+    names = {spec.name for spec in (new.inputs if side == "input" else new.outputs)}
+    return change.kind == f"{side}-renamed" and change.at.startswith(f"{side}s.") and change.new in names
 
 
 def _apart(change: Change, side: str, new: Signature) -> list[Change]:
-    """A renaming of that side as one removed and one added; any other fact as it is."""
-    if change.kind != f"{side}-renamed" or not change.at.startswith(f"{side}s."):
-        return [change]
+    """A renaming of that side as one removed and one added."""
     specs = new.inputs if side == "input" else new.outputs
     spec = next(spec for spec in specs if spec.name == change.new)
     kind = (
