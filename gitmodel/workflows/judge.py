@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from gitmodel.bundle.bundle import GOLDEN, Bundle
 from gitmodel.bundle.card import Gates
+from gitmodel.bundle.folder import same_files
 from gitmodel.bundle.golden import GoldenCase
 from gitmodel.bundle.lock import TensorEntry
 from gitmodel.bundle.signature import Signature
@@ -274,8 +275,7 @@ def _same_promises(old: Bundle, new: Bundle) -> bool:
     OLD's are used."""
     if old.signatures != new.signatures:
         return False
-    before, after = ({path: bundle.folder.read(path) for path in bundle.golden_paths()} for bundle in (old, new))
-    return before == after
+    return same_files(old.folder, new.folder, GOLDEN)
 
 
 def _policy_changes(old: Bundle, new: Bundle) -> Iterator[Change]:
@@ -283,8 +283,7 @@ def _policy_changes(old: Bundle, new: Bundle) -> Iterator[Change]:
     if old.card.gates != new.card.gates:
         args = {"what": ", ".join(_moved_gates(old.card.gates, new.card.gates))}
         yield Change("gates-changed", "model.yaml", old.card.gates.to_dict(), new.card.gates.to_dict(), args)
-    before, after = ({path: bundle.folder.read(path) for path in bundle.golden_paths()} for bundle in (old, new))
-    if before and before != after:
+    if old.golden_paths() and not same_files(old.folder, new.folder, GOLDEN):
         yield Change("goldens-changed", "golden", None, None, {"label": old.label})
 
 
