@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from gitmodel.bundle import bundle as bundle_files
 from gitmodel.bundle.bundle import Bundle
 from gitmodel.bundle.folder import DiskFolder, MemoryFolder
 from gitmodel.errors import GitmodelError
-from gitmodel.git import Repository, TagRef
+from gitmodel.git import Repository, TagRef, folders
 from gitmodel.versions import ReleaseTag, StageTag, Version, check_name, parse_tag
 
 MODELS = "models"
@@ -172,6 +172,17 @@ def bundle_at(repo: Repository, name: str, commit: str, label: str) -> Bundle:
     if folder.read(bundle_files.CARD) is None:
         raise UnknownModel(f"{label} has no {model_path(name)}/{bundle_files.CARD}", hint=_known(models(repo, commit)))
     return Bundle(name, label, folder, commit)
+
+
+def bundles_at(repo: Repository, commit: str, names: Iterable[str], revision: str) -> dict[str, Bundle]:
+    """Those of these models that a commit has, read together; labelled ``name@revision``. Raises InvalidName."""
+    paths = {model_path(check_name(name)): name for name in names}
+    found = folders(repo, commit, paths)
+    return {
+        paths[path]: Bundle(paths[path], f"{paths[path]}@{revision}", folder, commit)
+        for path, folder in found.items()
+        if folder.has(bundle_files.CARD)
+    }
 
 
 def working_bundle(repo: Repository, name: str) -> Bundle:

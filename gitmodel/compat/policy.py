@@ -82,15 +82,15 @@ def card_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Cha
             yield Change("policy-changed", "model.yaml", old.get(key), new.get(key), {"name": key})
 
 
-def list_changes(old: allow.AllowList, new: allow.AllowList) -> Iterator[Change]:
-    """That the allow-list differs; the entries that came do not count yet."""
+def list_changes(old: allow.AllowList, new: allow.AllowList, *, released: bool = False) -> Iterator[Change]:
+    """That the allow-list differs; the entries that came do not count yet, except where NEW is being released."""
     if old == new:
         return
     come = [entry for entry in new.entries if entry not in old]
     gone = [entry for entry in old.entries if entry not in new]
     what = [f"{len(come)} added"] * bool(come) + [f"{len(gone)} removed"] * bool(gone) or ["other order"]
     before, after = ([entry.to_dict() for entry in side.entries] for side in (old, new))
-    yield Change("allowlist-changed", allow.FILE, before, after, {"what": ", ".join(what)})
+    yield Change("allowlist-changed", allow.FILE, before, after, {"what": ", ".join(what), "released": released})
 
 
 def consumer_changes(old: Sequence[Consumer], new: Sequence[Consumer]) -> Iterator[Change]:

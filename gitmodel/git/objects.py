@@ -79,11 +79,16 @@ class GitFolder:
         return data
 
     def files(self, prefix: str = "") -> list[str]:
+        return sorted(self.ids(prefix))
+
+    def ids(self, prefix: str = "") -> dict[str, str]:
+        """Git's id of each file below ``prefix``: equal ids are equal contents."""
         if self._tree is None or (prefix and not self.has(prefix)):
-            return []
+            return {}
         below = [f"{prefix}/"] if prefix else []
-        listing: str = self._repo.git.ls_tree("-r", "-z", "--name-only", self._tree.hexsha, "--", *below)
-        return sorted(filter(None, listing.split("\0")))
+        listing: str = self._repo.git.ls_tree("-r", "-z", self._tree.hexsha, "--", *below)
+        lines = (line.split("\t", 1) for line in filter(None, listing.split("\0")))
+        return {path: described for described, path in lines}
 
     def trees(self) -> dict[str, str]:
         """The folders directly below, and Git's id of each."""

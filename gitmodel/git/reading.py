@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import git
 
@@ -96,6 +96,15 @@ class Reader:
             return str(self._repo.git.execute([str(self._repo.git.GIT_PYTHON_GIT_EXECUTABLE), *args], **options))
         except git.GitCommandError as error:
             raise failed(args[0], str(error.stderr)) from error
+
+    def run_bytes(self, *args: str, stdin: IO[bytes]) -> bytes:
+        """As ``run``, with what the command is given to read, and its output as it is."""
+        whole = [str(self._repo.git.GIT_PYTHON_GIT_EXECUTABLE), *args]
+        try:
+            out = self._repo.git.execute(whole, istream=stdin, stdout_as_string=False, strip_newline_in_stdout=False)
+        except git.GitCommandError as error:
+            raise failed(args[0], str(error.stderr)) from error
+        return bytes(out)
 
     def read(self, oid: str, kind: str = "blob") -> bytes:
         """The contents of an object; one long-lived ``git cat-file --batch`` answers all. Raises GitFailed."""

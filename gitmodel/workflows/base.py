@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from gitmodel.git import Repository
-from gitmodel.storage import settings, setup
-from gitmodel.storage.remote import NoRemote
 
-_LOCAL, _CACHE = f"{setup.DVC_DIR}/config.local", f"{setup.DVC_DIR}/cache"
+DVC_DIR = ".dvc"
+_LOCAL, _CACHE = f"{DVC_DIR}/config.local", f"{DVC_DIR}/cache"
 
 
 @dataclass
@@ -25,13 +24,16 @@ class Base:
 
     @cached_property
     def text(self) -> str:
-        found = self.repo.folder(self.commit).read(f"{setup.DVC_DIR}/config") if self.commit else None
+        found = self.repo.folder(self.commit).read(f"{DVC_DIR}/config") if self.commit else None
         return (found or b"").decode(errors="replace")
 
     def config(self, wanted: str = "") -> Any:
         """The configuration that has the remote ``wanted``, or the default one. Raises NoRemote."""
-        dvc_dir = None if self.repo.bare else self.repo.root / setup.DVC_DIR
-        config = settings.config_from_text(self.text, wanted, dvc_dir=dvc_dir, own=self._owns_local)
+        from gitmodel.storage.remote import NoRemote
+        from gitmodel.storage.settings import config_from_text
+
+        dvc_dir = None if self.repo.bare else self.repo.root / DVC_DIR
+        config = config_from_text(self.text, wanted, dvc_dir=dvc_dir, own=self._owns_local)
         if not wanted and not config["core"].get("remote"):
             raise NoRemote(
                 f"neither {self.commit[:10] or 'a commit to compare with'} nor your own DVC configuration names a remote",
@@ -42,8 +44,10 @@ class Base:
     def cache_dir(self) -> Path:
         """Where bytes are kept: DVC's cache; gitmodel's own store when a commit has put something in its place.
         Raises NoRemote."""
-        dvc_dir = self.repo.root / setup.DVC_DIR
-        found = settings.own_cache_dir(dvc_dir, self.text, own=self._owns_local)
+        from gitmodel.storage.settings import own_cache_dir
+
+        dvc_dir = self.repo.root / DVC_DIR
+        found = own_cache_dir(dvc_dir, self.text, own=self._owns_local)
         default = dvc_dir / "cache"
         if found == default and (not dvc_dir.is_dir() or any(_is_at(path, _CACHE) for path in self._tracked)):
             return self.repo.state_dir / "store"
@@ -52,7 +56,7 @@ class Base:
     @cached_property
     def _tracked(self) -> list[str]:
         """What of DVC's folder is in Git's index. A branch may hold any path there, links among them."""
-        return self.repo.run("ls-files", "-z", "--", setup.DVC_DIR).split("\0")
+        return self.repo.run("ls-files", "-z", "--", DVC_DIR).split("\0")
 
     @property
     def _owns_local(self) -> bool:

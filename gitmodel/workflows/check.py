@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gitmodel import registry
 from gitmodel.bundle.bundle import Bundle
@@ -19,11 +20,13 @@ from gitmodel.compat.rules import DEFAULT_PROFILE
 from gitmodel.compat.verdict import NOTHING, Report, owed
 from gitmodel.errors import GitmodelError
 from gitmodel.git import NotARepository, Repository
-from gitmodel.storage.remote import Progress
-from gitmodel.versions import check_name
+from gitmodel.versions import check_name, is_name
 from gitmodel.workflows.judge import judge, judge_first, placed
 from gitmodel.workflows.policy import Terms, gather
 from gitmodel.workflows.workspace import NeedsWorkingTree, Workspace
+
+if TYPE_CHECKING:
+    from gitmodel.storage.remote import Progress
 
 HEAD = "HEAD"
 
@@ -121,16 +124,14 @@ def _commits(repo: Repository, against: str) -> Sides:
     before, after = registry.trees(repo, base), registry.trees(repo, head)
     if not before and not after:
         raise NothingToCompare("there is no model here", hint="run 'gitmodel save NAME FILE' first")
-    for name in sorted({*before, *after}):
-        if before.get(name) != after.get(name):
-            old, new = (
-                Bundle(name, f"{name}@{label}", repo.folder(commit, registry.model_path(name)), commit)
-                if name in trees and registry.holds(repo, commit, name)
-                else None
-                for trees, commit, label in ((before, base, against), (after, head, HEAD))
-            )
-            if old or new:
-                yield name, old, new
+    changed = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
+    good = [name for name in changed if is_name(name)]
+    olds = registry.bundles_at(repo, base, (name for name in good if name in before), against)
+    news = registry.bundles_at(repo, head, (name for name in good if name in after), HEAD)
+    for name in changed:
+        old, new = olds.get(name), news.get(name)
+        if old or new or (name not in good and registry.holds(repo, head, name)):
+            yield name, old, new
 
 
 def _worktree(repo: Repository) -> Sides:

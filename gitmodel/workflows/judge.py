@@ -10,7 +10,7 @@ from pathlib import Path
 from gitmodel import registry
 from gitmodel.bundle.bundle import GOLDEN, ONNX_VIEW, Bundle
 from gitmodel.bundle.card import Gates
-from gitmodel.bundle.folder import DiskFolder
+from gitmodel.bundle.folder import DiskFolder, same_files
 from gitmodel.bundle.golden import GoldenCase
 from gitmodel.bundle.lock import TensorEntry
 from gitmodel.bundle.signature import Signature
@@ -387,8 +387,7 @@ def _same_weights(old: Bundle, new: Bundle) -> bool:
 def _same_behaviour(old: Bundle, new: Bundle) -> bool:
     """Whether with the same weights there is nothing to run: the golden cases are the same, too. NEW's gates say nothing:
     OLD's are used."""
-    before, after = ({path: bundle.folder.read(path) for path in bundle.golden_paths()} for bundle in (old, new))
-    return before == after
+    return same_files(old.folder, new.folder, GOLDEN)
 
 
 def _policy_changes(old: Bundle, new: Bundle) -> Iterator[Change]:
@@ -396,8 +395,7 @@ def _policy_changes(old: Bundle, new: Bundle) -> Iterator[Change]:
     if old.card.gates != new.card.gates:
         args = {"what": ", ".join(_moved_gates(old.card.gates, new.card.gates))}
         yield Change("gates-changed", "model.yaml", old.card.gates.to_dict(), new.card.gates.to_dict(), args)
-    before, after = ({path: bundle.folder.read(path) for path in bundle.golden_paths()} for bundle in (old, new))
-    if before and before != after:
+    if old.golden_paths() and not same_files(old.folder, new.folder, GOLDEN):
         yield Change("goldens-changed", "golden", None, None, {"label": old.label})
 
 

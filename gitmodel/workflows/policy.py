@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -30,10 +30,19 @@ class Terms:
     profile: str = DEFAULT_PROFILE
     mode: Mode = Mode.BACKWARD
     today: date | None = None
+    _tops: dict[str, tuple[Consumer, ...]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def day(self) -> date:
         return self.today or datetime.now(UTC).date()
+
+    def at_top(self, repo: Repository, commit: str, label: str) -> tuple[Consumer, ...]:
+        """The consumers listed at the top of the repository, of all models; of the working tree without a commit. Read
+        once, however many models are judged. Raises InvalidYaml."""
+        if commit not in self._tops:
+            top: Folder = repo.folder(commit) if commit else DiskFolder(repo.root)
+            self._tops[commit] = tuple(_in(top, f"{label}: the repository's", ""))
+        return self._tops[commit]
 
 
 def gather(repo: Repository | None, old: Bundle, new: Bundle | None, asked: Terms) -> Policy:
@@ -41,33 +50,30 @@ def gather(repo: Repository | None, old: Bundle, new: Bundle | None, asked: Term
     before, after = _allow_list(old), _allow_list(new)
     latest = registry.latest(repo, old.name) if repo and before.entries else None
     spent = _at_release(repo, latest) if repo and latest else AllowList()
-    listed, wanted = _consumers(repo, old), _consumers(repo, new)
-    facts: list[Change] = []
-    if new is not None:
-        facts += [*terms.card_changes(_card(old), _card(new)), *terms.list_changes(before, after)]
-        facts += terms.consumer_changes(listed, wanted)
-    return Policy(
-        asked.day, Lists(before, after, spent), Listed(listed, old.card.consumers_complete), old.signature,
-        tuple(facts), asked.mode, _back(old, new, asked.mode), _version(new) or (latest.version if latest else None),
-    )  # fmt: skip
+    version = _version(new) or (latest.version if latest else None)
+    return _policy(repo, old, new, asked, Lists(before, after, spent), terms.list_changes(before, after), version)
 
 
 def gather_for_release(repo: Repository, old: Bundle, new: Bundle, asked: Terms, version: Version | None) -> Policy:
     """As ``gather``, where what is committed is what the releaser stands for: NEW's allow-list counts. OLD's entries have
-    had their release. Raises InvalidYaml."""
-    found = gather(None, old, new, asked)
-    before, after = found.lists.counting, found.lists.kept
-    moved = [
-        Change(change.kind, change.at, change.old, change.new, {**change.args, "released": True})
-        if change.kind == "allowlist-changed"
-        else change
-        for change in found.changes
-    ]
-    listed = Listed(_consumers(repo, old), found.listed.complete)
-    moved += terms.consumer_changes(listed.consumers, _consumers(repo, new))
+    had their release. ``version`` is the one asked for. Raises InvalidYaml."""
+    before, after = _allow_list(old), _allow_list(new)
+    moved = terms.list_changes(before, after, released=True)
+    return _policy(repo, old, new, asked, Lists(after, after, before), moved, version)
+
+
+def _policy(
+    repo: Repository | None, old: Bundle, new: Bundle | None, asked: Terms, lists: Lists, moved: Iterable[Change],
+    version: Version | None,
+) -> Policy:  # fmt: skip
+    listed, wanted = _consumers(repo, old, asked), _consumers(repo, new, asked)
+    facts: list[Change] = []
+    if new is not None:
+        facts += [*terms.card_changes(_card(old), _card(new)), *moved, *terms.consumer_changes(listed, wanted)]
     return Policy(
-        asked.day, Lists(after, after, before), listed, found.signature, tuple(moved), asked.mode, found.back, version
-    )
+        asked.day, lists, Listed(listed, old.card.consumers_complete), old.signature, tuple(facts), asked.mode,
+        _back(old, new, asked.mode), version,
+    )  # fmt: skip
 
 
 def _back(old: Bundle, new: Bundle | None, mode: Mode) -> tuple[Change, ...]:
@@ -95,14 +101,13 @@ def _at_release(repo: Repository, latest: registry.Release) -> AllowList:
         return AllowList()  # it is released, and can no longer be mended
 
 
-def _consumers(repo: Repository | None, bundle: Bundle | None) -> tuple[Consumer, ...]:
+def _consumers(repo: Repository | None, bundle: Bundle | None, asked: Terms) -> tuple[Consumer, ...]:
     """Those listed for a model in its own folder, and at the top of the repository."""
     if bundle is None:
         return ()
     found = [*_in(bundle.folder, bundle.label, bundle.name)]
     if repo is not None and bundle.file is None:
-        top: Folder = repo.folder(bundle.commit) if bundle.commit else DiskFolder(repo.root)
-        found += _in(top, f"{bundle.label}: {consumers.FOLDER} at the top", "")
+        found += asked.at_top(repo, bundle.commit, bundle.label)
     return tuple(consumer for consumer in found if consumer.model == bundle.name)
 
 

@@ -7,20 +7,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gitmodel.bundle.bundle import ONNX_VIEW, WEIGHTS, Bundle
 from gitmodel.bundle.folder import DiskFolder
 from gitmodel.bundle.lock import FileEntry
 from gitmodel.errors import GitmodelError
 from gitmodel.git import Repository
-from gitmodel.storage import setup
-from gitmodel.storage.cache import Cache
-from gitmodel.storage.digests import Digests, hash_file
-from gitmodel.storage.remote import Progress, Remote
-from gitmodel.storage.settings import committed_config, is_url, remote_config
-from gitmodel.storage.supply import Supply
-from gitmodel.storage.workspace import MissingWeights
 from gitmodel.workflows.base import Base
+
+if TYPE_CHECKING:  # most checks read no weights, and all of storage/ takes as long to import as they take
+    from gitmodel.storage.cache import Cache
+    from gitmodel.storage.remote import Progress, Remote
+    from gitmodel.storage.supply import Supply
 
 
 class NeedsWorkingTree(GitmodelError):
@@ -43,6 +42,8 @@ class Workspace:
     @classmethod
     def open(cls, path: Path, *, remote: str = "", progress: Progress | None = None) -> Workspace:
         """Raises NotARepository, NeedsWorkingTree, NotInitialised."""
+        from gitmodel.storage import setup
+
         repo = Repository.open(path)
         if repo.bare:
             raise NeedsWorkingTree(f"{repo.root} is a bare repository", hint="run this in a clone of it")
@@ -71,6 +72,10 @@ class Workspace:
     @cached_property
     def cache(self) -> Cache:
         """DVC's cache; in a bare repository, a store of its own. Raises NotInitialised."""
+        from gitmodel.storage import setup
+        from gitmodel.storage.cache import Cache
+        from gitmodel.storage.digests import Digests
+
         digests = Digests(self.repo.state_dir / "digests.sqlite")
         if self.repo.bare:
             return Cache(self.repo.state_dir / "store", digests)
@@ -85,19 +90,27 @@ class Workspace:
 
     def remote_for(self, commit: str) -> Remote:
         """The remote of the working tree; in a bare repository, the one ``commit`` names, or HEAD. Raises NoRemote."""
+        from gitmodel.storage.remote import Remote
+        from gitmodel.storage.settings import committed_config, is_url, remote_config
+        from gitmodel.storage.setup import DVC_DIR
+
         bare, wanted = self.repo.bare, self.remote_name
         if self.base is not None and not is_url(wanted):
             return Remote(self.base.config(wanted), wanted)
         committed = committed_config(self.repo, commit) if bare else ""
-        config = remote_config(None if bare else self.repo.root / setup.DVC_DIR, committed, wanted)
+        config = remote_config(None if bare else self.repo.root / DVC_DIR, committed, wanted)
         return Remote(config, "" if is_url(wanted) else wanted)
 
     @cached_property
     def supply(self) -> Supply:
+        from gitmodel.storage.supply import Supply
+
         return Supply(self.cache, (), lambda: self.remote)
 
     def supply_for(self, commit: str) -> Supply:
         """As ``supply``, where the remote may depend on the commit."""
+        from gitmodel.storage.supply import Supply
+
         bare = self.repo.bare and self.base is None
         return Supply(self.cache, (), lambda: self.remote_for(commit)) if bare else self.supply
 
@@ -126,6 +139,9 @@ def weights_of(place: Workspace | None, bundle: Bundle, entries: Sequence[FileEn
     """A folder that has these files of a bundle's weights, verified, and may have others. Raises MissingWeights,
     NeedsWorkingTree and kin."""
     if isinstance(bundle.folder, DiskFolder) and (place is None or not _is_inside(bundle.folder.root, place.repo)):
+        from gitmodel.storage.digests import hash_file
+        from gitmodel.storage.workspace import MissingWeights
+
         weights = bundle.folder.root / WEIGHTS
         for entry in entries:
             path = weights / entry.path
