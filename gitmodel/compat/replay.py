@@ -51,6 +51,7 @@ def replay(
     """Runs cases through both until ``enough`` (all, by default) were answered by OLD; ``signature`` is OLD's."""
     over = bridge or Bridge()
     drifts = {spec.name: OutputDrift(spec.name) for spec in signature.outputs}
+    compared: set[str] = set()
     errors: list[tuple[str, str]] = []
     refused: list[tuple[str, str]] = []
     ran = 0
@@ -64,11 +65,12 @@ def replay(
         if isinstance(after, GitmodelError):
             errors.append((case, str(after)))
         else:
-            _extend(drifts, case, before, after, signature, over, gates)
+            compared |= _extend(drifts, case, before, after, signature, over, gates)
         ran += 1
         if ran == enough:
             break
-    return Replay(ran, tuple(drift for drift in drifts.values() if drift.decisions), tuple(errors), tuple(refused))
+    # An output without a single element was compared all the same: it is empty on both sides.
+    return Replay(ran, tuple(drifts[name] for name in drifts if name in compared), tuple(errors), tuple(refused))
 
 
 def _extend(
@@ -79,11 +81,15 @@ def _extend(
     signature: Signature,
     over: Bridge,
     gates: Gates,
-) -> None:
+) -> set[str]:
+    """Takes one case into the drifts; returns the outputs that both sides gave."""
+    compared = set()
     for spec in signature.outputs:
         name = over.outputs.get(spec.name, spec.name)
         if spec.name in before and name in after:
             drifts[spec.name] = extend(drifts[spec.name], case, before[spec.name], after[name], gates, spec)
+            compared.add(spec.name)
+    return compared
 
 
 def check_self(session: Runs, cases: Sequence[GoldenCase], signature: Signature, gates: Gates) -> SelfCheck:
