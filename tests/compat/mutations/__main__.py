@@ -7,19 +7,19 @@ import json
 import os
 import resource
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from tests.compat.mutations import MUTATIONS, table
 from tests.compat.mutations.corpus import Specimen, sample, specimens
-from tests.compat.mutations.proof import Row, prove
+from tests.compat.mutations.proof import Row, line, prove
 from tests.compat.mutations.truth import Outcome
 
 #: A child has this much memory (bytes) and this long (seconds) for one judgement.
-MEMORY, SECONDS = 4 << 30, 180
+MEMORY, SECONDS = 4 << 30, 90
 PASSES = 4
 Pair = tuple[Specimen, str]
 
@@ -41,16 +41,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--write", type=Path, help="the Markdown page to write, such as docs/proof.md")
     given = parser.parse_args(argv)
     models = specimens() if given.all else sample()
-    pairs = [pair for number in range(given.passes) for pair in _pass(models, number)]
+    pairs = [pair for number in range(given.passes) for pair in of_pass(models, number)]
     _prove_all(pairs, given.state)
-    page = table.page([json.loads(line) for line in given.state.read_text().splitlines()], models)
-    print(page)
+    page = table.page([json.loads(text) for text in given.state.read_text().splitlines()], models)
+    sys.stdout.write(page)
     if given.write:
         given.write.write_text(page)
     return 0 if table.is_whole(page) else 1
 
 
-def _pass(models: Sequence[Specimen], number: int) -> Iterator[Pair]:
+def of_pass(models: Sequence[Specimen], number: int) -> Iterator[Pair]:
     """A part of the pairs in which every model and every mutation stands; the first has every model against itself."""
     for i, specimen in enumerate(models):
         for j, name in enumerate(MUTATIONS):
@@ -61,22 +61,21 @@ def _pass(models: Sequence[Specimen], number: int) -> Iterator[Pair]:
 def _prove_all(pairs: Sequence[Pair], state: Path) -> None:
     done = set()
     if state.exists():
-        done = {(line["specimen"], line["mutation"]) for line in map(json.loads, state.read_text().splitlines())}
+        done = {(entry["specimen"], entry["mutation"]) for entry in map(json.loads, state.read_text().splitlines())}
     waiting = [pair for pair in pairs if (pair[0].name, pair[1]) not in done]
     while waiting:
         started = time.perf_counter()
         before = len(waiting)
         status = _child(waiting, state)
-        lines = [json.loads(line) for line in state.read_text().splitlines()]
-        done = {(line["specimen"], line["mutation"]) for line in lines}
+        lines = [json.loads(text) for text in state.read_text().splitlines()]
+        done = {(entry["specimen"], entry["mutation"]) for entry in lines}
         waiting = [pair for pair in waiting if (pair[0].name, pair[1]) not in done]
-        print(
-            f"{before - len(waiting)} judged in {time.perf_counter() - started:.0f} s, {len(waiting)} to go", flush=True
-        )
+        took = time.perf_counter() - started
+        sys.stderr.write(f"{before - len(waiting)} judged in {took:.0f} s, {len(waiting)} to go\n")
         if status and waiting:  # the first that waits is the one it died of
             row = Row(waiting[0][1], waiting[0][0].name, "", Outcome(wrong=(f"the process died: {_death(status)}",)))
             with state.open("a") as file:
-                file.write(_line(row, 0.0))
+                file.write(line(row, 0.0))
             waiting = waiting[1:]
 
 
@@ -97,21 +96,9 @@ def _child(pairs: Sequence[Pair], state: Path) -> int:
             signal.alarm(SECONDS)
             started = time.perf_counter()
             row = prove(specimen, name, Path(folder), states)
-            file.write(_line(row, time.perf_counter() - started))
+            file.write(line(row, time.perf_counter() - started))
             file.flush()
     os._exit(0)
-
-
-def _line(row: Row, seconds: float) -> str:
-    out = {key: value for key, value in asdict(row.outcome).items() if value}
-    line = {
-        "specimen": row.specimen,
-        "mutation": row.mutation,
-        "seconds": round(seconds, 4),
-        "undefined": row.undefined,
-        **out,
-    }
-    return json.dumps(line) + "\n"
 
 
 if __name__ == "__main__":

@@ -8,7 +8,20 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.compat.mutations.corpus import Specimen, opset
 from tests.compat.mutations.surgery import (
-    PLAIN, cast, constant, dims, feed, fixed, is_tensor, need, picked, prepend, rename, required, reshape, typed,
+    PLAIN,
+    cast,
+    constant,
+    dims,
+    feed,
+    fixed,
+    is_tensor,
+    need,
+    picked,
+    prepend,
+    rename,
+    required,
+    reshape,
+    typed,
 )  # fmt: skip
 from tests.compat.mutations.truth import BY_NAME, BY_POSITION, MAJOR, MINOR, NONE, Bumps, Mutant, Truth, mutation
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-
 import onnx
 from onnx import TensorProto, helper
 
 from tests.compat.mutations.corpus import Specimen, opset
 from tests.compat.mutations.inputs import NARROWER, OTHER, WIDENED, WIDER, _sized
 from tests.compat.mutations.surgery import (
-    PLAIN, cast, deliver, dims, fixed, is_tensor, need, picked, rename, typed, unsqueeze,
+    PLAIN,
+    cast,
+    deliver,
+    dims,
+    fixed,
+    is_tensor,
+    need,
+    picked,
+    rename,
+    typed,
+    unsqueeze,
 )  # fmt: skip
 from tests.compat.mutations.truth import BY_NAME, BY_POSITION, MAJOR, MINOR, PATCH, Bumps, Mutant, Truth, mutation
 

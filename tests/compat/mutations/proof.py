@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import h5py
@@ -42,7 +43,7 @@ class Row:
     mutation: str
     specimen: str
     undefined: str = ""
-    outcome: Outcome = Outcome()
+    outcome: Outcome = field(default_factory=Outcome)
 
 
 def prove(specimen: Specimen, name: str, folder: Path, states: dict[bytes, str]) -> Row:
@@ -123,3 +124,15 @@ def _write(folder: Path, name: str, side: Side, *, outside: bool) -> Path:
     else:
         path.write_bytes(side.SerializeToString(deterministic=True))
     return path
+
+
+def line(row: Row, seconds: float) -> str:
+    """One row of a run as one line of JSON, which a later run reads."""
+    found = {key: value for key, value in asdict(row.outcome).items() if value}
+    kept = {
+        "specimen": row.specimen,
+        "mutation": row.mutation,
+        "seconds": round(seconds, 4),
+        "undefined": row.undefined,
+    }
+    return json.dumps(kept | found) + "\n"

@@ -9,7 +9,17 @@ from onnx import helper, numpy_helper
 
 from tests.compat.mutations.corpus import Specimen
 from tests.compat.mutations.surgery import (
-    PLAIN, deliver, fixed, identity, is_tensor, need, nodes_of, picked, prepend, rename, required,
+    PLAIN,
+    deliver,
+    fixed,
+    identity,
+    is_tensor,
+    need,
+    nodes_of,
+    picked,
+    prepend,
+    rename,
+    required,
 )  # fmt: skip
 from tests.compat.mutations.truth import Mutant, Truth, mutation
 

@@ -17,16 +17,17 @@ Line = Mapping[str, Any]
 
 _HEAD = """# Proof: the world's models and their mutations
 
-Every model inside the `onnx` package ({onnx}) is judged by `gitmodel check-compat` against itself and against systematic mutations of itself.
-What each mutation must be judged to be follows from how it was made; it is written beside it in `tests/compat/mutations/`, without the
-rules under test. A judgement is *right* when verdict, bump owed by each profile, every finding at its place, and no other finding are as they must be.
+Every model inside the `onnx` package ({onnx}) is judged by `gitmodel check-compat` against itself and against systematic
+mutations of itself. What each mutation must be judged to be follows from how it was made; it is written beside it in
+`tests/compat/mutations/`, without the rules under test. A judgement is *right* when the verdict, the bump owed by each
+profile, every finding at its place, and the absence of any other finding are as they must be.
 Written by `python -m tests.compat.mutations --all --write docs/proof.md`; do not edit.
 
-{models} models · {judged} judgements, {right} right · {unjudged} rightly *unjudged* (the runtime does not load the model, or no case can be drawn for it) ·
-{seconds:.0f} s of judging · ONNX Runtime {runtime} · {machine}
+{models} models, {judged} judgements, {right} of them right; {unjudged} rightly *unjudged* (the runtime does not load the
+model, or no case can be drawn for it). {seconds:.0f} s of judging, ONNX Runtime {runtime}, {machine}.
 
-*Precision* is the share of findings that had to stand among those that stand, *recall* the share of those that stand among those that had to. A dash: the
-mutation must stay silent, and there precision is the share of judgements without any finding.
+*Precision* is the share of findings that had to stand among those that stand, *recall* the share of those that stand among
+those that had to. Without recall the mutation must stay silent; precision then is the share of judgements without a finding.
 
 | mutation | models | not defined | unjudged | findings | precision | recall | right |
 |---|---:|---:|---:|---:|---:|---:|---:|
@@ -64,7 +65,7 @@ def _row(name: str, lines: Sequence[Line]) -> str:
     if found + missed:
         precision, recall = _share(found, found + false), _share(found, found + missed)
     else:
-        precision, recall = _share(sum(not line.get("false") for line in told), len(told)), "–"
+        precision, recall = _share(sum(not line.get("false") for line in told), len(told)), "-"
     cells = [
         name, len(told), len(lines) - len(told), sum(bool(line.get("unjudged")) for line in told), found + missed, precision, recall,
         _share(sum(map(_right, told)), len(told)),
@@ -75,7 +76,7 @@ def _row(name: str, lines: Sequence[Line]) -> str:
 def _share(part: int, whole: int) -> str:
     """Never rounded up to a whole."""
     if not whole:
-        return "–"
+        return "-"
     return "100 %" if part == whole else f"{min(part / whole * 100, 99.99):.2f} %"
 
 
