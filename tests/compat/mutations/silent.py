@@ -9,7 +9,6 @@ from onnx import helper, numpy_helper
 
 from tests.compat.mutations.corpus import Specimen
 from tests.compat.mutations.surgery import (
-    PLAIN,
     deliver,
     fixed,
     identity,
@@ -98,42 +97,48 @@ def initializers_in_typed_fields(model: onnx.ModelProto) -> None:
             model.graph.initializer[number].CopyFrom(made)
 
 
-@silent
-def initializers_as_raw_bytes(model: onnx.ModelProto) -> None:
-    for number, tensor in enumerate(model.graph.initializer):
-        if not tensor.HasField("raw_data") and tensor.data_type in PLAIN:
-            model.graph.initializer[number].CopyFrom(
-                numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name)
-            )
+@mutation
+def initializers_as_raw_bytes(specimen: Specimen) -> Mutant:
+    """The way back from typed fields."""
+    old = specimen.copy()
+    initializers_in_typed_fields(old)
+    need(old != specimen.model, "there is nothing to change")
+    return Mutant(old, specimen.model, Truth(exact=True))
+
+
+def _own_initializers(model: onnx.ModelProto) -> list[onnx.TensorProto]:
+    """Those no caller may feed: before IR 4 every one had to be listed among the inputs, too."""
+    fed = {value.name for value in model.graph.input} if model.ir_version >= 4 else set()
+    border = fed | {value.name for value in model.graph.output}
+    return [tensor for tensor in model.graph.initializer if tensor.name not in border]
 
 
 @silent
 def constants_to_initializers(model: onnx.ModelProto) -> None:
     """What an exporter's constant folding does."""
-    need(model.ir_version >= 4, "before IR 4 an initializer must be an input, too")
-    folded = [n for n in model.graph.node if n.op_type == "Constant" and [a.name for a in n.attribute] == ["value"]]
     outputs = {value.name for value in model.graph.output}
+    folded = [n for n in model.graph.node if n.op_type == "Constant" and [a.name for a in n.attribute] == ["value"]]
     folded = [node for node in folded if node.output[0] not in outputs]
     need(folded, "it has no constants")
-    kept = [node for node in model.graph.node if node not in folded]
     for node in folded:
         tensor = onnx.TensorProto()
         tensor.CopyFrom(node.attribute[0].t)
         tensor.name = node.output[0]
         model.graph.initializer.append(tensor)
-    del model.graph.node[:]
-    model.graph.node.extend(kept)
+        if model.ir_version < 4:
+            model.graph.input.append(typed(tensor.name, tensor.data_type, list(tensor.dims)))
+        model.graph.node.remove(node)
 
 
 @silent
 def initializers_to_constants(model: onnx.ModelProto) -> None:
-    border = {value.name for value in (*model.graph.input, *model.graph.output)}
-    moved = [tensor for tensor in model.graph.initializer if tensor.name not in border]
+    moved = _own_initializers(model)
     need(moved, "it has no initializers of its own")
-    kept = [tensor for tensor in model.graph.initializer if tensor.name in border]
+    names = {tensor.name for tensor in moved}
     prepend(model.graph, [helper.make_node("Constant", [], [t.name], value=t) for t in moved])
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
+    for held in (model.graph.initializer, model.graph.input):
+        for item in [item for item in held if item.name in names]:
+            held.remove(item)  # type: ignore[arg-type]  # each list holds its own kind
 
 
 @silent
@@ -160,7 +165,10 @@ def own_symbols_renamed(model: onnx.ModelProto) -> None:
     """Symbols under other names, each everywhere the same."""
     names: dict[str, str] = {}
     for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
-        for dim in value.type.tensor_type.shape.dim:
+        held = value.type
+        while inner := {"sequence_type", "optional_type"} & {held.WhichOneof("value") or ""}:
+            held = getattr(held, inner.pop()).elem_type
+        for dim in held.tensor_type.shape.dim:
             if dim.dim_param:
                 dim.dim_param = names.setdefault(dim.dim_param, f"unk__{len(names)}")
     need(names, "it has no symbols")
