@@ -124,12 +124,14 @@ def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
 
 
 def sample() -> tuple[Specimen, ...]:
-    """One model of every operator family, and one of every eight of the exported networks; always the same."""
+    """One model of every operator family, one of every eight of the exported networks, and of every forty that are made
+    of several operators; always the same."""
     chosen: dict[str, Specimen] = {}
     for specimen in specimens():
         chosen.setdefault(specimen.family, specimen)
     exported = [s for s in specimens() if s.family.startswith("pytorch")]
-    picked = {s.name: s for s in (*chosen.values(), *exported[::8]) if not s.heavy}
+    expanded = [s for s in specimens() if s.family == "node"]
+    picked = {s.name: s for s in (*chosen.values(), *exported[::8], *expanded[::40]) if not s.heavy}
     return tuple(picked[name] for name in sorted(picked))
 
 

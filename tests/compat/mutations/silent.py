@@ -19,6 +19,7 @@ from tests.compat.mutations.surgery import (
     prepend,
     rename,
     required,
+    typed,
 )  # fmt: skip
 from tests.compat.mutations.truth import Mutant, Truth, mutation
 
