@@ -124,7 +124,8 @@ class _Watch:
 
     def outputs(self) -> tuple[OutputDrift, ...]:
         found = (gauge.drift() for gauge in self._gauges.values())
-        return tuple(drift for drift in found if drift.decisions)
+        # An output without a single element was compared all the same: it is empty on both sides.
+        return tuple(drift for drift in found if drift.cases)
 
     def slices(self) -> tuple[SliceDrift, ...]:
         return tuple(
