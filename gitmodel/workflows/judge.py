@@ -135,7 +135,7 @@ def _run(place: Workspace | None, old: Bundle, new: Bundle, comparison: Comparis
         _open(place, old, found, prepack=prepack, side="old") as before,
         _open(place, new, found, prepack=prepack) as after,
     ):
-        own = _own_goldens(after.session, new, after.signature, found)
+        own = _own_goldens(after.recalled, new, after.signature, found)
         _replay(before, after, old, comparison, found)
         found.cases = found.cases or own
 
@@ -155,7 +155,7 @@ def _replay(before: Side, after: Side, old: Bundle, comparison: Comparison, foun
     small = before.size + after.size <= 2 * calibrate.SMALL
     shown = golden_replay.replay(
         before.session,
-        after.session,
+        after.recalled,
         cases,
         signature,
         gates,
@@ -312,10 +312,7 @@ def _same_weights(old: Bundle, new: Bundle) -> bool:
 
 def _same_behaviour(old: Bundle, new: Bundle) -> bool:
     """Whether with the same weights there is nothing to run: the golden cases and their gates are the same, too."""
-    if old.card.gates != new.card.gates:
-        return False
-    before, after = ({path: bundle.folder.read(path) for path in bundle.golden_paths()} for bundle in (old, new))
-    return before == after
+    return old.card.gates == new.card.gates and old.golden_digests == new.golden_digests
 
 
 def _policy_changes(old: Bundle, new: Bundle) -> Iterator[Change]:
@@ -323,8 +320,7 @@ def _policy_changes(old: Bundle, new: Bundle) -> Iterator[Change]:
     if old.card.gates != new.card.gates:
         args = {"what": ", ".join(_moved_gates(old.card.gates, new.card.gates))}
         yield Change("gates-changed", "model.yaml", old.card.gates.to_dict(), new.card.gates.to_dict(), args)
-    before, after = ({path: bundle.folder.read(path) for path in bundle.golden_paths()} for bundle in (old, new))
-    if before and before != after:
+    if old.golden_digests and old.golden_digests != new.golden_digests:
         yield Change("goldens-changed", "golden", None, None, {"label": old.label})
 
 
