@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -100,6 +101,11 @@ class Bundle:
     def golden_paths(self) -> list[str]:
         """What Git keeps of the golden cases; answers that wait for a review (``*.new``) are nobody's promise."""
         return [path for path in self.folder.files(GOLDEN) if not path.endswith(NEW)]
+
+    @cached_property
+    def golden_digests(self) -> dict[str, str]:
+        """sha256 of each file of the golden cases, by path."""
+        return {path: hashlib.sha256(self.folder.read(path) or b"").hexdigest() for path in self.golden_paths()}
 
     def graph_files(self) -> list[FileEntry]:
         """The files a session needs: the ONNX view and the tensor files. Raises NotServable."""

@@ -26,6 +26,7 @@ class GitFolder:
 
     def __init__(self, repo: git.Repo, commit: str, prefix: str) -> None:
         self._repo, self._commit, self._prefix = repo, commit, prefix.strip("/")
+        self._below: dict[str, git.Tree | None] = {}
 
     @cached_property
     def _tree(self) -> git.Tree | None:
@@ -64,12 +65,21 @@ class GitFolder:
         return self._item(path) is not None
 
     def _item(self, path: str) -> Any:
-        if self._tree is None:
+        above, _, name = path.rpartition("/")
+        tree = self._folder(above) if above else self._tree
+        if tree is None:
             return None
         try:
-            return self._tree / path
+            return tree / name
         except KeyError:
             return None
+
+    def _folder(self, path: str) -> git.Tree | None:
+        # Asked for once, however many files are read from it.
+        if path not in self._below:
+            item = self._item(path)
+            self._below[path] = item if isinstance(item, git.Tree) else None
+        return self._below[path]
 
     def read(self, path: str) -> bytes | None:
         item = self._item(path)

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from gitmodel.bundle.golden import GoldenCase
 from gitmodel.bundle.signature import Signature
@@ -13,7 +14,7 @@ from gitmodel.compat import noise
 from gitmodel.compat.bridge import Bridge
 from gitmodel.compat.noise import Noise, Reopen
 from gitmodel.compat.replay import Replay, calibrated
-from gitmodel.compat.side_by_side import Runs
+from gitmodel.compat.side_by_side import Recalling, Runs
 from gitmodel.errors import GitmodelError
 
 #: Bytes of weights up to which running a few cases some thirty times more costs little.
@@ -33,6 +34,11 @@ class Side:
     whole: Signature
     size: int
     reopen: Reopen
+
+    @cached_property
+    def recalled(self) -> Runs:
+        """The session, which runs the same inputs once: NEW's own cases are mostly OLD's."""
+        return Recalling(self.session)
 
     @contextlib.contextmanager
     def reopened(self, optimised: bool, threads: int) -> Iterator[Runs]:

@@ -214,7 +214,7 @@ def _replay(before: Side, after: Side, old: Bundle, comparison: Comparison, foun
     small = before.size + after.size <= 2 * calibrate.SMALL
     shown = golden_replay.replay(
         before.session,
-        after.session,
+        after.recalled,
         cases,
         signature,
         gates,
@@ -284,7 +284,7 @@ def _own_goldens(own: Side, bundle: Bundle, found: _Findings, old: Bundle | None
     is an OLD: a change does not widen its own."""
     recorded = _recorded(bundle, own.whole)
     gates = bundle.card.gates if old is None else old.card.gates.over(bundle.card.gates, _outputs(old))
-    check = golden_replay.check_self(own.session, recorded, own.whole, gates)
+    check = golden_replay.check_self(own.recalled, recorded, own.whole, gates)
     found.changes += behaviour.self_check(check, bundle.label)
     return check.cases
 

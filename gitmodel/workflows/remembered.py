@@ -114,9 +114,9 @@ def _drop_oldest(folder: Path) -> None:
 
 def _side(bundle: Bundle) -> dict[str, str]:
     """All of a bundle that decides how it runs and what it must give. The whole card counts: who reads it grows."""
-    goldens = {path: hashlib.sha256(bundle.folder.read(path) or b"").hexdigest() for path in bundle.golden_paths()}
     card, signature = (hashlib.sha256(bundle.folder.read(path) or b"").hexdigest() for path in (CARD, SIGNATURE))
-    return {"weights": bundle.lock.digest, "goldens": _digest(goldens), "card": card, "signature": signature}
+    goldens = _digest(bundle.golden_digests)
+    return {"weights": bundle.lock.digest, "goldens": goldens, "card": card, "signature": signature}
 
 
 def _packed(change: Change, labels: tuple[str, str]) -> dict[str, Any]:
