@@ -76,6 +76,8 @@ def differing(case: GoldenCase, output: str, size: float, calls: Calls) -> str:
     """One case on both sides; prints one output of each, and how far they are apart unless ``size`` is infinite."""
     head, given = _inputs(case, calls.old, Bridge())
     bridge, feed = calls.bridge, "inputs"
+    # Flags cannot be subtracted, and what has no sign comes out huge.
+    floats = [spec.name for spec in calls.signature.outputs if spec.kind == "tensor" and spec.dtype.startswith("float")]
     if bridge.inputs or bridge.casts:
         feed = "new_inputs"
         given = [*given, f"{feed} = {{{_bridged(case, bridge, 'inputs')}}}"]
@@ -83,7 +85,7 @@ def differing(case: GoldenCase, output: str, size: float, calls: Calls) -> str:
         _run("before", "old", calls.old, "inputs", output),
         _run("after", "new", calls.new, feed, bridge.outputs.get(output, output)),
         "print(before, after, sep='\\n')",
-        *(["print(np.abs(after - before).max())"] if math.isfinite(size) else []),
+        *(["print(np.abs(after - before).max())"] if output in floats and math.isfinite(size) else []),
     ]
     return _script([*head, _session("old", calls.old), _session("new", calls.new)], [*given, *last])
 

@@ -75,6 +75,15 @@ def test_a_snippet_is_a_script_of_its_own(tmp_path: Path, monkeypatch: pytest.Mo
     assert done.stderr.splitlines()[-1].endswith("Required inputs (['features']) are missing from input feed (['x']).")
 
 
+def test_outputs_that_cannot_be_subtracted_are_only_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = "(float[batch,4] x) => (bool[batch,4] y) <float zero = {0.0}> { y = %s(x, zero) }"
+    pairs.files(tmp_path, text % "Less", text % "Greater")
+    report = check.check_compat("old.onnx", "new.onnx", repo=tmp_path)
+    found = next(f for f in report.findings if f.at == "outputs.y")
+    assert "True" in run(found, tmp_path)
+
+
 WIDE = "(float[batch,64] x) => (float[batch,64] y) { y = Neg(x) }"
 
 
