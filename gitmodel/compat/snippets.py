@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -58,7 +59,7 @@ def _with_snippet(change: Change, case: GoldenCase | None, calls: Calls) -> Chan
     elif "witness" in change.args:
         text = refused(case, calls, Bridge(), [spec.name for spec in calls.signature.outputs])
     else:
-        text = differing(case, change.at.removeprefix("outputs."), calls)
+        text = differing(case, change.at.removeprefix("outputs."), float(change.args.get("max_abs", math.inf)), calls)
     return replace(change, args={**change.args, "snippet": text})
 
 
@@ -71,10 +72,12 @@ def refused(case: GoldenCase, calls: Calls, bridge: Bridge, outputs: Sequence[st
     return _script([*head, _session("new", calls.new)], [*given, last])
 
 
-def differing(case: GoldenCase, output: str, calls: Calls) -> str:
-    """One case on both sides; the last line prints one output of each."""
+def differing(case: GoldenCase, output: str, size: float, calls: Calls) -> str:
+    """One case on both sides; prints one output of each, and how far they are apart unless ``size`` is infinite."""
     head, given = _inputs(case, calls.old, Bridge())
     bridge, feed = calls.bridge, "inputs"
+    # Flags cannot be subtracted, and what has no sign comes out huge.
+    floats = [spec.name for spec in calls.signature.outputs if spec.kind == "tensor" and spec.dtype.startswith("float")]
     if bridge.inputs or bridge.casts:
         feed = "new_inputs"
         given = [*given, f"{feed} = {{{_bridged(case, bridge, 'inputs')}}}"]
@@ -82,6 +85,7 @@ def differing(case: GoldenCase, output: str, calls: Calls) -> str:
         _run("before", "old", calls.old, "inputs", output),
         _run("after", "new", calls.new, feed, bridge.outputs.get(output, output)),
         "print(before, after, sep='\\n')",
+        *(["print(np.abs(after - before).max())"] if output in floats and math.isfinite(size) else []),
     ]
     return _script([*head, _session("old", calls.old), _session("new", calls.new)], [*given, *last])
 
@@ -137,7 +141,7 @@ def _again(name: str, old: Bundle, last: str) -> tuple[list[str], list[str]]:
     else:
         source = "from gitmodel.formats import goldens"
         cases = f"goldens.read(model.bundle.folder, 'golden', model.signature, {label!r})"
-    return [source, model], [f"case = next(case for case in {cases} if case.name == {name!r})", last]
+    return [source, model], [f"cases = {cases}", f"case = next(case for case in cases if case.name == {name!r})", last]
 
 
 def _literal(values: Any) -> str:

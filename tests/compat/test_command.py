@@ -115,6 +115,73 @@ def test_json_stands_alone_on_stdout_and_keeps_the_schema(versions: Path) -> Non
     assert "['image']" in worst["witness"]
 
 
+def test_one_check_serves_every_reader(versions: Path) -> None:
+    from gitmodel.compat import reports
+
+    files = {name: versions / f"report.{name}" for name in reports.FORMATS}
+    done = command(versions, *(part for name, file in files.items() for part in ("--report", f"{name}={file}")))
+    assert done.returncode == 1
+    assert done.stdout.startswith("INCOMPATIBLE  fraud@v1.1.0 -> fraud  owes a major bump (v2.0.0)")
+    assert files["text"].read_text() == done.stdout
+    VALIDATOR.validate(json.loads(files["json"].read_text()))
+    for name, file in files.items():
+        text = file.read_text()
+        assert command(versions, "--format", name).stdout == text, name
+        assert "input-renamed" in text
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("--report", "pdf=x"), "is not FORMAT=FILE with one of text, json"),
+        (("--report", "json"), "is not FORMAT=FILE"),
+        (("--report", "json="), "is not FORMAT=FILE"),
+        (("--report", "json=x", "--report", "html=x"), "is named twice"),
+        (("--report", "json=absent/x"), "is in no folder there is"),
+    ],
+    ids=["format", "no file", "empty", "twice", "no folder"],
+)
+def test_a_report_that_cannot_be_written_is_told_before_anything_is_run(
+    given: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    pairs.files(tmp_path, ONE, ONE)
+    done = command(tmp_path, "old.onnx", "new.onnx", *given)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in " ".join(done.stderr.replace("│", " ").split())
+
+
+def test_a_folder_in_the_way_of_a_report_does_not_take_the_verdict_away(tmp_path: Path) -> None:
+    pairs.files(tmp_path, ONE, ONE)
+    (tmp_path / "taken").mkdir()
+    done = command(tmp_path, "old.onnx", "new.onnx", "--report", "json=taken")
+    assert done.returncode == 3
+    assert done.stdout.startswith("COMPATIBLE")
+    assert done.stderr.startswith("error[storage-failed]: cannot write taken")
+
+
+def test_verbose_shows_how_to_see_each_break(versions: Path) -> None:
+    assert "try:" not in command(versions).stdout
+    shown = command(versions, "-v").stdout
+    assert "        new = gitmodel.load('fraud').session\n" in shown
+    assert "at: models/fraud/signature.yaml:5" in shown
+
+
+def test_nothing_compared_is_said_in_every_format(versions: Path) -> None:
+    from gitmodel.compat import reports
+
+    for name in reports.FORMATS:
+        done = command(versions, "--against", "HEAD", "--format", name)
+        assert done.returncode == 0
+        assert "NOTHING COMPARED" in done.stdout
+
+
+def test_the_next_version_is_told_against_a_branch_that_has_the_latest_release(versions: Path) -> None:
+    assert document(command(versions, "--against", "HEAD~1", "--format", "json"))["next_version"] == "v2.0.0"
+    pairs.save(versions, RENAMED.replace("image", "photo"))
+    unreleased = document(command(versions, "--against", "HEAD~1", "--format", "json"))
+    assert unreleased["next_version"] is None, "what was merged since the release may owe a bump of its own"
+
+
 def test_json_of_several_models_and_of_none(versions: Path) -> None:
     none = document(command(versions, "--against", "HEAD", "--format", "json"))
     assert (none["verdict"], none["compared"], none["models"]) == ("nothing-compared", 0, [])

@@ -70,8 +70,10 @@ def test_no_format_says_compatible_of_what_could_not_be_judged(name: str) -> Non
 
 @pytest.mark.parametrize("name", [name for name in reports.FORMATS if name not in ("json", "sarif")])
 def test_a_strange_name_only_shows(name: str) -> None:
-    text = reports.renderer(name).render([STRANGE])
-    assert not {c for c in text if c != "\n" and rules.plain(c) != c}
+    stuck = replace(UNJUDGED, unjudged=HOSTILE, old=HOSTILE, new=HOSTILE, model=HOSTILE)
+    for given in ([STRANGE], [stuck], [STRANGE, stuck]):
+        text = reports.renderer(name).render(given)
+        assert not {c for c in text if c != "\n" and rules.plain(c) != c}
 
 
 def test_the_formats_of_the_command_are_those_there_are() -> None:

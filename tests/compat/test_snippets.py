@@ -57,10 +57,10 @@ def test_a_snippet_prints_the_values_that_differ(rule: str, tmp_path: Path, monk
     monkeypatch.chdir(tmp_path)
     report = judged(rule, tmp_path)
     found = next(f for f in report.findings if f.at == "outputs.y")
-    lines = run(found, tmp_path).splitlines()
-    before, after = (np.array(line.strip("[]").split(), "float32") for line in lines)
+    before, after, *size = (np.array(line.strip("[]").split(), "float32") for line in run(found, tmp_path).splitlines())
     (drift,) = report.drifts
     if np.isfinite(drift.max_abs):
+        assert float(size[0][0]) == pytest.approx(drift.max_abs, rel=1e-5)
         assert np.max(np.abs(before - after)) == pytest.approx(drift.max_abs, rel=1e-5)
     else:
         assert np.all(np.isfinite(before))
@@ -73,6 +73,15 @@ def test_a_snippet_is_a_script_of_its_own(tmp_path: Path, monkeypatch: pytest.Mo
     done = support.run(sys.executable, "-c", worst.snippet, cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].endswith("Required inputs (['features']) are missing from input feed (['x']).")
+
+
+def test_outputs_that_cannot_be_subtracted_are_only_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = "(float[batch,4] x) => (bool[batch,4] y) <float zero = {0.0}> { y = %s(x, zero) }"
+    pairs.files(tmp_path, text % "Less", text % "Greater")
+    report = check.check_compat("old.onnx", "new.onnx", repo=tmp_path)
+    found = next(f for f in report.findings if f.at == "outputs.y")
+    assert "True" in run(found, tmp_path)
 
 
 WIDE = "(float[batch,64] x) => (float[batch,64] y) { y = Neg(x) }"
@@ -90,7 +99,7 @@ def test_large_inputs_are_taken_from_where_the_case_came_from(
     pairs.save(tmp_path, WIDE.replace("x)", "features)").replace("y = Neg(features)", "n = Neg(features) y = Relu(n)"))
     report = check.check_compat(old, pairs.NAME, repo=tmp_path)
     found = {f.rule: f for f in report.findings}
-    assert "case = next(case for case in" in found["golden-failed"].snippet
+    assert "case = next(case for case in cases if" in found["golden-failed"].snippet
     assert "new_inputs = {'features': inputs['x']}" in found["golden-failed"].snippet
     assert run(found["golden-failed"], tmp_path)
     with pytest.raises(runtime.RunFailed, match="features"):

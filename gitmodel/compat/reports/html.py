@@ -84,8 +84,9 @@ def _report(report: Report, number: int, titled: bool) -> Iterator[str]:
     yield "</section>"
 
 
-def _facts(report: Report, counted: bool) -> str:
-    """Bumps by profile, the version to tag and the sides, as cards."""
+def _facts(report: Report, apart: bool) -> str:
+    """Bumps by profile and the version to tag, as cards; those of one model among others say, too, what the banner says
+    of one alone."""
     unknown = "unknown" if report.unjudged else ""
     cards = [(f"{p} bump", unknown or str(report.bump.get(p, Bump.NONE)), p == report.profile) for p in PROFILES]
     if report.next_version and not report.unjudged and report.required_bump is not Bump.NONE:
@@ -94,8 +95,8 @@ def _facts(report: Report, counted: bool) -> str:
         cards.append(("declared bump", str(report.declared), False))
     if report.rollback_safe is not None:
         cards.append(("rollback", "safe" if report.rollback_safe else "unsafe", False))
-    cards += [("old", report.old, False), ("new", report.new, False)]
-    if counted:
+    if apart:
+        cards += [("old", report.old, False), ("new", report.new, False)]
         cards.append(("run", wording.counts(report).removesuffix(" run"), False))
     shown = "".join(
         f"<div{' class=judged' if judged else ''}><dt>{_text(name)}</dt><dd>{_text(value)}</dd></div>"
