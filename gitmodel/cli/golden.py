@@ -180,6 +180,7 @@ def accept(
 
     Example: gitmodel golden accept fraud --case held-out/3 --reason "Trained on June"
     """
+    from gitmodel.cli.reviewing import worst
     from gitmodel.workflows import golden_review
 
     if bool(case) == all_:
@@ -188,8 +189,10 @@ def accept(
         raise typer.BadParameter("say why: who reviews the commit reads it", param_hint="--reason")
     done = golden_review.accept_named(name, case or (), reason, repo=repo)
     held = f"; {count(done.held, 'case')} held already" if done.held else ""
-    console.note(f"accepted {count(len(done.accepted), 'golden case')} of {name}{held}")
-    if done.accepted:
+    console.note(f"accepted {count(len(done.cases), 'golden case')} of {name}{held}")
+    for line in worst(done.cases):
+        console.note(line)
+    if done.cases:
         console.note(f"next: git add models/{name} && git commit")
 
 
@@ -208,6 +211,7 @@ def list_(
 
     Example: gitmodel golden list fraud --check
     """
+    from gitmodel.cli.reviewing import plain
     from gitmodel.workflows import golden
 
     groups = golden.cases_of(reference, repo=repo, check=check, progress=console.progress)
@@ -225,7 +229,7 @@ def list_(
             )
         )
         for row in failing:
-            console.say(f"  {row.name}: {row.wrong}")
+            console.say(plain(f"  {row.name}: {row.wrong}"))
     if failing:
         raise typer.Exit(ExitCode.INCOMPATIBLE)
 

@@ -135,10 +135,14 @@ def end(review: Review, *, repo: Path | str | Workspace = ".") -> None:
 
 @dataclass(frozen=True)
 class Accepted:
-    """``accepted`` names the cases with new outputs; ``held`` counts those named that held as they were."""
+    """``cases`` have new outputs now; ``held`` counts those named that held as they were."""
 
-    accepted: tuple[str, ...]
+    cases: tuple[Failing, ...]
     held: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(case.name for case in self.cases)
 
 
 def accept_named(name: str, cases: Sequence[str], reason: str, *, repo: Path | str | Workspace = ".") -> Accepted:
@@ -152,7 +156,7 @@ def accept_named(name: str, cases: Sequence[str], reason: str, *, repo: Path | s
         found = _replay(place, name, cases)
         if found.failing:
             accept(found, found.failing, reason, repo=place)
-    return Accepted(tuple(case.name for case in found.failing), found.cases - len(found.failing))
+    return Accepted(found.failing, found.cases - len(found.failing))
 
 
 def _replay(place: Workspace, name: str, wanted: Sequence[str] = ()) -> Review:

@@ -152,12 +152,35 @@ def test_a_model_without_cases_says_how_to_get_some(gitmodel: Command, save_mode
 def test_accepting_tells_how_many_and_leaves_the_rest(gitmodel: Command, drifted: Path) -> None:
     done = gitmodel("golden", "accept", "fraud", "--case", "cases/1", "--case", "cases/2", "--reason", "June")
     assert (done.code, done.out) == (0, "")
-    assert done.err.splitlines() == ["accepted 2 golden cases of fraud", "next: git add models/fraud && git commit"]
+    first, worst, last = done.err.splitlines()
+    assert (first, last) == ("accepted 2 golden cases of fraud", "next: git add models/fraud && git commit")
+    assert re.fullmatch(
+        r"  scores: max abs 0\.\d+, max rel 0\.\d+ \(worst in cases/[12]\), top-1 changed in 0 of 2 rows", worst
+    )
     done = gitmodel("golden", "accept", "fraud", "--all", "--reason", "June")
     assert done.err.splitlines()[0] == "accepted 2 golden cases of fraud; 2 cases held already"
     assert failing(drifted) == 0
     assert gitmodel("golden", "accept", "fraud", "--all", "--reason", "Again").err == (
         "accepted 0 golden cases of fraud; 4 cases held already\n"
+    )
+
+
+def test_an_acceptance_of_nan_is_not_silent(gitmodel: Command, repo: Path, tmp_path: Path) -> None:
+    x, y = (support.value_info(name, "float32", ["n", 2]) for name in "xy")
+    np.savez(tmp_path / "x.npz", x=np.array([[-1, 1]], "float32"))
+    for operator in ("Neg", "Log"):
+        nodes = [onnx.helper.make_node(operator, ["x"], ["y"])]
+        save.save(
+            "fraud",
+            support.model(nodes, [x], [y]),
+            repo=repo,
+            message="m",
+            golden=tmp_path / "x.npz" if operator == "Neg" else None,
+        )
+    done = gitmodel("golden", "accept", "fraud", "--all", "--reason", "r")
+    assert (
+        "  y: max abs inf, max rel 1 (worst in x/0), top-1 changed in 0 of 1 row, 1 value became NaN or infinite"
+        in done.err
     )
 
 

@@ -220,13 +220,13 @@ def test_git_must_know_who_accepts(drifted: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_cases_and_groups_are_accepted_by_name(drifted: Path) -> None:
     done = accept_named("fraud", ["cases/3", "cases/5"], "June", repo=drifted)
-    assert (done.accepted, done.held) == (("cases/3", "cases/5"), 0)
+    assert (done.names, done.held) == (("cases/3", "cases/5"), 0)
     done = accept_named("fraud", ["cases/3", "cases/4"], "July", repo=drifted)
-    assert (done.accepted, done.held) == (("cases/4",), 1)
+    assert (done.names, done.held) == (("cases/4",), 1)
     done = accept_named("fraud", ["cases"], "All", repo=drifted)
-    assert (len(done.accepted), done.held) == (13, 3)
+    assert (len(done.names), done.held) == (13, 3)
     assert [cases for cases, _ in reasons(drifted)][:2] == [(3, 5), (4,)]
-    assert accept_named("fraud", [], "Again", repo=drifted).accepted == ()
+    assert accept_named("fraud", [], "Again", repo=drifted).names == ()
     assert "Again" not in (drifted / FOLDER / acceptance.ACCEPTED).read_text()
 
 
