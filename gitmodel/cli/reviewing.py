@@ -136,7 +136,9 @@ def _passes(output: Closeness) -> str:
 
 def _up(value: float) -> str:
     """Three digits, rounded up: what is shown must really pass."""
-    return f"{float(Context(prec=3, rounding=ROUND_CEILING).create_decimal_from_float(value)):.3g}"
+    near = float(f"{value:.3g}")
+    up = Context(prec=3, rounding=ROUND_CEILING).create_decimal_from_float(value)
+    return f"{near if near >= value else float(up):.3g}"
 
 
 def _label(index: int, output: Closeness, labels: tuple[str, ...]) -> str:

@@ -14,7 +14,7 @@ from onnx import helper
 from gitmodel.bundle import acceptance
 from gitmodel.files import StorageFailed
 from gitmodel.git import GitFailed
-from gitmodel.workflows import check, golden_review, listing, save
+from gitmodel.workflows import check, golden_outputs, listing, save
 from gitmodel.workflows.golden import CaseRefused, NoSuchCase, cases_of
 from gitmodel.workflows.golden_review import ChangedUnderReview, NoReason, accept, accept_named, begin, end, reject
 from tests import support
@@ -183,7 +183,7 @@ def test_a_kill_between_reason_and_outputs_leaves_the_case_to_be_decided(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(golden_review, "_replace", killed)
+        patch.setattr(golden_outputs, "replace_outputs", killed)
         with pytest.raises(KeyboardInterrupt):
             accept(review, review.failing[:2], "Meant", repo=drifted)
     assert reasons(drifted) == [((0, 1), "Meant")]
