@@ -19,7 +19,7 @@ from gitmodel.files import replace_file, storing
 from gitmodel.formats import golden_files
 from gitmodel.versions import check_name
 from gitmodel.workflows import golden_outputs
-from gitmodel.workflows.golden import CaseRefused, Held, chosen, hold, row_count, running
+from gitmodel.workflows.golden import CaseRefused, Held, Running, chosen, hold, row_count, running
 from gitmodel.workflows.workspace import Workspace
 
 
@@ -165,31 +165,20 @@ def _replay(place: Workspace, name: str, wanted: Sequence[str] = ()) -> Review:
     """All that fails, decided or not."""
     bundle = registry.working_bundle(place.repo, check_name(name))
     with running(place, bundle) as model:
-        cases = chosen(name, model.cases, wanted)
-        folder = _folder(place, name)
-
-        def failing(held: Held) -> Failing:
-            case, given = held.case, held.given
-            state = golden_outputs.state(folder, model.places[case.name])
-            if isinstance(given, GitmodelError):
-                # The state, too, so that a refusal is asked about again when the case is another one.
-                return Failing(
-                    case.name,
-                    model.places[case.name],
-                    row_count(case),
-                    str(given),
-                    None,
-                    (),
-                    state,
-                    f"{case.name} {state} refused",
-                )
-            kept = {output: given[output] for output in case.outputs if output in given} or given
-            shown = tuple(closeness(case.outputs, kept, model.signature, model.gates))
-            mark = f"{case.name} {state} {golden_files.fingerprint(kept)}"
-            return Failing(case.name, model.places[case.name], row_count(case), held.wrong, kept, shown, state, mark)
-
-        found = tuple(failing(held) for held in hold(model, cases) if held.wrong)
+        cases, folder = chosen(name, model.cases, wanted), _folder(place, name)
+        found = tuple(_failing(model, folder, held) for held in hold(model, cases) if held.wrong)
     return Review(name, bundle.lock.digest, len(cases), found, 0, tuple(bundle.labels))
+
+
+def _failing(model: Running, folder: Path, held: Held) -> Failing:
+    case, given, where = held.case, held.given, model.places[held.case.name]
+    state = golden_outputs.state(folder, where)
+    if isinstance(given, GitmodelError):
+        return Failing(case.name, where, row_count(case), str(given), None, (), state, f"{case.name} {state} refused")
+    kept = {output: given[output] for output in case.outputs if output in given} or given
+    shown = tuple(closeness(case.outputs, kept, model.signature, model.gates))
+    mark = f"{case.name} {state} {golden_files.fingerprint(kept)}"
+    return Failing(case.name, where, row_count(case), held.wrong, kept, shown, state, mark)
 
 
 def _folder(place: Workspace, name: str) -> Path:
