@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,7 +14,6 @@ from gitmodel.errors import ExitCode
 
 if TYPE_CHECKING:
     from gitmodel.bundle.golden import Slice
-    from gitmodel.workflows.golden import Group
     from gitmodel.workflows.golden_add import Added
 
 #: With fewer a change may slip through.
@@ -180,6 +178,7 @@ def accept(
 
     Example: gitmodel golden accept fraud --case held-out/3 --reason "Trained on June"
     """
+    from gitmodel.cli.reviewing import worst
     from gitmodel.workflows import golden_review
 
     if bool(case) == all_:
@@ -188,8 +187,10 @@ def accept(
         raise typer.BadParameter("say why: who reviews the commit reads it", param_hint="--reason")
     done = golden_review.accept_named(name, case or (), reason, repo=repo)
     held = f"; {count(done.held, 'case')} held already" if done.held else ""
-    console.note(f"accepted {count(len(done.accepted), 'golden case')} of {name}{held}")
-    if done.accepted:
+    console.note(f"accepted {count(len(done.cases), 'golden case')} of {name}{held}")
+    for line in worst(done.cases):
+        console.note(line)
+    if done.cases:
         console.note(f"next: git add models/{name} && git commit")
 
 
@@ -208,50 +209,25 @@ def list_(
 
     Example: gitmodel golden list fraud --check
     """
+    from gitmodel.cli.golden_table import HEADER, cells, to_dict
+    from gitmodel.cli.reviewing import plain
     from gitmodel.workflows import golden
 
     groups = golden.cases_of(reference, repo=repo, check=check, progress=console.progress)
     console.clear()
     failing = [row for group in groups for row in group.rows if row.wrong]
     if format_ is Format.JSON:
-        console.data({"schema": 1, "ref": reference, "checked": check, "groups": [_to_dict(group) for group in groups]})
+        console.data({"schema": 1, "ref": reference, "checked": check, "groups": [to_dict(group) for group in groups]})
     elif not groups:
         console.note(f"{reference} has no golden cases; 'gitmodel golden add' makes some")
     else:
         console.say(
             table(
-                [_cells(group, check) for group in groups],
-                ["group", "cases", "rows", "size", "slice", "accepted", "holds"],
+                [cells(group, check) for group in groups],
+                HEADER,
             )
         )
         for row in failing:
-            console.say(f"  {row.name}: {row.wrong}")
+            console.say(plain(f"  {row.name}: {row.wrong}"))
     if failing:
         raise typer.Exit(ExitCode.INCOMPATIBLE)
-
-
-def _cells(group: Group, checked: bool) -> list[str]:
-    part, rows = group.slice, group.rows
-    limits = {"agreement": part.agreement, "distance": part.distance} if part else {}
-    said = ", ".join(f"{key} {value:g}" for key, value in limits.items() if value is not None)
-    told = f"{part.name} ({said})" if part and said else part.name if part else "-"
-    held = f"{sum(row.wrong == '' for row in rows)}/{len(rows)}" if checked else "-"
-    accepted = sum(row.accepted is not None for row in rows)
-    size, in_all = sum(row.size for row in rows), sum(row.rows for row in rows)
-    return [group.name, str(len(rows)), str(in_all), human(size), told, str(accepted or "-"), held]
-
-
-def _to_dict(group: Group) -> dict[str, Any]:
-    part = group.slice
-    cases = [
-        {
-            "name": row.name, "rows": row.rows, "bytes": row.size, "holds": None if row.wrong is None else not row.wrong,
-            "wrong": row.wrong or None, "accepted": _without_cases(asdict(row.accepted)) if row.accepted else None,
-        }
-        for row in group.rows
-    ]  # fmt: skip
-    return {"group": group.name, "slice": asdict(part) if part else None, "cases": cases}
-
-
-def _without_cases(entry: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in entry.items() if key != "cases"}

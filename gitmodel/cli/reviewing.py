@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from decimal import ROUND_CEILING, Context
 from typing import TYPE_CHECKING
 
@@ -75,16 +75,23 @@ def _summary(review: Review) -> Iterator[str]:
         yield f"{count(review.cases, 'golden case')} of {review.name}, and all hold"
         return
     yield f"{count(review.cases, 'golden case')} of {review.name}, {len(review.failing)} to decide{before}"
+    yield from worst(review.failing)
+
+
+def worst(cases: Sequence[Failing]) -> Iterator[str]:
+    """The worst of what these cases show, a line for each output."""
     by_output: dict[str, list[tuple[str, Closeness]]] = {}
-    for case in review.failing:
+    for case in cases:
         for output in case.outputs:
             by_output.setdefault(output.output, []).append((case.name, output))
     for name, found in by_output.items():
-        worst, most = max(found, key=lambda one: (bool(one[1].apart), one[1].max_abs))
+        case_name, most = max(found, key=lambda one: (bool(one[1].apart), one[1].max_abs))
         flipped, rows = sum(o.flipped for _, o in found), sum(o.rows for _, o in found)
+        broken = sum(o.broken for _, o in found)
         size = most.apart or f"max abs {most.max_abs:.4g}, max rel {max(o.max_rel for _, o in found):.4g}"
         top = f", top-1 changed in {flipped} of {count(rows, 'row')}" if rows else ""
-        yield f"  {name}: {size} (worst in {worst}){top}"
+        nan = f", {count(broken, 'value')} became NaN or infinite" if broken else ""
+        yield plain(f"  {name}: {size} (worst in {case_name}){top}{nan}")
 
 
 def shown(case: Failing, number: int, of: int, labels: tuple[str, ...]) -> Iterator[str]:
@@ -129,7 +136,9 @@ def _passes(output: Closeness) -> str:
 
 def _up(value: float) -> str:
     """Three digits, rounded up: what is shown must really pass."""
-    return f"{float(Context(prec=3, rounding=ROUND_CEILING).create_decimal_from_float(value)):.3g}"
+    near = float(f"{value:.3g}")
+    up = Context(prec=3, rounding=ROUND_CEILING).create_decimal_from_float(value)
+    return f"{near if near >= value else float(up):.3g}"
 
 
 def _label(index: int, output: Closeness, labels: tuple[str, ...]) -> str:
@@ -160,5 +169,9 @@ def _reason(before: str) -> str:
 
 
 def _say(line: str) -> None:
+    console.say(plain(line))
+
+
+def plain(line: str) -> str:
     """Names come from a model's file: what would steer a terminal is shown as a question mark."""
-    console.say("".join(c if c.isprintable() else "?" for c in line))
+    return "".join(c if c.isprintable() else "?" for c in line)

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from gitmodel.files import replace_file
+from gitmodel.files import storing
 from gitmodel.git.failures import GitFailed, failed
 from gitmodel.git.reading import Reader
 
@@ -77,9 +77,12 @@ class Repository(Reader):
     def ignore_here(self, pattern: str) -> None:
         """Keeps files out of Git in this clone alone, by a line in ``info/exclude``. Raises StorageFailed."""
         path = self.common_dir / "info" / "exclude"
-        text = path.read_text() if path.exists() else ""
-        if pattern not in text.splitlines():
-            replace_file(path, f"{text}{'' if text.endswith(chr(10)) or not text else chr(10)}{pattern}\n".encode())
+        with storing(str(path)):
+            text = path.read_bytes() if path.exists() else b""
+            if pattern.encode() not in text.splitlines():
+                path.parent.mkdir(exist_ok=True)
+                with path.open("ab") as file:
+                    file.write((b"\n" if text and not text.endswith(b"\n") else b"") + f"{pattern}\n".encode())
 
     def check_remote(self, name: str) -> None:
         """Raises GitFailed when ``name`` is neither a remote of this repository nor a place by itself."""

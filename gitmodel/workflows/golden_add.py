@@ -87,17 +87,28 @@ def add(
             first = golden_files.next_number(model.places, group)
             fresh = [replace(case, name=f"{group}/{first + i}") for i, case in enumerate(fresh)]
             wrong = tuple(held.case.name for held in hold(model, fresh) if held.wrong)
-        files = goldens.write(group, fresh, first)
-        for case in mended:
-            files |= golden_files.side_files(model.places[case.name], "output", case.outputs)
-        sizes = golden_files.sizes(bundle.folder, GOLDEN)
-        total, size = len(sizes) + len(fresh), sum(sizes.values()) + sum(map(len, files.values()))
-        golden_files.check_total(name, total, size)
-        if part is not None and fresh:
-            replace_file(folder / group / SLICE, part.to_yaml().encode())
-        for path, data in files.items():
-            replace_file(folder / path, data)
+        total, size = _write(model, folder, fresh, mended, part)
     return Added(group, tuple(case.name for case in fresh), known, left_out, wrong, total, size)
+
+
+def _write(
+    model: Running, folder: Path, fresh: Sequence[GoldenCase], mended: Sequence[GoldenCase], part: Slice | None
+) -> tuple[int, int]:
+    """Writes new cases, and the outputs of those that lacked some; returns how many there are then, and their bytes."""
+    files: dict[str, bytes] = {}
+    for case in fresh:
+        group, _, number = case.name.rpartition("/")
+        files |= goldens.write(group, [case], int(number))
+    for case in mended:
+        files |= golden_files.side_files(model.places[case.name], "output", case.outputs)
+    sizes = golden_files.sizes(model.bundle.folder, GOLDEN)
+    total, size = len(sizes) + len(fresh), sum(sizes.values()) + sum(map(len, files.values()))
+    golden_files.check_total(model.bundle.name, total, size)
+    if part is not None and fresh:
+        replace_file(folder / golden_files.group_of(fresh[0].name) / SLICE, part.to_yaml().encode())
+    for path, data in files.items():
+        replace_file(folder / path, data)
+    return total, size
 
 
 def _sweep(folder: Path) -> None:

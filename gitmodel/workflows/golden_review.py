@@ -5,22 +5,21 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from gitmodel import registry
-from gitmodel.bundle import acceptance
-from gitmodel.bundle.acceptance import ACCEPTED, Acceptance
-from gitmodel.bundle.bundle import GOLDEN, NEW
-from gitmodel.bundle.folder import DiskFolder
+from gitmodel.bundle.acceptance import Acceptance
+from gitmodel.bundle.bundle import GOLDEN
 from gitmodel.compat.closeness import Closeness, closeness
 from gitmodel.compat.side_by_side import Arrays
 from gitmodel.errors import ExitCode, GitmodelError
 from gitmodel.files import replace_file, storing
 from gitmodel.formats import golden_files
 from gitmodel.versions import check_name
-from gitmodel.workflows.golden import CaseRefused, Held, chosen, hold, row_count, running
+from gitmodel.workflows import golden_outputs
+from gitmodel.workflows.golden import CaseRefused, Held, Running, chosen, hold, row_count, running
 from gitmodel.workflows.workspace import Workspace
 
 
@@ -77,7 +76,9 @@ def begin(name: str, *, repo: Path | str | Workspace = ".") -> Review:
         rejected = _rejected(place, name)
         left = tuple(case for case in found.failing if case.mark not in rejected)
         folder = _folder(place, name)
-        wanted = {path: data for case in left for path, data in _new_files(case).items()}
+        wanted = {
+            path: data for case in left for path, data in golden_outputs.pending(case.place, case.given or {}).items()
+        }
         if wanted:
             place.repo.ignore_here(f"/{registry.MODELS}/*/{GOLDEN}/{golden_files.PENDING}")
         for path in folder.glob(golden_files.PENDING):
@@ -107,11 +108,12 @@ def accept(review: Review, cases: Sequence[Failing], reason: str, *, repo: Path 
         if registry.working_bundle(place.repo, review.name).lock.digest != review.weights:
             raise ChangedUnderReview(f"{review.name} was saved meanwhile", hint="review it again")
         for case in cases:
-            if _state(folder, case.place) != case.state:
+            if golden_outputs.state(folder, case.place) != case.state:
                 raise ChangedUnderReview(f"golden case {case.name} was changed meanwhile", hint="review it again")
-        _write_reasons(folder, review, cases, reason.strip(), place.repo.author())
+        said = Acceptance((), reason.strip(), place.repo.author(), f"sha256:{review.weights}")
+        golden_outputs.say_why(folder, review.name, [case.name for case in cases], said)
         for case in cases:
-            _replace(folder, case)
+            golden_outputs.replace_outputs(folder, case.place, case.given or {})
 
 
 def reject(review: Review, case: Failing, *, repo: Path | str | Workspace = ".") -> None:
@@ -121,8 +123,8 @@ def reject(review: Review, case: Failing, *, repo: Path | str | Workspace = ".")
         path = _progress(place, review.name)
         replace_file(path, json.dumps(sorted({*_rejected(place, review.name), case.mark})).encode())
         folder = _folder(place, review.name)
-        _take_back(folder, review, case)
-        for relative in _new_files(case):
+        golden_outputs.take_back(folder, review.name, case.name, f"sha256:{review.weights}")
+        for relative in golden_outputs.pending(case.place, case.given or {}):
             (folder / relative).unlink(missing_ok=True)
 
 
@@ -135,10 +137,14 @@ def end(review: Review, *, repo: Path | str | Workspace = ".") -> None:
 
 @dataclass(frozen=True)
 class Accepted:
-    """``accepted`` names the cases with new outputs; ``held`` counts those named that held as they were."""
+    """``cases`` have new outputs now; ``held`` counts those named that held as they were."""
 
-    accepted: tuple[str, ...]
+    cases: tuple[Failing, ...]
     held: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(case.name for case in self.cases)
 
 
 def accept_named(name: str, cases: Sequence[str], reason: str, *, repo: Path | str | Workspace = ".") -> Accepted:
@@ -152,38 +158,27 @@ def accept_named(name: str, cases: Sequence[str], reason: str, *, repo: Path | s
         found = _replay(place, name, cases)
         if found.failing:
             accept(found, found.failing, reason, repo=place)
-    return Accepted(tuple(case.name for case in found.failing), found.cases - len(found.failing))
+    return Accepted(found.failing, found.cases - len(found.failing))
 
 
 def _replay(place: Workspace, name: str, wanted: Sequence[str] = ()) -> Review:
     """All that fails, decided or not."""
     bundle = registry.working_bundle(place.repo, check_name(name))
     with running(place, bundle) as model:
-        cases = chosen(name, model.cases, wanted)
-        folder = _folder(place, name)
-
-        def failing(held: Held) -> Failing:
-            case, given = held.case, held.given
-            state = _state(folder, model.places[case.name])
-            if isinstance(given, GitmodelError):
-                # The state, too, so that a refusal is asked about again when the case is another one.
-                return Failing(
-                    case.name,
-                    model.places[case.name],
-                    row_count(case),
-                    str(given),
-                    None,
-                    (),
-                    state,
-                    f"{case.name} {state} refused",
-                )
-            kept = {output: given[output] for output in case.outputs if output in given} or given
-            shown = tuple(closeness(case.outputs, kept, model.signature, model.gates))
-            mark = f"{case.name} {state} {golden_files.fingerprint(kept)}"
-            return Failing(case.name, model.places[case.name], row_count(case), held.wrong, kept, shown, state, mark)
-
-        found = tuple(failing(held) for held in hold(model, cases) if held.wrong)
+        cases, folder = chosen(name, model.cases, wanted), _folder(place, name)
+        found = tuple(_failing(model, folder, held) for held in hold(model, cases) if held.wrong)
     return Review(name, bundle.lock.digest, len(cases), found, 0, tuple(bundle.labels))
+
+
+def _failing(model: Running, folder: Path, held: Held) -> Failing:
+    case, given, where = held.case, held.given, model.places[held.case.name]
+    state = golden_outputs.state(folder, where)
+    if isinstance(given, GitmodelError):
+        return Failing(case.name, where, row_count(case), str(given), None, (), state, f"{case.name} {state} refused")
+    kept = {output: given[output] for output in case.outputs if output in given} or given
+    shown = tuple(closeness(case.outputs, kept, model.signature, model.gates))
+    mark = f"{case.name} {state} {golden_files.fingerprint(kept)}"
+    return Failing(case.name, where, row_count(case), held.wrong, kept, shown, state, mark)
 
 
 def _folder(place: Workspace, name: str) -> Path:
@@ -199,58 +194,3 @@ def _rejected(place: Workspace, name: str) -> set[str]:
     with contextlib.suppress(OSError, ValueError, TypeError):
         return {str(mark) for mark in json.loads(_progress(place, name).read_bytes())}
     return set()
-
-
-def _outputs(folder: Path, place: str) -> list[Path]:
-    return sorted((folder / place).glob("output_*.pb"))
-
-
-def _state(folder: Path, place: str) -> str:
-    """One digest for the recorded files of a case."""
-    import hashlib
-
-    whole = hashlib.sha256()
-    for path in sorted((folder / place).glob("*.pb")):
-        data = path.read_bytes()
-        whole.update(f"{path.name} {len(data)} ".encode() + data)
-    return whole.hexdigest()[:16]
-
-
-def _new_files(case: Failing) -> dict[str, bytes]:
-    files = golden_files.side_files(case.place, "output", case.given or {})
-    return {f"{path}{NEW}": data for path, data in files.items()}
-
-
-def _replace(folder: Path, case: Failing) -> None:
-    """The new outputs in the place of the old ones, each in one step; those of outputs that are no more go."""
-    files = golden_files.side_files(case.place, "output", case.given or {})
-    for relative, data in files.items():
-        replace_file(folder / relative, data)
-    with storing(str(folder / case.place)):
-        for path in _outputs(folder, case.place):
-            if path.relative_to(folder).as_posix() not in files:
-                path.unlink()
-        for path in (folder / case.place).glob(f"output_*.pb{NEW}"):
-            path.unlink()
-
-
-def _write_reasons(folder: Path, review: Review, cases: Iterable[Failing], reason: str, by: str) -> None:
-    by_group: dict[str, list[int]] = {}
-    for case in cases:
-        group, _, number = case.name.rpartition("/")
-        by_group.setdefault(group, []).append(int(number))
-    for group, numbers in by_group.items():
-        before = golden_files.accepted(DiskFolder(folder.parent), GOLDEN, group, review.name)
-        new = Acceptance(tuple(numbers), reason, by, f"sha256:{review.weights}")
-        replace_file(folder / group / ACCEPTED, acceptance.dump(acceptance.add(before, new)).encode())
-
-
-def _take_back(folder: Path, review: Review, case: Failing) -> None:
-    """Removes a reason that was written down by an ``accept`` which was killed before it replaced anything."""
-    group, _, number = case.name.rpartition("/")
-    before = golden_files.accepted(DiskFolder(folder.parent), GOLDEN, group, review.name)
-    after = acceptance.without(before, int(number), f"sha256:{review.weights}")
-    if after != before and after:
-        replace_file(folder / group / ACCEPTED, acceptance.dump(after).encode())
-    elif after != before:
-        (folder / group / ACCEPTED).unlink()

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tests import support
 
-PATIENCE = 60.0
+PATIENCE = 120.0
 #: Makes stdin the session's own terminal, so that Ctrl-C typed there becomes a signal, then becomes the command.
 _TAKE = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,10 @@ import numpy as np
 import onnx
 import pytest
 
+from gitmodel.cli.reviewing import shown
+from gitmodel.compat.closeness import Closeness
 from gitmodel.workflows import save
+from gitmodel.workflows.golden_review import Failing
 from tests import support
 from tests.cli.command import Command
 from tests.cli.terminal import Terminal, terminal
@@ -152,12 +156,35 @@ def test_a_model_without_cases_says_how_to_get_some(gitmodel: Command, save_mode
 def test_accepting_tells_how_many_and_leaves_the_rest(gitmodel: Command, drifted: Path) -> None:
     done = gitmodel("golden", "accept", "fraud", "--case", "cases/1", "--case", "cases/2", "--reason", "June")
     assert (done.code, done.out) == (0, "")
-    assert done.err.splitlines() == ["accepted 2 golden cases of fraud", "next: git add models/fraud && git commit"]
+    first, worst, last = done.err.splitlines()
+    assert (first, last) == ("accepted 2 golden cases of fraud", "next: git add models/fraud && git commit")
+    assert re.fullmatch(
+        r"  scores: max abs 0\.\d+, max rel 0\.\d+ \(worst in cases/[12]\), top-1 changed in 0 of 2 rows", worst
+    )
     done = gitmodel("golden", "accept", "fraud", "--all", "--reason", "June")
     assert done.err.splitlines()[0] == "accepted 2 golden cases of fraud; 2 cases held already"
     assert failing(drifted) == 0
     assert gitmodel("golden", "accept", "fraud", "--all", "--reason", "Again").err == (
         "accepted 0 golden cases of fraud; 4 cases held already\n"
+    )
+
+
+def test_an_acceptance_of_nan_is_not_silent(gitmodel: Command, repo: Path, tmp_path: Path) -> None:
+    x, y = (support.value_info(name, "float32", ["n", 2]) for name in "xy")
+    np.savez(tmp_path / "x.npz", x=np.array([[-1, 1]], "float32"))
+    for operator in ("Neg", "Log"):
+        nodes = [onnx.helper.make_node(operator, ["x"], ["y"])]
+        save.save(
+            "fraud",
+            support.model(nodes, [x], [y]),
+            repo=repo,
+            message="m",
+            golden=tmp_path / "x.npz" if operator == "Neg" else None,
+        )
+    done = gitmodel("golden", "accept", "fraud", "--all", "--reason", "r")
+    assert (
+        "  y: max abs inf, max rel 1 (worst in x/0), top-1 changed in 0 of 1 row, 1 value became NaN or infinite"
+        in done.err
     )
 
 
@@ -330,3 +357,35 @@ def test_changed_decisions_are_named_by_their_labels_and_names_do_not_steer_the_
     assert re.search(r"top-1      1 of 1 row changed \(row 0: (cat|dog|cow) -> (cat|dog|cow)\)", at.text)
     assert "y?[31m" in at.text
     assert "\x1b[31m" not in at.text
+
+
+def _said(*outputs: Closeness) -> list[str]:
+    """What a review shows of a case with these outputs."""
+    case = Failing("g/0", "g/test_data_set_0", 2, "wrong", {}, outputs, "", "")
+    return [line.strip() for line in shown(case, 1, 1, ())][1:]
+
+
+def test_outputs_that_cannot_be_compared_or_hold_are_one_line_each() -> None:
+    gone = Closeness("a", "float32", (), "the model has no such output")
+    fine = Closeness("b", "float32", (2,), max_abs=1e-6, values=2)
+    assert _said(gone, fine) == [
+        "a float32 []", "the model has no such output", "b float32 [2]", "within tolerance (largest difference 1e-06)",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rtol", "atol", "says"),
+    [
+        (0.01, 0.25, "rtol 0.01 would pass, or atol 0.25"),
+        (0.0101001, 0.2500001, "rtol 0.0102 would pass, or atol 0.251"),
+        (math.inf, 0.5, "atol 0.5 would pass"),
+        (math.inf, math.inf, "no tolerance lets it pass"),
+    ],
+)
+def test_a_tolerance_is_named_rounded_up(rtol: float, atol: float, says: str) -> None:
+    found = Closeness(
+        "a", "float32", (2,), max_abs=1, beyond=1, values=2, tolerance=(1e-3, 1e-5), rtol=rtol, atol=atol, broken=1
+    )
+    lines = _said(found)
+    assert lines[-1] == f"tolerance  1 of 2 values beyond rtol 0.001, atol 1e-05; {says}"
+    assert "broken     1 value became NaN or infinite" in lines

@@ -14,7 +14,7 @@ from onnx import helper
 from gitmodel.bundle import acceptance
 from gitmodel.files import StorageFailed
 from gitmodel.git import GitFailed
-from gitmodel.workflows import check, golden_review, listing, save
+from gitmodel.workflows import check, golden_outputs, listing, save
 from gitmodel.workflows.golden import CaseRefused, NoSuchCase, cases_of
 from gitmodel.workflows.golden_review import ChangedUnderReview, NoReason, accept, accept_named, begin, end, reject
 from tests import support
@@ -183,7 +183,7 @@ def test_a_kill_between_reason_and_outputs_leaves_the_case_to_be_decided(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(golden_review, "_replace", killed)
+        patch.setattr(golden_outputs, "replace_outputs", killed)
         with pytest.raises(KeyboardInterrupt):
             accept(review, review.failing[:2], "Meant", repo=drifted)
     assert reasons(drifted) == [((0, 1), "Meant")]
@@ -220,13 +220,13 @@ def test_git_must_know_who_accepts(drifted: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_cases_and_groups_are_accepted_by_name(drifted: Path) -> None:
     done = accept_named("fraud", ["cases/3", "cases/5"], "June", repo=drifted)
-    assert (done.accepted, done.held) == (("cases/3", "cases/5"), 0)
+    assert (done.names, done.held) == (("cases/3", "cases/5"), 0)
     done = accept_named("fraud", ["cases/3", "cases/4"], "July", repo=drifted)
-    assert (done.accepted, done.held) == (("cases/4",), 1)
+    assert (done.names, done.held) == (("cases/4",), 1)
     done = accept_named("fraud", ["cases"], "All", repo=drifted)
-    assert (len(done.accepted), done.held) == (13, 3)
+    assert (len(done.names), done.held) == (13, 3)
     assert [cases for cases, _ in reasons(drifted)][:2] == [(3, 5), (4,)]
-    assert accept_named("fraud", [], "Again", repo=drifted).accepted == ()
+    assert accept_named("fraud", [], "Again", repo=drifted).names == ()
     assert "Again" not in (drifted / FOLDER / acceptance.ACCEPTED).read_text()
 
 
