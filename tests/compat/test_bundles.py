@@ -13,7 +13,7 @@ from gitmodel.workflows import check, save
 from tests import support
 from tests.compat import pairs
 from tests.compat.pairs import NAME
-from tests.compat.pairs_meaning import card, commit, recarded, released, reshelved
+from tests.compat.pairs_meaning import card, commit, grouped, recarded, released, reshelved
 
 EMBED = "(float[batch,4] x) => (float[batch,4] e) <float scale = {%s}> { e = Mul(x, scale) }"
 
@@ -124,6 +124,16 @@ def test_a_group_is_the_default_with_the_golden_cases_of_the_whole_graph(tmp_pat
     assert not {"signature-stale", "golden-self-failed", "goldens-missing"} & {
         finding.rule for finding in report.findings
     }
+
+
+def test_a_group_of_what_the_default_replay_has_seen_is_not_run_again(tmp_path: Path) -> None:
+    tag, _ = grouped(tmp_path, "signatures: {part: {outputs: [size]}}\n", "", model=TWO % "Neg")
+    pairs.save(tmp_path, TWO % "Identity")
+    card(tmp_path, "signatures: {part: {outputs: [size]}}\n")
+    pairs.save(tmp_path, TWO % "Identity")
+    report = judged(tmp_path, tag)
+    assert (report.cases_run, find(report, "golden-failed").at) == (16, "outputs.y")
+    assert not [place for _, place in rules_of(report) if place.startswith("signatures.")]
 
 
 def test_a_group_in_the_card_that_was_not_saved_is_stale(tmp_path: Path) -> None:

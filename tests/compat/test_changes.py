@@ -335,3 +335,31 @@ def test_no_change_in_either_direction_means_the_same_promises(old: Signature, n
                 [d if isinstance(d, int) else None for d in s.shape] if s.shape is not None else None for s in (a, b)
             ]
             assert fixed[0] == fixed[1]
+
+
+# Constants ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("gone", "tensor", "kind"),
+    [
+        (AGE, ("int64", (5, 1)), "input-became-constant"),
+        (TensorSpec("age", "int64", None), ("int64", (5, 1)), "input-became-constant"),
+        (AGE, ("float32", (5, 1)), "input-removed"),
+        (TensorSpec("age", "int64", None), ("float32", (5, 1)), "input-removed"),
+        (AGE, ("int64", (5, 2)), "input-removed"),
+        (AGE, ("int64", (5,)), "input-removed"),
+    ],
+    ids=str,
+)
+def test_an_input_whose_name_a_fitting_tensor_has_became_a_constant(
+    gone: TensorSpec, tensor: tuple[str, tuple[int, ...]], kind: str
+) -> None:
+    (change,) = compare(inputs(X, gone), inputs(X), {"age": tensor, "other": tensor}).changes
+    assert (change.kind, change.at) == (kind, "inputs.age")
+
+
+def test_an_input_that_became_a_constant_is_not_renamed() -> None:
+    comparison = compare(inputs(X), inputs(replace(X, name="z")), {"x": ("float32", (1, 4))})
+    assert [change.kind for change in comparison.changes] == ["input-became-constant", "input-added-required"]
+    assert comparison.renamed_inputs == {}
