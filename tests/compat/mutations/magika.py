@@ -46,8 +46,8 @@ def rows(magika: Path, folder: Path) -> Iterator[Row]:
     for generation in GENERATIONS:
         model, again = _model(magika, generation), _model(magika, generation)
         again.producer_name = "another exporter"
-        for name, new, truth in (("itself", model, Truth(same_bytes=True)), ("producer", again, Truth(exact=True))):
-            outcome = held_against(judged(Mutant(model, new, truth), folder), truth, "runs")
+        for name, other, truth in (("itself", model, Truth(same_bytes=True)), ("producer", again, Truth(exact=True))):
+            outcome = held_against(judged(Mutant(model, other, truth), folder), truth, "runs")
             yield Row(f"{generation}: {name}", "magika", "", outcome)
 
 
