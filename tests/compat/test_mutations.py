@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from gitmodel.versions import Bump
 from gitmodel.workflows import check
 from tests import support
 from tests.compat import pairs
-from tests.compat.mutations import MUTATIONS, oracle, table
+from tests.compat.mutations import MUTATIONS, magika, oracle, table
 from tests.compat.mutations.__main__ import PASSES, of_pass
 from tests.compat.mutations.corpus import Specimen, sample, specimens
 from tests.compat.mutations.proof import Row, line, prove
@@ -24,7 +25,7 @@ from tests.compat.mutations.surgery import NotDefined
 from tests.compat.mutations.truth import Truth, held_against
 
 #: How many models each mutation meets here, and how many mutations each model.
-MODELS, KINDS = 4, 3
+MODELS, KINDS = 3, 2
 #: Their drawn inputs are shapes and counts: the runtime is asked for gigabytes, or (STFT by steps of 0) dies of it.
 RAVENOUS = ("STFT", "Tile", "Pad", "Upsample", "Resize", "Expand", "ConstantOfShape")
 
@@ -36,16 +37,22 @@ def tame() -> list[Specimen]:
 
 @pytest.fixture(scope="module")
 def rows(tame: list[Specimen], tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
-    """Every mutation on the first models it is defined for, and every model with the next few mutations."""
+    """Every mutation on the first models it is defined for, and every model with the next few that are defined for it."""
     folder, states = tmp_path_factory.mktemp("mutants"), dict[bytes, str]()
-    found = [row for name in MUTATIONS for row in _first(name, tame, folder, states)]
+    found = [row for name in MUTATIONS for row in _first(list(tame), name, folder, states)]
     names = list(MUTATIONS)
     for number, specimen in enumerate(tame):
-        found += [prove(specimen, names[(number * KINDS + i) % len(names)], folder, states) for i in range(KINDS)]
+        turn = number * KINDS % len(names)
+        found += _some(specimen, [*names[turn:], *names[:turn]], folder, states)
     return found
 
 
-def _first(name: str, models: list[Specimen], folder: Path, states: dict[bytes, str]) -> Iterator[Row]:
+def _some(specimen: Specimen, names: list[str], folder: Path, states: dict[bytes, str]) -> Iterator[Row]:
+    rows = (prove(specimen, name, folder, states) for name in names)
+    return itertools.islice((row for row in rows if not row.undefined), KINDS)
+
+
+def _first(models: list[Specimen], name: str, folder: Path, states: dict[bytes, str]) -> Iterator[Row]:
     """Exported networks come first: they have what the models of one operator lack."""
     left = MODELS
     for specimen in sorted(models, key=lambda s: (not s.family.startswith("pytorch"), s.name)):
@@ -66,8 +73,8 @@ def test_every_kind_of_mutation_and_every_family_is_among_them(rows: list[Row], 
     assert {row.mutation for row in judged} == set(MUTATIONS)
     names = {row.specimen for row in judged}
     families = {specimen.family for specimen in tame if specimen.name in names}
-    assert len(families) > 0.9 * len({specimen.family for specimen in tame})
-    assert sum(not row.outcome.unjudged for row in judged) > 0.7 * len(judged), "most are models this runtime runs"
+    assert families == {specimen.family for specimen in tame}
+    assert sum(not row.outcome.unjudged for row in judged) > 0.6 * len(judged), "most are models this runtime runs"
 
 
 def test_the_table_counts_what_was_judged(rows: list[Row], tame: list[Specimen]) -> None:
@@ -160,3 +167,41 @@ def test_committed_bundles_are_judged_like_bare_files(tame: list[Specimen], tmp_
     assert outcome.right, (specimen.name, outcome, report.findings)
     assert report.verdict is not Verdict.UNJUDGED
     assert report.declared is Bump.MAJOR
+
+
+# Real generations of one classifier -------------------------------------------------------------------------------------
+
+
+@pytest.mark.realdata
+def test_every_step_of_a_real_classifier_is_judged_as_its_users_would(real_data: Path, tmp_path: Path) -> None:
+    found = list(magika.rows(real_data / "magika", tmp_path))
+    assert len(found) == len(magika.STEPS) + 2 * len(magika.GENERATIONS)
+    assert [f"{row.mutation}: {row.outcome}" for row in found if not row.outcome.right] == []
+    assert magika.reference(real_data / "magika", tmp_path) == (37, 37)
+
+
+# What the mutations found -----------------------------------------------------------------------------------------------
+
+
+def test_outputs_without_elements_are_compared_and_said_to_be_equal(tmp_path: Path) -> None:
+    inner = "z = Constant<value_ints=[0]>() a = Constant<value_ints=[1]>() y = Slice(x, z, z, a)"
+    nothing = f"(float[n,4] x) => (float[n,0] y) {{ {inner} }}"
+    again = pairs.model(nothing)
+    again.producer_name = "another"
+    report = check.check_compat(*pairs_of_files(tmp_path, pairs.model(nothing), again), repo=tmp_path)
+    assert {finding.rule for finding in report.findings} == {"golden-identical", "goldens-missing"}
+    assert report.required_bump is Bump.PATCH
+
+
+def test_a_break_by_the_signature_stands_where_no_case_can_be_drawn(tmp_path: Path) -> None:
+    old, new = (
+        "(seq(float[2]) x) => (float[2] y) { i = Constant<value_int=0>() y = SequenceAt(x, i) }",
+        "(float[2] x) => (float[2] y) { y = Neg(x) }",
+    )
+    report = check.check_compat(*pairs_of_files(tmp_path, pairs.model(old), pairs.model(new)), repo=tmp_path)
+    assert (report.verdict, report.required_bump, report.cases_run) == (Verdict.INCOMPATIBLE, Bump.MAJOR, 0)
+    assert [finding.rule for finding in report.findings] == ["value-kind-changed"]
+
+
+def pairs_of_files(folder: Path, old: onnx.ModelProto, new: onnx.ModelProto) -> list[str]:
+    return [str(folder / name) for name in pairs.files(folder, old, new)]

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.compat.mutations import MUTATIONS, table
+from tests.compat.mutations import MUTATIONS, magika, table
 from tests.compat.mutations.corpus import Specimen, sample, specimens
 from tests.compat.mutations.proof import Row, line, prove
 from tests.compat.mutations.truth import Outcome
@@ -39,15 +39,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="what was judged so far; a second run goes on from there",
     )
     parser.add_argument("--write", type=Path, help="the Markdown page to write, such as docs/proof.md")
+    parser.add_argument("--real", type=Path, help="the folder of real models, such as ../shared/data")
     given = parser.parse_args(argv)
     models = specimens() if given.all else sample()
     pairs = [pair for number in range(given.passes) for pair in of_pass(models, number)]
     _prove_all(pairs, given.state)
-    page = table.page([json.loads(text) for text in given.state.read_text().splitlines()], models)
+    real = _real(given.real / "magika") if given.real else ""
+    page = table.page([json.loads(text) for text in given.state.read_text().splitlines()], models, real)
     sys.stdout.write(page)
     if given.write:
         given.write.write_text(page)
     return 0 if table.is_whole(page) else 1
+
+
+def _real(folder: Path) -> str:
+    with tempfile.TemporaryDirectory() as place:
+        rows = list(magika.rows(folder, Path(place)))
+        return table.real_models(rows, magika.reference(folder, Path(place)))
 
 
 def of_pass(models: Sequence[Specimen], number: int) -> Iterator[Pair]:

@@ -52,7 +52,7 @@ def _with_formula(specimen: Specimen, operator: str, number: float, types: tuple
 def output_within_tolerance(specimen: Specimen) -> Mutant:
     """A tenth of the tolerance smaller (never larger: nothing overflows). Patch."""
     output = picked(specimen.model.graph.output, lambda v: is_tensor(v, FLOATS), "no output of such a type")
-    step = {TensorProto.FLOAT: 1e-4, TensorProto.DOUBLE: 1e-8, TensorProto.FLOAT16: 1e-3}
+    step: dict[int, float] = {TensorProto.FLOAT: 1e-4, TensorProto.DOUBLE: 1e-8, TensorProto.FLOAT16: 1e-3}
     new = _with_formula(specimen, "Mul", 1 - step[output.type.tensor_type.elem_type])
     return measured(specimen, new, (SAME, NOISE))
 
@@ -128,7 +128,7 @@ def call_refused(specimen: Specimen) -> Mutant:
 
 def _weights(specimen: Specimen, change: Callable[[np.ndarray], np.ndarray]) -> onnx.ModelProto:
     new = specimen.copy()
-    held = [t for t in new.graph.initializer if t.data_type in FLOATS and math.prod(t.dims)]
+    held = [t for t in new.graph.initializer if t.data_type in FLOATS and all(t.dims)]
     need(held, "it has no weights")
     for tensor in held:
         values = numpy_helper.to_array(tensor)

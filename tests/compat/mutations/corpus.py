@@ -82,7 +82,7 @@ def _made() -> Iterator[Specimen]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they divide by zero on purpose
-        cases = [*nodes.collect_testcases(None), *models.collect_testcases()]  # type: ignore[arg-type]  # None is all of them
+        cases = [*nodes.collect_testcases(None), *models.collect_testcases()]
     for case in {id(case): case for case in cases}.values():
         if case.model is None:  # a name for one of the files above
             continue

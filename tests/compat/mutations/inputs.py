@@ -26,13 +26,13 @@ from tests.compat.mutations.surgery import (
 from tests.compat.mutations.truth import BY_NAME, BY_POSITION, MAJOR, MINOR, NONE, Bumps, Mutant, Truth, mutation
 
 EXTRA = "mutant_extra"
-WIDER = {
+WIDER: dict[int, int] = {
     TensorProto.FLOAT: TensorProto.DOUBLE, TensorProto.FLOAT16: TensorProto.FLOAT, TensorProto.INT32: TensorProto.INT64,
     TensorProto.INT16: TensorProto.INT32, TensorProto.INT8: TensorProto.INT16, TensorProto.UINT8: TensorProto.UINT16,
     TensorProto.UINT16: TensorProto.UINT32, TensorProto.UINT32: TensorProto.UINT64,
 }  # fmt: skip
-NARROWER = {wide: narrow for narrow, wide in WIDER.items()}
-OTHER = {
+NARROWER: dict[int, int] = {wide: narrow for narrow, wide in WIDER.items()}
+OTHER: dict[int, int] = {
     TensorProto.FLOAT: TensorProto.INT32, TensorProto.INT64: TensorProto.FLOAT, TensorProto.BOOL: TensorProto.FLOAT,
     TensorProto.INT32: TensorProto.FLOAT, TensorProto.DOUBLE: TensorProto.INT64, TensorProto.UINT8: TensorProto.INT8,
 }  # fmt: skip
@@ -174,19 +174,19 @@ def _retyped(specimen: Specimen, table: dict[int, int], bumps: Bumps, *, replaye
 @mutation
 def input_retyped_wider(specimen: Specimen) -> Mutant:
     need(opset(specimen.model) >= 6, "Cast takes names before opset 6")
-    return _retyped(specimen, dict(WIDER), WIDENED, replayed=True)
+    return _retyped(specimen, WIDER, WIDENED, replayed=True)
 
 
 @mutation
 def input_retyped_narrower(specimen: Specimen) -> Mutant:
     need(opset(specimen.model) >= 6, "Cast takes names before opset 6")
-    return _retyped(specimen, dict(NARROWER), MAJOR, replayed=False)
+    return _retyped(specimen, NARROWER, MAJOR, replayed=False)
 
 
 @mutation
 def input_retyped_otherwise(specimen: Specimen) -> Mutant:
     need(opset(specimen.model) >= 6, "Cast takes names before opset 6")
-    return _retyped(specimen, dict(OTHER), MAJOR, replayed=False)
+    return _retyped(specimen, OTHER, MAJOR, replayed=False)
 
 
 @mutation

@@ -99,17 +99,17 @@ def _retyped(specimen: Specimen, table: dict[int, int], bumps: Bumps) -> Mutant:
 
 @mutation
 def output_retyped_wider(specimen: Specimen) -> Mutant:
-    return _retyped(specimen, dict(WIDER), WIDENED)
+    return _retyped(specimen, WIDER, WIDENED)
 
 
 @mutation
 def output_retyped_narrower(specimen: Specimen) -> Mutant:
-    return _retyped(specimen, dict(NARROWER), MAJOR)
+    return _retyped(specimen, NARROWER, MAJOR)
 
 
 @mutation
 def output_retyped_otherwise(specimen: Specimen) -> Mutant:
-    return _retyped(specimen, dict(OTHER), MAJOR)
+    return _retyped(specimen, OTHER, MAJOR)
 
 
 @mutation

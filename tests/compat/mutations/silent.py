@@ -50,8 +50,10 @@ def itself(specimen: Specimen) -> Mutant:
 @silent
 def doc_strings(model: onnx.ModelProto) -> None:
     model.doc_string = model.graph.doc_string = "Trained on a Tuesday."
-    for value in (*model.graph.input, *model.graph.output, *model.graph.node):
+    for value in (*model.graph.input, *model.graph.output):
         value.doc_string = "Says something."
+    for node in model.graph.node:
+        node.doc_string = "Does something."
 
 
 @silent
