@@ -27,6 +27,10 @@ from gitmodel.workflows.calibrate import Side
 from gitmodel.workflows.workspace import Workspace, opened
 
 
+#: Bytes of weights up to which they are packed, which takes them into memory a second time; larger ones stay mapped.
+_PACKED = 256 << 20
+
+
 @dataclass
 class _Findings:
     """What has been gathered so far about one pair."""
@@ -130,7 +134,7 @@ def _run(place: Workspace | None, old: Bundle, new: Bundle, comparison: Comparis
             found.cases = _judge_alone(place, new, new.signature, found)
         return
     # Prepacking, as a server does it, changes last digits: recorded outputs want it, drawn cases only want both alike.
-    prepack = bool(old.golden_paths() or new.golden_paths())
+    prepack = bool(old.golden_paths() or new.golden_paths()) and max(map(_weight, (old, new))) <= _PACKED
     with (
         _open(place, old, found, prepack=prepack, side="old") as before,
         _open(place, new, found, prepack=prepack) as after,
@@ -208,7 +212,7 @@ def _add_witness(before: Runs, after: Runs, cases: Iterable[GoldenCase], found: 
 
 def _judge_alone(place: Workspace | None, bundle: Bundle, signature: Signature, found: _Findings) -> int:
     """Opens one bundle and runs its own golden cases; returns how many there are."""
-    with _open(place, bundle, found, prepack=bool(bundle.golden_paths())) as opened_:
+    with _open(place, bundle, found, prepack=bool(bundle.golden_paths()) and _weight(bundle) <= _PACKED) as opened_:
         return _own_goldens(opened_.session, bundle, signature, found)
 
 
@@ -242,7 +246,7 @@ def _open(
             old, new = (s.to_dict() if s else None for s in (signature, bundle.signature))
             args = {"label": bundle.label, "side": side}
             found.changes.append(Change("signature-stale", "signature", old, new, args))
-        yield Side(session, signature, _size(path, bundle), _reopener(path, prepack))
+        yield Side(session, signature, _weight(bundle), _reopener(path, prepack))
 
 
 def _reopener(path: Path, prepack: bool) -> Reopen:
@@ -253,9 +257,9 @@ def _reopener(path: Path, prepack: bool) -> Reopen:
     )
 
 
-def _size(path: Path, bundle: Bundle) -> int:
+def _weight(bundle: Bundle) -> int:
     """Bytes of weights; of a bare file its own, whatever lies beside it."""
-    return path.stat().st_size if bundle.file else bundle.lock.size
+    return bundle.file.stat().st_size if bundle.file else bundle.lock.size
 
 
 def _recorded(bundle: Bundle, signature: Signature) -> list[GoldenCase]:
