@@ -26,7 +26,6 @@ from gitmodel.workflows import calibrate, remembered, stale
 from gitmodel.workflows.calibrate import Side
 from gitmodel.workflows.workspace import Workspace, opened
 
-
 #: Bytes of weights up to which they are packed, which takes them into memory a second time; larger ones stay mapped.
 _PACKED = 256 << 20
 
