@@ -74,6 +74,10 @@ class Noise:
 Reopen = Callable[[bool, int], AbstractContextManager[Runs]]
 
 
+#: Inputs with the answers of the usual session.
+Usually = Sequence[tuple[Arrays, Arrays]]
+
+
 def cap(drift: OutputDrift) -> float:
     """The largest floor that counts, as a share of a case's largest value: what the tolerance allows the largest of all."""
     return drift.tolerance[0] + (drift.tolerance[1] / drift.largest if drift.largest else 0.0)
@@ -116,14 +120,19 @@ def calibrate(
     floats that differs at all."""
     usually = [(case.inputs, outputs) for case in cases if (outputs := _try(usual, case.inputs)) is not None]
     floors: dict[str, Floor] = {}
+    batches = (False, True) if has_rows(signature) else (False,)
     for optimised in (True, False):
         for count in (1, threads):
-            with reopen(optimised, count) as session:
-                for together in (False, True) if has_rows(signature) else (False,):
-                    setting = str(Setting(optimised, count, together))
-                    for before, after in _answers(session, usually, together=together):
-                        _raise(floors, before, after, setting)
+            _look(floors, reopen, usually, [Setting(optimised, count, together) for together in batches])
     return tuple(floors[spec.name] for spec in signature.outputs if spec.name in floors)
+
+
+def _look(floors: dict[str, Floor], reopen: Reopen, usually: Usually, settings: Sequence[Setting]) -> None:
+    # One session at a time is held: each may be large.
+    with reopen(settings[0].optimised, settings[0].threads) as session:
+        for setting in settings:
+            for before, after in _answers(session, usually, together=setting.together):
+                _raise(floors, before, after, str(setting))
 
 
 def unsteady(side: str, session: Runs, cases: Sequence[GoldenCase], call: Call) -> Iterator[Unsteady]:
@@ -137,9 +146,6 @@ def unsteady(side: str, session: Runs, cases: Sequence[GoldenCase], call: Call) 
             if size and name not in told:
                 told.add(name)
                 yield Unsteady(side, name, size, case.name)
-
-
-Usually = Sequence[tuple[Arrays, Arrays]]
 
 
 def _answers(session: Runs, usually: Usually, *, together: bool) -> Iterator[tuple[Arrays, Arrays]]:

@@ -41,6 +41,9 @@ from gitmodel.workflows import calibrate, promises, remembered, stale, tagged
 from gitmodel.workflows.calibrate import Side
 from gitmodel.workflows.workspace import Workspace, opened
 
+#: Bytes of weights up to which they are packed, which takes them into memory a second time; larger ones stay mapped.
+_PACKED = 256 << 20
+
 
 @dataclass
 class _Findings:
@@ -166,7 +169,7 @@ def _run(place: Workspace | None, old: Bundle, new: Bundle, comparison: Comparis
         found.cases = _judge_alone(place, new, found, old)
         return
     # Prepacking, as a server does it, changes last digits: recorded outputs want it, drawn cases only want both alike.
-    prepack = bool(old.golden_paths() or new.golden_paths())
+    prepack = bool(old.golden_paths() or new.golden_paths()) and max(map(_weight, (old, new))) <= _PACKED
     with (
         _open(place, old, found, prepack=prepack, side="old") as before,
         _open(place, new, found, prepack=prepack) as after,
@@ -275,7 +278,7 @@ def _add_witness(before: Runs, after: Runs, cases: Iterable[GoldenCase], found: 
 
 def _judge_alone(place: Workspace | None, bundle: Bundle, found: _Findings, old: Bundle | None = None) -> int:
     """Opens one bundle and runs its own golden cases; returns how many there are."""
-    with _open(place, bundle, found, prepack=bool(bundle.golden_paths())) as opened_:
+    with _open(place, bundle, found, prepack=bool(bundle.golden_paths()) and _weight(bundle) <= _PACKED) as opened_:
         return _own_goldens(opened_, bundle, found, old)
 
 
@@ -312,7 +315,7 @@ def _open(
         if outdated := promises.stale(bundle, whole):
             args = {"label": bundle.label, "side": side}
             found.changes.append(Change("signature-stale", "signature", *outdated, args))
-        yield Side(session, signature, whole, _size(path, bundle), _reopener(path, prepack))
+        yield Side(session, signature, whole, _weight(bundle), _reopener(path, prepack))
 
 
 def _reopener(path: Path, prepack: bool) -> Reopen:
@@ -323,9 +326,9 @@ def _reopener(path: Path, prepack: bool) -> Reopen:
     )
 
 
-def _size(path: Path, bundle: Bundle) -> int:
+def _weight(bundle: Bundle) -> int:
     """Bytes of weights; of a bare file its own, whatever lies beside it."""
-    return path.stat().st_size if bundle.file else bundle.lock.size
+    return bundle.file.stat().st_size if bundle.file else bundle.lock.size
 
 
 def _outputs(bundle: Bundle) -> set[str]:

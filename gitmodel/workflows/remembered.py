@@ -30,7 +30,6 @@ FOLDER = "replays"
 SCHEMA = 1
 #: How many are kept: the ones used last.
 MOST = 256
-_LABELS = ("old", "new")
 
 
 @dataclass(frozen=True)
@@ -46,28 +45,28 @@ class Shown:
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a result is kept. ``labels`` are how OLD and NEW are called in this check; another may call them otherwise."""
+    """Where a result is kept, and all that it depends on."""
 
     path: Path
     key: Mapping[str, Any]
-    labels: tuple[str, str]
 
 
 def entry(state_dir: Path, old: Bundle, new: Bundle, found: Sequence[Change]) -> Entry | None:
     """Of two bundles whose weights have a digest; ``found`` is what was known before running."""
     if old.file is not None or new.file is not None:
         return None
-    labels = old.label, new.label
     key = {
         "schema": SCHEMA,
         "runtime": runtime.version(),
         "options": [platform.machine(), threads()],
         "rules": _digest(rules.names()),
+        # Facts name the versions, some in the middle of a text.
+        "labels": [old.label, new.label],
         "old": _side(old),
         "new": _side(new),
-        "found": _digest([_packed(change, labels) for change in found]),
+        "found": _digest([asdict(change) for change in found]),
     }
-    return Entry(state_dir / FOLDER / f"{_digest(key)}.json", key, labels)
+    return Entry(state_dir / FOLDER / f"{_digest(key)}.json", key)
 
 
 def recall(where: Entry) -> Shown | None:
@@ -78,7 +77,7 @@ def recall(where: Entry) -> Shown | None:
             return None
         body = document["body"]
         shown = Shown(
-            tuple(_unpacked(change, where.labels) for change in body["changes"]),
+            tuple(Change(**change) for change in body["changes"]),
             int(body["cases"]),
             bool(body["generated"]),
             str(body["noise"]),
@@ -93,7 +92,7 @@ def recall(where: Entry) -> Shown | None:
 def keep(where: Entry, shown: Shown) -> None:
     """Writes it down, and drops the ones not used for longest. What cannot be written is not kept."""
     body = {
-        "changes": [_packed(change, where.labels) for change in shown.changes],
+        "changes": [asdict(change) for change in shown.changes],
         "cases": shown.cases,
         "generated": shown.generated,
         "noise": shown.noise,
@@ -117,21 +116,6 @@ def _side(bundle: Bundle) -> dict[str, str]:
     card, signature = (hashlib.sha256(bundle.folder.read(path) or b"").hexdigest() for path in (CARD, SIGNATURE))
     goldens = _digest(bundle.golden_digests)
     return {"weights": bundle.lock.digest, "goldens": goldens, "card": card, "signature": signature}
-
-
-def _packed(change: Change, labels: tuple[str, str]) -> dict[str, Any]:
-    """A fact without the names of the versions: the same two may be called otherwise the next time."""
-    args = dict(change.args)
-    if args.get("label") in labels:
-        args["label"] = {"side": _LABELS[labels.index(args["label"])]}
-    return {"kind": change.kind, "at": change.at, "old": change.old, "new": change.new, "args": args}
-
-
-def _unpacked(value: Mapping[str, Any], labels: tuple[str, str]) -> Change:
-    args = dict(value["args"])
-    if isinstance(args.get("label"), dict):
-        args["label"] = labels[_LABELS.index(args["label"]["side"])]
-    return Change(value["kind"], value["at"], value["old"], value["new"], args)
 
 
 def _digest(value: Any) -> str:

@@ -27,7 +27,7 @@ def _commands(reports: list[Report]) -> Iterator[str]:
     yield _command(_VERDICT_COMMAND[verdict], wording.summary(reports), title="check-compat")
     for report in reports:
         if report.unjudged:
-            yield _command("warning", wording.plain(report.unjudged), title=f"could not judge {report.model}")
+            yield _command("warning", rules.plain(report.unjudged), title=f"could not judge {report.model}")
     for severity in (Severity.ERROR, Severity.WARNING):
         found = [(r, f) for r in reports for f in r.findings if f.severity is severity]
         for report, finding in found[:LIMIT]:
