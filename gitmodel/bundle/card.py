@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gitmodel.bundle import yamlio
+from gitmodel.bundle import limits, yamlio
+from gitmodel.bundle.limits import Budgets
 from gitmodel.bundle.signature import DEFAULT
 
 SCHEMA_VERSION = 1
@@ -112,13 +113,14 @@ class Group:
 
 
 _TEXT_KEYS = ("name", "description", "format", "framework", "licence", "signature")
-_KEYS = frozenset({"schema_version", "gates", "signatures", *_TEXT_KEYS})
+_KEYS = frozenset({"schema_version", "gates", "signatures", "targets", "domains", "budgets", *_TEXT_KEYS})
 
 
 @dataclass(frozen=True)
 class Card:
     """``model.yaml``. ``format`` is the kind of file it was saved from; ``signature`` the one clients get by default;
-    ``signatures`` are further ones over the same graph."""
+    ``signatures`` are further ones over the same graph. ``targets`` are the oldest runtimes that must still load it,
+    ``domains`` those of custom operators it may use, ``budgets`` what a new version may cost."""
 
     name: str
     description: str = ""
@@ -128,6 +130,9 @@ class Card:
     signature: str = DEFAULT
     gates: Gates = field(default_factory=Gates)
     signatures: Mapping[str, Group] = field(default_factory=dict)
+    targets: tuple[str, ...] = ()
+    domains: tuple[str, ...] = ()
+    budgets: Budgets = field(default_factory=Budgets)
 
     def with_source(self, source_format: str, framework: str) -> Card:
         """The card after saving from another kind of file; what a person wrote stays."""
@@ -143,6 +148,9 @@ class Card:
             out["gates"] = gates
         if self.signatures:
             out["signatures"] = {name: group.to_dict() for name, group in self.signatures.items()}
+        out |= {key: list(names) for key in ("targets", "domains") if (names := getattr(self, key))}
+        if budgets := self.budgets.to_dict():
+            out["budgets"] = budgets
         return yamlio.dump(out)
 
     @classmethod
@@ -165,4 +173,11 @@ class Card:
         if not isinstance(groups, dict):
             raise yamlio.InvalidYaml(f"{where}: signatures must be a mapping", hint="such as {embed: {outputs: [e]}}")
         signatures = {str(name): Group.from_dict(body, f"{where}: signatures.{name}") for name, body in groups.items()}
-        return cls(**texts, gates=Gates.from_dict(value.get("gates", {}), f"{where}: gates"), signatures=signatures)
+        return cls(
+            **texts,
+            gates=Gates.from_dict(value.get("gates", {}), f"{where}: gates"),
+            signatures=signatures,
+            targets=limits.targets(value.get("targets", []), f"{where}: targets"),
+            domains=limits.names(value.get("domains", []), f"{where}: domains"),
+            budgets=Budgets.from_dict(value.get("budgets", {}), f"{where}: budgets"),
+        )

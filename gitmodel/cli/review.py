@@ -36,6 +36,15 @@ def check_compat(
         str, typer.Option("--against", metavar="REV", help="Compare changed models with this revision.")
     ] = "",
     profile: Annotated[Profile, typer.Option("--profile", help="Which clients the verdict is for.")] = Profile.NAMED,
+    require_sandbox: Annotated[
+        bool, typer.Option("--require-sandbox", help="Judge only where a stranger's model can be locked in wholly.")
+    ] = False,
+    time_limit: Annotated[
+        float, typer.Option("--time-limit", metavar="SECONDS", min=1, help="Processor time for opening and for each run.")
+    ] = 10.0,
+    memory_limit: Annotated[
+        float, typer.Option("--memory-limit", metavar="GB", min=0.5, help="Memory of each model, besides its weights.")
+    ] = 4.0,
     format_: FormatOption = Format.TEXT,
     repo: RepoOption = ".",
     quiet: Quiet = False,
@@ -49,15 +58,18 @@ def check_compat(
     Example: gitmodel check-compat fraud@v1.2.0 fraud
     """
     from gitmodel.compat import reports as formats
+    from gitmodel.compat.isolated import Models
+    from gitmodel.sandbox.limits import Limits
     from gitmodel.workflows import check
 
+    models = Models(Limits(time_limit, int(memory_limit * (1 << 30))), require_sandbox, console.note)
     if against and old:
         raise typer.BadParameter("give OLD and NEW, or --against, not both", param_hint="--against")
     if old:
         before, after = _sides(old, new)
-        reports = [check.check_compat(before, after, repo=repo, profile=profile, progress=console.progress)]
+        reports = [check.check_compat(before, after, repo=repo, profile=profile, progress=console.progress, models=models)]
     else:
-        reports = check.check_changed(repo, against=against, profile=profile, progress=console.progress)
+        reports = check.check_changed(repo, against=against, profile=profile, progress=console.progress, models=models)
     console.clear()
     if not reports and format_ is Format.TEXT:
         console.say(f"no model differs from {against or 'its latest release'}: nothing to judge")

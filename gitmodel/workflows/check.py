@@ -6,12 +6,16 @@ from pathlib import Path
 
 from gitmodel import registry
 from gitmodel.bundle.bundle import Bundle
-from gitmodel.compat import rules
+from gitmodel.compat import limits, rules
 from gitmodel.compat.changes import Change
+from gitmodel.compat.isolated import Models
 from gitmodel.compat.rules import DEFAULT_PROFILE
 from gitmodel.compat.verdict import Report, owed
 from gitmodel.errors import GitmodelError
+from gitmodel.formats.source import InvalidModel
 from gitmodel.git import NotARepository, Repository
+from gitmodel.sandbox.child import OutOfMemory
+from gitmodel.sandbox.parent import SandboxFailed, SandboxIncomplete
 from gitmodel.storage.remote import Progress
 from gitmodel.workflows.judge import judge, judge_first
 from gitmodel.workflows.workspace import Workspace
@@ -30,16 +34,31 @@ def check_compat(
     repo: Path | str = ".",
     profile: str = DEFAULT_PROFILE,
     progress: Progress | None = None,
+    models: Models | None = None,
 ) -> Report:
     """Judges NEW against OLD, two references or model files. A mistake in a reference raises; a model that cannot be
-    run gives the verdict ``unjudged``."""
-    place = _place(Path(repo), progress)
-    before, after = (registry.resolve(place.repo if place else None, reference) for reference in (old, new))
-    return judge(place, before, after, profile=profile)
+    read or run gives the verdict ``unjudged``. ``models`` are the sandboxes that they are opened in."""
+    with models or Models() as sandboxes:
+        sandboxes.read_soon(Path(reference) for reference in (old, new) if registry.is_file(reference))
+        place = _place(Path(repo), progress)
+        sides: list[Bundle] = []
+        for reference in (old, new):
+            try:
+                sides.append(registry.resolve(place.repo if place else None, reference, sandboxes.describe))
+            except (InvalidModel, SandboxFailed, SandboxIncomplete, OutOfMemory) as error:
+                if not Path(reference).exists():
+                    raise
+                return _unread(old, new, profile, error)
+        return judge(place, *sides, profile=profile, models=sandboxes)
 
 
 def check_changed(
-    repo: Path | str = ".", *, against: str = "", profile: str = DEFAULT_PROFILE, progress: Progress | None = None
+    repo: Path | str = ".",
+    *,
+    against: str = "",
+    profile: str = DEFAULT_PROFILE,
+    progress: Progress | None = None,
+    models: Models | None = None,
 ) -> list[Report]:
     """Judges every model of the working tree that differs from its latest release, or from revision ``against``;
     one that is gone from the working tree is judged, too.
@@ -58,10 +77,19 @@ def check_changed(
         elif base is None:
             if not against:
                 registry.refuse_shallow(place.repo, f"{name} has no version to be judged against")
-            reports.append(judge_first(place, registry.working_bundle(place.repo, name), profile))
+            reports.append(judge_first(place, registry.working_bundle(place.repo, name), profile, models=models))
         elif changed_since(place.repo, name, base.commit):
-            reports.append(judge(place, base, registry.working_bundle(place.repo, name), profile=profile))
+            new = registry.working_bundle(place.repo, name)
+            reports.append(judge(place, base, new, profile=profile, models=models))
     return reports
+
+
+def _unread(old: str, new: str, profile: str, error: GitmodelError) -> Report:
+    """The report on files one of which cannot even be read."""
+    findings = [rules.judge(change) for change in limits.why_not(error, None)]
+    name = Path(new).stem if registry.is_file(new) else new
+    bump = owed(findings)
+    return Report(name, old, new, profile, tuple(findings), len(rules.names()), 0, unjudged=str(error), bump=bump)
 
 
 def changed_since(repo: Repository, name: str, commit: str) -> bool:

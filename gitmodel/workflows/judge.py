@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import contextlib
+import filecmp
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 from gitmodel.bundle.bundle import GOLDEN, Bundle
-from gitmodel.bundle.card import Gates
+from gitmodel.bundle.card import Card, Gates
 from gitmodel.bundle.golden import GoldenCase
 from gitmodel.bundle.lock import TensorEntry
 from gitmodel.bundle.signature import Signature
-from gitmodel.compat import behaviour, bridge, changes, generate, rules
+from gitmodel.compat import behaviour, bridge, budgets, changes, generate, limits, rules
 from gitmodel.compat import replay as golden_replay
 from gitmodel.compat.changes import Change, Comparison
+from gitmodel.compat.isolated import CannotOpen, Model, Models
 from gitmodel.compat.rules import DEFAULT_PROFILE
 from gitmodel.compat.verdict import Report, owed, worst_first
 from gitmodel.errors import GitmodelError
+from gitmodel.formats.source import InvalidModel
 from gitmodel.versions import Bump, ReleaseTag, Version, parse_tag
 from gitmodel.workflows.workspace import Workspace, opened
-
-if TYPE_CHECKING:
-    from gitmodel.runtime import Session
 
 
 @dataclass
 class _Findings:
-    """What has been gathered so far about one pair."""
+    """What has been gathered so far about one pair, and the sandboxes it is gathered in."""
 
+    models: Models
     changes: list[Change] = field(default_factory=list)
     cases: int = 0
     generated: bool = False
@@ -36,11 +36,18 @@ class _Findings:
 
 
 def judge(
-    place: Workspace | None, old: Bundle, new: Bundle, *, profile: str = DEFAULT_PROFILE, declared: Bump | None = None
+    place: Workspace | None,
+    old: Bundle,
+    new: Bundle,
+    *,
+    profile: str = DEFAULT_PROFILE,
+    declared: Bump | None = None,
+    models: Models | None = None,
 ) -> Report:
-    """The report on two bundles. ``declared`` is the bump a release is about to make; else NEW's own tag tells."""
-    found = _Findings()
-    with contextlib.suppress(_Stop):
+    """The report on two bundles. ``declared`` is the bump a release is about to make; else NEW's own tag tells. ``models``
+    are the sandboxes to use."""
+    found = _Findings(models or Models())
+    with _judging(found):
         _compare(place, old, new, found)
     findings = [rules.judge(change) for change in found.changes]
     base, declared = _declared(old, new, declared)
@@ -67,10 +74,12 @@ def declare(report: Report, bump: Bump) -> Report:
     return replace(report, declared=bump)
 
 
-def judge_first(place: Workspace, new: Bundle, profile: str = DEFAULT_PROFILE) -> Report:
+def judge_first(
+    place: Workspace, new: Bundle, profile: str = DEFAULT_PROFILE, *, models: Models | None = None
+) -> Report:
     """The report on a version that has none before it: does it load, and does it keep its own golden cases?"""
-    found = _Findings()
-    with contextlib.suppress(_Stop):
+    found = _Findings(models or Models())
+    with _judging(found):
         if new.signature is not None:
             _judge_first(place, new, new.signature, found)
     findings = [rules.judge(change) for change in found.changes]
@@ -84,12 +93,28 @@ def judge_first(place: Workspace, new: Bundle, profile: str = DEFAULT_PROFILE) -
 class _Opened:
     """A model that runs. ``signature`` is the model's own, whatever signature.yaml says."""
 
-    session: Session
-    signature: Signature
+    session: Model
+
+    @property
+    def signature(self) -> Signature:
+        return self.session.opened.signature
 
 
 class _Stop(Exception):
     """Ends a comparison early; why is in the findings."""
+
+
+@contextlib.contextmanager
+def _judging(found: _Findings) -> Iterator[None]:
+    """Whatever cannot be read or run leaves the pair unjudged: a mistake in a file is no mistake in the command."""
+    with found.models:
+        try:
+            yield
+        except _Stop:
+            pass
+        except GitmodelError as error:
+            found.unjudged = str(error)
+        found.unjudged = found.models.failure or found.unjudged
 
 
 def _compare(place: Workspace | None, old: Bundle, new: Bundle, found: _Findings) -> None:
@@ -100,18 +125,22 @@ def _compare(place: Workspace | None, old: Bundle, new: Bundle, found: _Findings
     found.changes += [*comparison.changes, *changes.compare_labels(old.labels, new.labels)]
     found.changes += _policy_changes(old, new)
     if any(spec.optional for spec in old.signature.inputs):
-        found.changes += changes.compare_defaults(old.signature, new.signature, _tensors(old), _tensors(new))
-    if _same_weights(old, new):
+        found.changes += changes.compare_defaults(old.signature, new.signature, _tensors(old, found), _tensors(new, found))
+    if _same_weights(old, new, found):
         found.changes.append(Change("weights-unchanged", "weights"))
         if not _same_promises(old, new):
             found.cases = _judge_alone(place, new, new.signature, found)
         return
+    if place is not None and old.file is None and new.file is None:
+        size = max(sum(entry.size for entry in side.graph_files()) for side in (old, new))
+        found.models.run_soon(2, place.repo.state_dir, size)
     # Prepacking, as a server does it, changes last digits: recorded outputs want it, drawn cases only want both alike.
     prepack = bool(old.golden_paths() or new.golden_paths())
     with (
-        _open(place, old, found, prepack=prepack, side="old") as before,
-        _open(place, new, found, prepack=prepack) as after,
+        _open(place, old, found, old.card, prepack=prepack, side="old") as before,
+        _open(place, new, found, old.card, prepack=prepack) as after,
     ):
+        found.changes += limits.changes(before.session.opened, after.session.opened, old.card)
         own = _own_goldens(after.session, new, new.signature, found)
         _replay(before, after, old, comparison, found)
         found.cases = found.cases or own
@@ -147,6 +176,16 @@ def _replay(before: _Opened, after: _Opened, old: Bundle, comparison: Comparison
     if not shown.cases:
         found.unjudged = f"{old.label} refuses every case, so there is nothing to compare"
     found.changes += behaviour.changes(shown, gates, bridge.incomparable(signature, found.changes))
+    if old.card.budgets.to_dict() and not found.models.failure:
+        _race(before, after, old, bridge.over(comparison), cases, found)
+
+
+def _race(
+    before: _Opened, after: _Opened, old: Bundle, over: bridge.Bridge, cases: Iterable[GoldenCase], found: _Findings
+) -> None:
+    """What NEW costs, against what OLD's card allows."""
+    if race := budgets.race(before.session, after.session, cases, over.call):
+        found.changes += budgets.changes(found.models, race, old.card.budgets)
 
 
 @dataclass(frozen=True)
@@ -159,7 +198,7 @@ class _Cases:
         return generate.cases(self.signature)
 
 
-def _add_witness(before: Session, after: Session, cases: Iterable[GoldenCase], found: _Findings) -> None:
+def _add_witness(before: Model, after: Model, cases: Iterable[GoldenCase], found: _Findings) -> None:
     """Lets the break happen: a call that OLD answers, made on NEW just as OLD's client makes it."""
     breaking = [i for i, change in enumerate(found.changes) if bridge.can_be_seen(change)]
     if not breaking:
@@ -180,11 +219,11 @@ def _add_witness(before: Session, after: Session, cases: Iterable[GoldenCase], f
 
 def _judge_alone(place: Workspace | None, bundle: Bundle, signature: Signature, found: _Findings) -> int:
     """Opens one bundle and runs its own golden cases; returns how many there are."""
-    with _open(place, bundle, found, prepack=bool(bundle.golden_paths())) as opened_:
+    with _open(place, bundle, found, bundle.card, prepack=bool(bundle.golden_paths())) as opened_:
         return _own_goldens(opened_.session, bundle, signature, found)
 
 
-def _own_goldens(session: Session, bundle: Bundle, signature: Signature, found: _Findings) -> int:
+def _own_goldens(session: Model, bundle: Bundle, signature: Signature, found: _Findings) -> int:
     """NEW against what it recorded of itself: the very check a server makes before it lets it answer."""
     recorded = _recorded(bundle, signature)
     check = golden_replay.check_self(session, recorded, signature, bundle.card.gates)
@@ -194,27 +233,25 @@ def _own_goldens(session: Session, bundle: Bundle, signature: Signature, found: 
 
 @contextlib.contextmanager
 def _open(
-    place: Workspace | None, bundle: Bundle, found: _Findings, *, prepack: bool, side: str = "new"
+    place: Workspace | None, bundle: Bundle, found: _Findings, card: Card, *, prepack: bool, side: str = "new"
 ) -> Iterator[_Opened]:
-    """A session on the bundle's weights, and the signature the model itself has; when there is none to be had, says so and stops."""
-    from gitmodel import runtime
-    from gitmodel.formats import onnx
-
+    """A session on the bundle's weights, in a sandbox; when there is none to be had, says why and stops. ``card`` says
+    what is allowed."""
     with contextlib.ExitStack() as stack:
         try:
             path = stack.enter_context(opened(place, bundle))
-            signature = onnx.signature_of(onnx.parse(path.read_bytes(), bundle.label), bundle.label)
-            session = runtime.open_session(path, prepack=prepack, label=bundle.label)
+            model = found.models.open(path, bundle, prepack=prepack)
         except GitmodelError as error:
             found.unjudged = str(error)
-            if isinstance(error, runtime.LoadFailed):
-                found.changes.append(Change("model-load-failed", "model", None, None, {"error": error.message}))
+            if isinstance(error, CannotOpen | InvalidModel):
+                found.changes += limits.why_not(error, card)
             raise _Stop from error
+        signature = model.opened.signature
         if signature != bundle.signature:
             old, new = (s.to_dict() if s else None for s in (signature, bundle.signature))
             args = {"label": bundle.label, "side": side}
             found.changes.append(Change("signature-stale", "signature", old, new, args))
-        yield _Opened(session, signature)
+        yield _Opened(model)
 
 
 def _recorded(bundle: Bundle, signature: Signature) -> list[GoldenCase]:
@@ -228,7 +265,7 @@ def _compare_checkpoints(place: Workspace | None, old: Bundle, new: Bundle, foun
         found.changes.append(Change("graph-added", "model"))
     elif old.signature is not None:
         found.changes.append(Change("graph-removed", "model", None, None, {"label": new.label}))
-    found.changes += changes.compare_tensors(_tensors(old), _tensors(new))
+    found.changes += changes.compare_tensors(_tensors(old, found), _tensors(new, found))
     if not found.changes:
         found.changes.append(Change("weights-unchanged", "weights"))
     if new.signature is not None:
@@ -242,20 +279,14 @@ def _judge_first(place: Workspace | None, new: Bundle, signature: Signature, fou
         found.changes.append(Change("goldens-missing", "golden", None, None, {"label": new.label, "cases": 0}))
 
 
-def _tensors(bundle: Bundle) -> tuple[TensorEntry, ...]:
-    if bundle.file is None:
-        return bundle.lock.tensors
-    from gitmodel import formats
-    from gitmodel.formats import hdf5
-
-    with contextlib.closing(formats.read(bundle.file)) as source:
-        return tuple(TensorEntry(t.name, t.dtype, t.shape, hdf5.digest(t), "") for t in source.tensors)
+def _tensors(bundle: Bundle, found: _Findings) -> tuple[TensorEntry, ...]:
+    return bundle.lock.tensors if bundle.file is None else found.models.tensors(bundle.file)
 
 
-def _same_weights(old: Bundle, new: Bundle) -> bool:
+def _same_weights(old: Bundle, new: Bundle, found: _Findings) -> bool:
     if old.file is not None and new.file is not None:
         # Equal graphs may point at different external data.
-        return old.file.read_bytes() == new.file.read_bytes() and _tensors(old) == _tensors(new)
+        return filecmp.cmp(old.file, new.file, False) and _tensors(old, found) == _tensors(new, found)
     return old.file is None and new.file is None and old.lock.digest == new.lock.digest
 
 
