@@ -28,6 +28,8 @@ CONFIDENCE = 0.95
 #: A timing shorter than this is of the clock and of the call, not of the model.
 _LEAST_SECONDS = 0.005
 _MOST_REPEATS = 10_000
+#: What a process takes more or less by chance.
+_LEAST_BYTES = 1e6
 
 Inputs = Mapping[str, "np.ndarray"]
 
@@ -105,11 +107,12 @@ def load_time(race: Race) -> Measured:
 def memory(models: Models, race: Race) -> Measured:
     """Bytes that opening the model and one call take at most, each time in a child of its own."""
 
-    def taken(model: Model, inputs: Inputs) -> float:
+    def peak(model: Model, inputs: Inputs) -> float:
         with closing(models.fresh(model)) as child:
-            return float(child.ask("peak", path=str(model.path), options=model.options, inputs=dict(inputs)))
+            taken = float(child.ask("peak", path=str(model.path), options=model.options, inputs=dict(inputs)))
+        return max(taken, _LEAST_BYTES)
 
-    old, new = (lambda: taken(race.old, race.old_inputs)), (lambda: taken(race.new, race.new_inputs))
+    old, new = (lambda: peak(race.old, race.old_inputs)), (lambda: peak(race.new, race.new_inputs))
     return in_turns(old, new, MEMORY_PAIRS)
 
 

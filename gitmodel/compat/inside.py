@@ -36,6 +36,12 @@ def describe(path: str) -> dict[str, Any]:
     """Format, framework and signature of a file of any known format. Raises InvalidModel."""
     from gitmodel import formats
 
+    if formats.ending(Path(path)) == ".onnx":
+        from gitmodel.formats import onnx
+
+        model = _graph(Path(path), path)
+        graph = onnx.signature_of(model, path).to_dict()
+        return {"format": "onnx", "framework": onnx.framework_of(model), "signature": graph}
     with closing(formats.read(Path(path))) as source:
         signature = source.signature.to_dict() if source.signature else None
         return {"format": source.format, "framework": source.framework, "signature": signature}
@@ -54,12 +60,10 @@ def load(path: str, label: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Opens an ONNX model for ``run``: its signature and facts, what the checker and the file system have against it, and
     as ``failed`` [message, hint] where it does not load. Raises InvalidModel."""
     from gitmodel import runtime
-    from gitmodel.formats import onnx, onnx_facts, wire
-    from gitmodel.formats.source import TENSOR_FILE_BYTES, map_file
+    from gitmodel.formats import onnx, onnx_facts
 
     jail.stop_writing()
-    skeleton, _ = wire.cut(map_file(Path(path)), TENSOR_FILE_BYTES, label)
-    model = onnx.parse(skeleton, label)
+    model = _graph(Path(path), label)
     found: dict[str, Any] = {
         "signature": onnx.signature_of(model, label).to_dict(),
         "facts": onnx_facts.facts_of(model).to_dict(),
@@ -79,6 +83,15 @@ def load(path: str, label: str, options: Mapping[str, Any]) -> dict[str, Any]:
         return {**found, "failed": [error.message, error.hint], "limits": runtime.probed().to_dict()}
     session = _HELD["session"]
     return {**found, "inputs": list(session.input_names), "outputs": list(session.output_names)}
+
+
+def _graph(path: Path, label: str) -> Any:
+    """The model's graph without its large data. Raises InvalidModel."""
+    from gitmodel.formats import onnx, wire
+    from gitmodel.formats.source import TENSOR_FILE_BYTES, map_file
+
+    skeleton, _ = wire.cut(map_file(path), TENSOR_FILE_BYTES, label)
+    return onnx.parse(skeleton, label)
 
 
 def run(inputs: Mapping[str, np.ndarray], outputs: Sequence[str] | None) -> dict[str, Any]:
@@ -112,11 +125,12 @@ def time_load(path: str, options: Mapping[str, Any]) -> float:
 
 
 def peak(path: str, options: Mapping[str, Any], inputs: Mapping[str, np.ndarray]) -> int:
-    """Bytes that opening the model and one run add to what this process has held at most. Raises LoadFailed, RunFailed."""
+    """Bytes of memory that opening the model and one run take at most, on Linux. Raises LoadFailed, RunFailed."""
     import resource
 
     from gitmodel import runtime
 
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Not the most until now: what was imported needed more for a moment.
+    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     runtime.open_session(Path(path), **options).run(inputs)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10) - before

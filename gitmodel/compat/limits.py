@@ -42,12 +42,10 @@ def why_not(error: GitmodelError, card: Card | None) -> Iterator[Change]:
         yield Change(kind, "model", None, None, {"error": error.message})
         return
     found = [*_outside(error.opened), *_beyond(error.opened), *_unknown(error, card)]
-    if error.opened.complaint and not error.opened.outside:
-        found.append(
-            Change("onnx-check-failed", "model", None, None, {"error": error.opened.complaint, "loads": False})
-        )
-    if not found or [change.kind for change in found] == ["onnx-check-failed"]:
-        found.insert(0, Change("model-load-failed", "model", None, None, {"error": error.message}))
+    if not found:
+        found = [Change("model-load-failed", "model", None, None, {"error": error.message})]
+        if complaint := error.opened.complaint:
+            found.append(Change("onnx-check-failed", "model", None, None, {"error": complaint, "loads": False}))
     yield from found
 
 

@@ -20,7 +20,7 @@ _NEWUSER, _NEWNET = 0x10000000, 0x40000000
 _CREATE, _ADD, _RESTRICT = 444, 445, 446  # the same numbers on every architecture
 _VERSION_FLAG, _PATH_BENEATH = 1, 1
 _READ_FILE, _READ_DIR = 1 << 2, 1 << 3
-_WRITE = 1 << 1 | 1 << 5 | 1 << 8  # write and truncate a file's content, remove a file, make one
+_WRITE = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 7 | 1 << 8  # write to files, remove and make folders and files
 _TRUNCATE = 1 << 14
 #: Rights over files that each version of Landlock can take away: all there are, so that what is new is denied, too.
 _RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15}

@@ -28,7 +28,7 @@ _ENVIRONMENT = {
 #: What the libraries read of the machine, and the dynamic linker's own.
 _MACHINE = (
     "/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache", "/sys/devices/system/cpu",
-    "/sys/fs/cgroup", "/proc/cpuinfo", "/proc/meminfo", "/dev/urandom", "/dev/null", "/etc/localtime",
+    "/sys/fs/cgroup", "/proc/cpuinfo", "/proc/meminfo", "/proc/self/statm", "/dev/urandom", "/dev/null", "/etc/localtime",
 )  # fmt: skip
 
 

@@ -137,6 +137,8 @@ def stable(document: dict[str, Any]) -> dict[str, Any]:
     text = re.sub(r"ONNX Runtime \d[\w.]*", "ONNX Runtime X", json.dumps(document))
     out: dict[str, Any] = json.loads(text)
     for finding in out["findings"]:
+        if finding["at"].startswith("budgets."):  # figures of this machine
+            finding["message"] = re.sub(r"\d+(?:\.\d+)?(?:e[-+]\d+)?", "N", finding["message"])
         finding["message"] = _FRACTION.sub(lambda found: f"{float(found[0]):.2g}", finding["message"])
     return out
 
@@ -569,9 +571,10 @@ def gates_changed(folder: Path) -> tuple[str, str]:
 
 @models
 def model_load_failed() -> Sides:
-    new = model(_NEGATE)
-    new.ir_version = 99
-    return (_NEGATE, new)
+    return (
+        _NEGATE,
+        "(float[batch,4] x) => (float[batch,4] y) { text = Cast<to = 8>(x) n = Neg(text) y = Cast<to = 1>(n) }",
+    )
 
 
 @models
@@ -608,5 +611,9 @@ def bump_too_small(folder: Path) -> tuple[str, str]:
     return old, tag(folder, f"{NAME}@v1.0.1")
 
 
+from tests.compat import pairs_limits  # noqa: E402, F401  # enters its pairs into the table
+
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    from tests.compat import pairs  # the module that the others know, not this one
+
+    pairs.main(sys.argv[1:])
