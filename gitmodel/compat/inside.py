@@ -126,11 +126,15 @@ def time_load(path: str, options: Mapping[str, Any]) -> float:
 
 def peak(path: str, options: Mapping[str, Any], inputs: Mapping[str, np.ndarray]) -> int:
     """Bytes of memory that opening the model and one run take at most, on Linux. Raises LoadFailed, RunFailed."""
-    import resource
-
     from gitmodel import runtime
 
-    # Not the most until now: what was imported needed more for a moment.
-    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    before = _memory("VmRSS")
     runtime.open_session(Path(path), **options).run(inputs)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10) - before
+    # getrusage would tell the parent's peak: a process keeps that of the one it was started from.
+    return _memory("VmHWM") - before
+
+
+def _memory(field: str) -> int:
+    """Bytes, of proc_pid_status(5)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:")) << 10

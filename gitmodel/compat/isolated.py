@@ -32,6 +32,7 @@ _ERRORS: Mapping[str, type[GitmodelError]] = {
 }
 #: What a child may write to disk for a file of this many bytes, while it unpacks and before it runs anything.
 _FREE_BYTES, _RATIO = 1 << 30, 200
+_STRIKES = 2
 
 
 class CannotOpen(GitmodelError):
@@ -79,15 +80,18 @@ class Model:
     input_names: tuple[str, ...]
     output_names: tuple[str, ...]
     _child: Child = field(repr=False)
-    #: Why it could not answer, where that was for want of memory.
+    #: Why it could not answer, where that was for want of memory, and how often.
     starved: str = ""
+    _times: int = 0
 
     def run(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, Any]:
         """Raises RunFailed, and SandboxFailed once the child is gone."""
+        if self._times == _STRIKES:  # each takes seconds
+            raise RunFailed(self.starved)
         try:
             answer: dict[str, Any] = self.ask("run", inputs=dict(inputs), outputs=list(outputs) if outputs else None)
         except OutOfMemory as error:
-            self.starved = str(error)
+            self.starved, self._times = str(error), self._times + 1
             raise RunFailed(error.message, hint=error.hint) from None
         return answer
 

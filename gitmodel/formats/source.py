@@ -42,6 +42,10 @@ class UnsafeModel(InvalidModel):
     code = "unsafe-model"
 
 
+class UnsafePart(ValueError):
+    """What makes a file an unsafe one, where its name is not known."""
+
+
 @dataclass(frozen=True)
 class Description:
     """What a model file says of itself; a checkpoint without a graph has no signature."""

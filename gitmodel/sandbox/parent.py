@@ -28,7 +28,7 @@ _ENVIRONMENT = {
 #: What the libraries read of the machine, and the dynamic linker's own.
 _MACHINE = (
     "/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache", "/sys/devices/system/cpu",
-    "/sys/fs/cgroup", "/proc/cpuinfo", "/proc/meminfo", "/proc/self/statm", "/dev/urandom", "/dev/null", "/etc/localtime",
+    "/sys/fs/cgroup", "/proc/cpuinfo", "/proc/meminfo", "/proc/self/status", "/dev/urandom", "/dev/null", "/etc/localtime",
 )  # fmt: skip
 
 
@@ -90,6 +90,11 @@ class Child:
         if self._missing is None:
             self._missing = tuple(map(str, self._receive().get("missing", ())))
         return self._missing
+
+    @property
+    def process(self) -> int:
+        """Its number."""
+        return self._process.pid
 
     def ask(self, call: str, /, **args: Any) -> Any:
         """What the function ``call`` gives. Raises SandboxFailed, OutOfMemory, and Refused for an error of its own."""

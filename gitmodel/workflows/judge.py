@@ -63,7 +63,10 @@ def judge(
 
 def _rollback_safe(old: Bundle, new: Bundle, profile: str) -> bool | None:
     """Whether callers of NEW could be put back on OLD, by the signatures; None where there are not two."""
-    if old.signature is None or new.signature is None:
+    try:
+        if old.signature is None or new.signature is None:
+            return None
+    except GitmodelError:  # told already
         return None
     back = changes.compare(new.signature, old.signature).changes
     return all(rules.judge(change).bump[profile] < Bump.MAJOR for change in back)
@@ -114,7 +117,9 @@ def _judging(found: _Findings) -> Iterator[None]:
             pass
         except GitmodelError as error:
             found.unjudged = str(error)
-        found.unjudged = found.models.failure or found.unjudged
+        if failure := found.models.failure:
+            found.unjudged = failure
+            found.changes = [change for change in found.changes if change.kind != "new-error-on-accepted-input"]
 
 
 def _compare(place: Workspace | None, old: Bundle, new: Bundle, found: _Findings) -> None:
