@@ -136,7 +136,7 @@ def _loads(model: bytes) -> bool:
     options.log_severity_level = 4
     try:
         ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception:  # noqa: BLE001  # the runtime's exceptions share no base but Exception
+    except Exception:  # the runtime's exceptions share no base but Exception
         return False
     return True
 

@@ -40,7 +40,8 @@ def check_compat(
         bool, typer.Option("--require-sandbox", help="Judge only where a stranger's model can be locked in wholly.")
     ] = False,
     time_limit: Annotated[
-        float, typer.Option("--time-limit", metavar="SECONDS", min=1, help="Processor time for opening and for each run.")
+        float,
+        typer.Option("--time-limit", metavar="SECONDS", min=1, help="Processor time for opening and for each run."),
     ] = 10.0,
     memory_limit: Annotated[
         float, typer.Option("--memory-limit", metavar="GB", min=0.5, help="Memory of each model, besides its weights.")
@@ -67,7 +68,9 @@ def check_compat(
         raise typer.BadParameter("give OLD and NEW, or --against, not both", param_hint="--against")
     if old:
         before, after = _sides(old, new)
-        reports = [check.check_compat(before, after, repo=repo, profile=profile, progress=console.progress, models=models)]
+        reports = [
+            check.check_compat(before, after, repo=repo, profile=profile, progress=console.progress, models=models)
+        ]
     else:
         reports = check.check_changed(repo, against=against, profile=profile, progress=console.progress, models=models)
     console.clear()

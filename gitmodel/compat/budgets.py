@@ -60,7 +60,9 @@ def changes(models: Models, race: Race, budgets: Budgets) -> Iterator[Change]:
     if budgets.size is not None:
         # Counted, not measured: there is nothing uncertain about it.
         before, after = race.old.opened.size, race.new.opened.size
-        yield from _told("size", Measured(*[after / before] * 3, before, after), budgets.size, _bytes)
+        yield from _told(
+            "size", Measured(after / before, after / before, after / before, before, after), budgets.size, _bytes
+        )
     if budgets.latency is not None:
         yield from _told("latency", latency(race), budgets.latency, _seconds)
     if budgets.load_time is not None:
@@ -118,7 +120,8 @@ def memory(models: Models, race: Race) -> Measured:
 
 def in_turns(old: Callable[[], float], new: Callable[[], float], pairs: int = PAIRS) -> Measured:
     """Measures both ``pairs`` times; which comes first changes each time."""
-    before, after = [], []
+    before: list[float] = []
+    after: list[float] = []
     for number in range(pairs):
         for measure, found in [(old, before), (new, after)][:: 1 if number % 2 == 0 else -1]:
             found.append(max(measure(), 1e-9))

@@ -175,7 +175,7 @@ class Models:
         else:
             child = self._reader(path)
             self._running.append(self._readers.pop(path))  # what has run a model reads for nobody any more
-        with _as_ours(), _named(path, label):
+        with _named(path, label), _as_ours():
             said = child.ask("load", path=str(path), label=label, options=options)
             opened = Opened.from_dict(said, label)
         if said["failed"] is not None:
@@ -192,8 +192,8 @@ class Models:
             if model.failure:
                 return model.failure
         # What OLD has no memory for, either, is no input of its callers.
-        *before, last = self._models or [None]
-        return last.starved if last and not any(model and model.starved for model in before) else ""
+        hungry = [bool(model.starved) for model in self._models]
+        return self._models[-1].starved if hungry and hungry[-1] and not any(hungry[:-1]) else ""
 
     def fresh(self, model: Model) -> Child:
         """One more child for the same model, which has not opened it yet; whoever asks closes it. Raises SandboxFailed."""
@@ -266,4 +266,3 @@ def _named(path: Path, label: str) -> Iterator[None]:
     except InvalidModel as error:
         text = error.message.replace(str(path), label if label == str(path) else f"{label}: {path.name}")
         raise type(error)(text, hint=error.hint) from None
-

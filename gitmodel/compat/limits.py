@@ -74,7 +74,7 @@ def _targets(new: Opened, card: Card) -> Iterator[Change]:
     for name in card.targets:
         known = target_limits().get(name)
         if known is None:
-            first, last = list(target_limits())[0], list(target_limits())[-1]
+            first, last = next(iter(target_limits())), next(reversed(target_limits()))
             args = {"target": name, "first": first, "last": last}
             yield Change("target-unknown", f"targets.{name}", None, None, args)
         else:

@@ -95,7 +95,7 @@ def _packed(value: Any, buffers: list[memoryview]) -> Any:
     import numpy as np
 
     values = np.ascontiguousarray(value)
-    buffers.append(memoryview(values.reshape(-1).view("u1")) if values.size else memoryview(b""))
+    buffers.append(values.reshape(-1).view("u1").data if values.size else memoryview(b""))
     return {"array": values.dtype.str, "shape": list(value.shape)}
 
 

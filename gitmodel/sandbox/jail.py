@@ -12,6 +12,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from gitmodel.sandbox.limits import Limits
 
@@ -71,7 +72,7 @@ def stop_writing() -> None:
 
 def _alone(limits: Limits) -> None:  # noqa: ARG001  # every layer is called alike
     """What is given up is given up by one thread: others, older than that, would go on as before."""
-    if len(os.listdir("/proc/self/task")) > 1:
+    if len(list(Path("/proc/self/task").iterdir())) > 1:
         raise OSError("there are threads")
 
 
@@ -139,7 +140,7 @@ def _allow(libc: ctypes.CDLL, ruleset: int, path: str, rights: int) -> None:
     except OSError:
         return
     try:
-        allowed = rights if os.path.isdir(path) else rights & (_READ_FILE | 1 << 1 | _TRUNCATE)
+        allowed = rights if Path(path).is_dir() else rights & (_READ_FILE | 1 << 1 | _TRUNCATE)
         rule = _Beneath(allowed, descriptor)
         _checked(libc.syscall(_ADD, ruleset, _PATH_BENEATH, ctypes.byref(rule), 0))
     finally:

@@ -28,7 +28,8 @@ _ENVIRONMENT = {
 #: What the libraries read of the machine, and the dynamic linker's own.
 _MACHINE = (
     "/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache", "/sys/devices/system/cpu",
-    "/sys/fs/cgroup", "/proc/cpuinfo", "/proc/meminfo", "/proc/self/status", "/dev/urandom", "/dev/null", "/etc/localtime",
+    "/sys/fs/cgroup", "/proc/cpuinfo", "/proc/meminfo", "/proc/self/status",
+    "/dev/urandom", "/dev/null", "/etc/localtime", "/usr/share/locale",
 )  # fmt: skip
 
 
@@ -67,7 +68,7 @@ class Child:
         paths = _library_paths()
         code = f"import sys;sys.path[:]={paths!r};from gitmodel.sandbox import child;child.serve({theirs.fileno()})"
         try:
-            process = subprocess.Popen(  # noqa: S603  # this very interpreter
+            process = subprocess.Popen(  # this very interpreter
                 [sys.executable, "-I", "-S", "-B", "-c", code],
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()], env=_ENVIRONMENT,

@@ -130,7 +130,9 @@ def _compare(place: Workspace | None, old: Bundle, new: Bundle, found: _Findings
     found.changes += [*comparison.changes, *changes.compare_labels(old.labels, new.labels)]
     found.changes += _policy_changes(old, new)
     if any(spec.optional for spec in old.signature.inputs):
-        found.changes += changes.compare_defaults(old.signature, new.signature, _tensors(old, found), _tensors(new, found))
+        found.changes += changes.compare_defaults(
+            old.signature, new.signature, _tensors(old, found), _tensors(new, found)
+        )
     if _same_weights(old, new, found):
         found.changes.append(Change("weights-unchanged", "weights"))
         if not _same_promises(old, new):

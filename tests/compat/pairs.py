@@ -91,7 +91,7 @@ def repository(folder: Path) -> None:
     support.git(folder, "commit", "-qm", "Set up")
 
 
-def save(folder: Path, text: str, *, labels: Sequence[str] = (), golden: Path | None = None) -> None:
+def save(folder: Path, text: str | onnx.ModelProto, *, labels: Sequence[str] = (), golden: Path | None = None) -> None:
     """Saves and commits the model as ``fraud``."""
     from gitmodel.workflows import save as workflow
 
@@ -611,9 +611,7 @@ def bump_too_small(folder: Path) -> tuple[str, str]:
     return old, tag(folder, f"{NAME}@v1.0.1")
 
 
-from tests.compat import pairs_limits  # noqa: E402, F401  # enters its pairs into the table
+from tests.compat import pairs_limits  # noqa: E402  # enters its pairs into the table
 
 if __name__ == "__main__":
-    from tests.compat import pairs  # the module that the others know, not this one
-
-    pairs.main(sys.argv[1:])
+    pairs_limits.pairs.main(sys.argv[1:])  # of the module that the others know, not of this one

@@ -123,8 +123,8 @@ def _layers(count: int, width: int = 512) -> onnx.ModelProto:
     nodes = [helper.make_node("MatMul", [f"h{i}", f"w{i}"], [f"h{i + 1}"]) for i in range(count)]
     flow = [helper.make_node("Identity", ["x"], ["h0"]), *nodes, helper.make_node("Identity", [f"h{count}"], ["y"])]
     shape: list[int | str | None] = [32, width]
-    sides = ([support.value_info(name, "float32", shape)] for name in ("x", "y"))
-    return support.model(flow, *sides, weights)
+    sides = [[support.value_info(name, "float32", shape)] for name in ("x", "y")]
+    return support.model(flow, sides[0], sides[1], weights)
 
 
 def _costly(what: str) -> pairs.Builder:

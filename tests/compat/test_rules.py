@@ -26,7 +26,7 @@ _ARGS: dict[str, Any] = {
     "failed": 2, "count": 3, "total": 4, "declared": Bump.PATCH, "required": Bump.MAJOR,
     "version": "fraud@v1.0.1", "base": "fraud@v1.0.0", "distance": 0.3, "limit": 0.1,
     "what": "agreement 0.9 to 0.5", "has": 12, "most": 9, "runtime": "ONNX Runtime 1.16", "target": "onnxruntime 1.3",
-    "first": "onnxruntime 1.15", "last": "onnxruntime 1.31", "domain": "com.example", "ratio": 10.5, "low": 9.5,
+    "last": "onnxruntime 1.31", "domain": "com.example", "ratio": 10.5, "low": 9.5,
     "high": 11.5, "budget": 1.2, "before": "1 ms", "after": "10.5 ms",
 }  # fmt: skip
 

@@ -34,7 +34,7 @@ def read(path: str) -> str:
 
 
 def write(path: str, size: int) -> int:
-    with open(path, "wb") as file:
+    with Path(path).open("wb") as file:
         return file.write(bytes(size))
 
 
@@ -64,7 +64,7 @@ def environment() -> dict[str, str]:
 
 def open_many(count: int) -> int:
     with contextlib.ExitStack() as stack:
-        return len([stack.enter_context(open("/dev/null")) for _ in range(count)])
+        return len([stack.enter_context(Path("/dev/null").open()) for _ in range(count)])
 
 
 def take(size: int) -> int:

@@ -36,7 +36,11 @@ def test_what_is_sent_arrives(value: object) -> None:
     theirs.close()
 
 
-@given(arrays.arrays(arrays.scalar_dtypes().filter(lambda d: d.kind in "biufc"), arrays.array_shapes(min_dims=0, min_side=0)))
+@given(
+    arrays.arrays(
+        arrays.scalar_dtypes().filter(lambda d: d.kind in "biufc"), arrays.array_shapes(min_dims=0, min_side=0)
+    )
+)
 def test_arrays_arrive_bit_for_bit(array: np.ndarray) -> None:
     ours, theirs = pair()
     ours.send({"a": array, "b": [array]}, 5)
