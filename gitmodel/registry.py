@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,9 +13,12 @@ from gitmodel.bundle import bundle as bundle_files
 from gitmodel.bundle.bundle import Bundle
 from gitmodel.bundle.folder import DiskFolder, MemoryFolder
 from gitmodel.errors import GitmodelError
+from gitmodel.formats.source import Description
 from gitmodel.git import Repository, TagRef, folders
 from gitmodel.versions import ReleaseTag, StageTag, Version, check_name, parse_tag
 
+#: Reads a bare model file.
+Describe = Callable[[Path], Description]
 MODELS = "models"
 LATEST = "latest"
 _SHORT_ID = 7
@@ -135,8 +138,9 @@ def stages(repo: Repository, name: str) -> dict[str, StageMove]:
     return {stage: move for stage, move in current.items() if not move.tag.cancelled}
 
 
-def resolve(repo: Repository | None, reference: str) -> Bundle:
+def resolve(repo: Repository | None, reference: str, describe: Describe | None = None) -> Bundle:
     """The bundle a reference names: a model, ``name@version``, ``name@revision``, ``name#stage``, a file or a folder.
+    ``describe`` reads a bare file, in a sandbox for example.
 
     Raises UnknownModel, UnknownVersion, UnknownRevision, InvalidName or InvalidModel.
     """
@@ -144,7 +148,7 @@ def resolve(repo: Repository | None, reference: str) -> Bundle:
     if (repo is None or not _REFERENCE.match(reference)) and (
         formats.ending(path) or (path / bundle_files.CARD).is_file()
     ):
-        return _from_path(path)
+        return _from_path(path, describe or described)
     if repo is None:
         raise UnknownModel(
             f"'{reference}' is no model file", hint="name a .onnx or .h5 file, or run inside a repository"
@@ -255,16 +259,28 @@ def _refuse_stray(repo: Repository, name: str, text: str) -> None:
             )
 
 
-def _from_path(path: Path) -> Bundle:
+def is_file(reference: str) -> bool:
+    """Whether a reference is the path of a bare model file."""
+    path = Path(reference)
+    return bool(formats.ending(path)) and not path.is_dir()
+
+
+def described(path: Path) -> Description:
+    """What a bare file says of itself. Raises InvalidModel."""
+    with contextlib.closing(formats.read(path)) as source:
+        return Description(source.format, source.framework, source.signature)
+
+
+def _from_path(path: Path, describe: Describe) -> Bundle:
     if path.is_dir():
         folder = DiskFolder(path)
         return Bundle(path.resolve().name, str(path), folder)
     from gitmodel.bundle.card import Card
     from gitmodel.bundle.signature import DEFAULT, Signatures
 
-    with contextlib.closing(formats.read(path)) as source:
-        signatures = Signatures({DEFAULT: source.signature} if source.signature else {})
-        card = Card(path.stem, format=source.format, framework=source.framework)
+    found = describe(path)
+    signatures = Signatures({DEFAULT: found.signature} if found.signature else {})
+    card = Card(path.stem, format=found.format, framework=found.framework)
     files: Mapping[str, bytes] = {
         bundle_files.CARD: card.to_yaml().encode(),
         bundle_files.SIGNATURE: signatures.to_yaml().encode(),

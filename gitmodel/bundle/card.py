@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gitmodel.bundle import meaning, yamlio
+from gitmodel.bundle import limits, meaning, yamlio
+from gitmodel.bundle.limits import Budgets
 from gitmodel.bundle.meaning import Meaning
 from gitmodel.bundle.signature import DEFAULT
 
@@ -120,14 +121,16 @@ class Group:
 
 
 _TEXT_KEYS = ("name", "description", "format", "framework", "licence", "signature")
-_KEYS = frozenset({"schema_version", "gates", "signatures", "consumers_complete", *meaning.KEYS, *_TEXT_KEYS})
+_OWN_KEYS = ("schema_version", "gates", "signatures", "consumers_complete", "targets", "domains", "budgets")
+_KEYS = frozenset({*_OWN_KEYS, *meaning.KEYS, *_TEXT_KEYS})
 
 
 @dataclass(frozen=True)
 class Card:
     """``model.yaml``. ``format`` is the kind of file it was saved from; ``signature`` the one clients get by default;
     ``signatures`` are further ones over the same graph; ``meaning`` is what no graph can say. ``consumers_complete``
-    promises that whoever uses the model is listed in ``consumers/``."""
+    promises that whoever uses the model is listed in ``consumers/``. ``targets`` are the oldest runtimes that must still load
+    it, ``domains`` those of custom operators it may use, ``budgets`` what a new version may cost."""
 
     name: str
     description: str = ""
@@ -139,6 +142,9 @@ class Card:
     signatures: Mapping[str, Group] = field(default_factory=dict)
     consumers_complete: bool = False
     meaning: Meaning = field(default_factory=Meaning)
+    targets: tuple[str, ...] = ()
+    domains: tuple[str, ...] = ()
+    budgets: Budgets = field(default_factory=Budgets)
 
     def with_source(self, source_format: str, framework: str) -> Card:
         """The card after saving from another kind of file; what a person wrote stays."""
@@ -156,6 +162,9 @@ class Card:
             out["signatures"] = {name: group.to_dict() for name, group in self.signatures.items()}
         if self.consumers_complete:
             out["consumers_complete"] = True
+        out |= {key: list(names) for key in ("targets", "domains") if (names := getattr(self, key))}
+        if budgets := self.budgets.to_dict():
+            out["budgets"] = budgets
         return yamlio.dump(out | self.meaning.to_dict())
 
     @classmethod
@@ -183,6 +192,13 @@ class Card:
             raise yamlio.InvalidYaml(
                 f"{where}: consumers_complete must be true or false", hint="are all of them listed?"
             )
-        gates = Gates.from_dict(value.get("gates", {}), f"{where}: gates")
-        meant = Meaning.from_dict(value, where)
-        return cls(**texts, gates=gates, signatures=signatures, consumers_complete=complete, meaning=meant)
+        return cls(
+            **texts,
+            gates=Gates.from_dict(value.get("gates", {}), f"{where}: gates"),
+            signatures=signatures,
+            consumers_complete=complete,
+            meaning=Meaning.from_dict(value, where),
+            targets=limits.targets(value.get("targets", []), f"{where}: targets"),
+            domains=limits.names(value.get("domains", []), f"{where}: domains"),
+            budgets=Budgets.from_dict(value.get("budgets", {}), f"{where}: budgets"),
+        )

@@ -65,6 +65,16 @@ def check_compat(
     remote: Annotated[
         str, typer.Option("--remote", metavar="NAME|URL", help="Fetch weights from this DVC remote.")
     ] = "",
+    require_sandbox: Annotated[
+        bool, typer.Option("--require-sandbox", help="Judge only where a stranger's model can be locked in wholly.")
+    ] = False,
+    time_limit: Annotated[
+        float,
+        typer.Option("--time-limit", metavar="SECONDS", min=1, help="Processor time for opening and for each run."),
+    ] = 10.0,
+    memory_limit: Annotated[
+        float, typer.Option("--memory-limit", metavar="GB", min=0.5, help="Memory of each model, besides its weights.")
+    ] = 4.0,
     format_: Annotated[ReportFormat, typer.Option("--format", help="What is written to stdout.")] = ReportFormat.TEXT,
     report: Annotated[
         list[str] | None,
@@ -86,12 +96,17 @@ def check_compat(
     """
     from datetime import date
 
+    from gitmodel.compat.isolated import Models
+    from gitmodel.sandbox.limits import Limits
     from gitmodel.workflows import check
 
     files = _files(report or [])
     if against and old:
         raise typer.BadParameter("give OLD and NEW, or --against, not both", param_hint="--against")
-    terms: dict[str, Any] = {"profile": str(profile), "mode": str(mode), "remote": remote, "today": date.today()}
+    models = Models(Limits(time_limit, int(memory_limit * (1 << 30))), require_sandbox, console.note)
+    terms: dict[str, Any] = {
+        "profile": str(profile), "mode": str(mode), "remote": remote, "today": date.today(), "models": models,
+    }  # fmt: skip
     if old:
         before, after = _sides(old, new)
         reports = check.check_all(before, after, repo=repo, progress=console.progress, **terms)

@@ -101,7 +101,9 @@ class Reader:
         """As ``run``, with what the command is given to read, and its output as it is."""
         whole = [str(self._repo.git.GIT_PYTHON_GIT_EXECUTABLE), *args]
         try:
-            out = self._repo.git.execute(whole, istream=stdin, stdout_as_string=False, strip_newline_in_stdout=False)
+            out: Any = self._repo.git.execute(
+                whole, istream=stdin, stdout_as_string=False, strip_newline_in_stdout=False
+            )  # type: ignore[call-overload]  # GitPython's overloads leave the last option out
         except git.GitCommandError as error:
             raise failed(args[0], str(error.stderr)) from error
         return bytes(out)

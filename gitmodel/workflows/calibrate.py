@@ -12,7 +12,8 @@ from gitmodel.bundle.golden import GoldenCase
 from gitmodel.bundle.signature import Signature
 from gitmodel.compat import noise
 from gitmodel.compat.bridge import Bridge
-from gitmodel.compat.noise import Noise, Reopen
+from gitmodel.compat.isolated import Model, Opened
+from gitmodel.compat.noise import Noise
 from gitmodel.compat.replay import Replay, calibrated
 from gitmodel.compat.side_by_side import Recalling, Runs
 from gitmodel.errors import GitmodelError
@@ -26,14 +27,16 @@ _FEWEST, _MOST = 2, 8
 @dataclass(frozen=True)
 class Side:
     """A model that runs. ``signature`` is the one it is called by as the model itself has it, whatever signature.yaml says;
-    ``whole`` the one of its graph, which golden cases are recorded by; ``size`` in bytes of weights; ``reopen`` opens it once
-    more, with optimisation or without, and so many threads."""
+    ``whole`` the one of its graph, which golden cases are recorded by; ``size`` in bytes of weights."""
 
-    session: Runs
+    session: Model
     signature: Signature
     whole: Signature
     size: int
-    reopen: Reopen
+
+    @property
+    def opened(self) -> Opened:
+        return self.session.opened
 
     @cached_property
     def recalled(self) -> Runs:
@@ -43,11 +46,7 @@ class Side:
     @contextlib.contextmanager
     def reopened(self, optimised: bool, threads: int) -> Iterator[Runs]:
         """The session again with other options; the usual one where they are the usual ones."""
-        if optimised and threads == 1:
-            yield self.session
-        else:
-            with self.reopen(optimised, threads) as session:
-                yield session
+        yield self.session if optimised and threads == 1 else self.session.again(optimise=optimised, threads=threads)
 
 
 def threads() -> int:

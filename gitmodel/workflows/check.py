@@ -11,15 +11,19 @@ from typing import TYPE_CHECKING
 
 from gitmodel import registry
 from gitmodel.bundle.bundle import Bundle
-from gitmodel.compat import rules
+from gitmodel.compat import limits, rules
 from gitmodel.compat.allow import AllowList
 from gitmodel.compat.changes import Change
+from gitmodel.compat.isolated import Models
 from gitmodel.compat.modes import Mode
 from gitmodel.compat.policy import Policy, settle
 from gitmodel.compat.rules import DEFAULT_PROFILE
 from gitmodel.compat.verdict import NOTHING, Report, owed
 from gitmodel.errors import GitmodelError
+from gitmodel.formats.source import InvalidModel
 from gitmodel.git import NotARepository, Repository
+from gitmodel.sandbox.child import OutOfMemory
+from gitmodel.sandbox.parent import SandboxFailed, SandboxIncomplete
 from gitmodel.versions import check_name, is_name
 from gitmodel.workflows.judge import judge, judge_first, placed
 from gitmodel.workflows.policy import Terms, gather
@@ -47,13 +51,17 @@ def check_compat(
     remote: str = "",
     today: date | None = None,
     progress: Progress | None = None,
+    models: Models | None = None,
 ) -> Report:
     """Judges NEW against OLD, two references or model files. A mistake in a reference raises; a model that cannot be
     run gives the verdict ``unjudged``. In mode ``transitive`` the worst of all reports is returned.
 
     Weights are fetched as OLD's commit and the user's own configuration say, or from ``remote``, a name or URL.
+    ``models`` are the sandboxes that models are opened in.
     """
-    reports = check_all(old, new, repo=repo, profile=profile, mode=mode, remote=remote, today=today, progress=progress)
+    reports = check_all(
+        old, new, repo=repo, profile=profile, mode=mode, remote=remote, today=today, progress=progress, models=models
+    )
     return worst(reports)
 
 
@@ -67,14 +75,25 @@ def check_all(
     remote: str = "",
     today: date | None = None,
     progress: Progress | None = None,
+    models: Models | None = None,
 ) -> list[Report]:
     """As ``check_compat``: one report, in mode ``transitive`` one per version that counts, OLD's first."""
-    asked, place = Terms(profile, Mode(mode), today), _place(Path(repo), remote, progress)
-    before, after = (registry.resolve(place.repo if place else None, reference) for reference in (old, new))
-    try:
-        return list(_against_all(place, before, after, asked))
-    except GitmodelError as error:
-        return [_unjudged(after.name, before, after, asked, str(error))]
+    asked = Terms(profile, Mode(mode), today)
+    with models or Models() as sandboxes:
+        sandboxes.read_soon(Path(reference) for reference in (old, new) if registry.is_file(reference))
+        place = _place(Path(repo), remote, progress)
+        sides: list[Bundle] = []
+        for reference in (old, new):
+            try:
+                sides.append(registry.resolve(place.repo if place else None, reference, sandboxes.describe))
+            except (InvalidModel, SandboxFailed, SandboxIncomplete, OutOfMemory) as error:
+                if not Path(reference).exists():
+                    raise
+                return [_unread(old, new, asked, error)]
+        try:
+            return list(_against_all(place, sides[0], sides[1], asked, sandboxes))
+        except GitmodelError as error:
+            return [_unjudged(sides[1].name, sides[0], sides[1], asked, str(error))]
 
 
 def check_changed(
@@ -86,6 +105,7 @@ def check_changed(
     remote: str = "",
     today: date | None = None,
     progress: Progress | None = None,
+    models: Models | None = None,
 ) -> list[Report]:
     """Judges every model of the working tree that differs from its latest release. With a revision ``against``, NEW is the
     commit checked out, HEAD, as Git has it, OLD what that revision has.
@@ -99,7 +119,8 @@ def check_changed(
         raise NothingToCompare("there is no repository here", hint="name two model files")
     trusted = place.trusting(place.repo.commit_of(against) if against else "")
     sides = _commits(place.repo, against) if against else _worktree(place.repo)
-    return [report for name, old, new in sides for report in _judged(trusted, name, old, new, asked)]
+    sandboxes = models or Models()
+    return [report for name, old, new in sides for report in _judged(trusted, name, old, new, asked, sandboxes)]
 
 
 def worst(reports: list[Report]) -> Report:
@@ -152,13 +173,16 @@ def _worktree(repo: Repository) -> Sides:
             yield name, registry.bundle_at(repo, name, base.ref.commit, str(base.tag)), new
 
 
-def _judged(place: Workspace, name: str, old: Bundle | None, new: Bundle | None, asked: Terms) -> Iterator[Report]:
+def _judged(
+    place: Workspace, name: str, old: Bundle | None, new: Bundle | None, asked: Terms, models: Models
+) -> Iterator[Report]:
     try:
         check_name(name)
         if old is not None and new is not None:
-            yield from _against_all(place, old, new, asked)
+            yield from _against_all(place, old, new, asked, models)
         elif new is not None:
-            yield placed(place, replace(judge_first(place, new, asked.profile), mode=str(asked.mode)), None, new)
+            first = judge_first(place, new, asked.profile, models=models)
+            yield placed(place, replace(first, mode=str(asked.mode)), None, new)
         elif old is not None:
             yield placed(place, settle(_gone(old, asked.profile), gather(place.repo, old, None, asked)), old, None)
     except GitmodelError as error:
@@ -166,15 +190,15 @@ def _judged(place: Workspace, name: str, old: Bundle | None, new: Bundle | None,
         yield _unjudged(name, old, new, asked, str(error))
 
 
-def _against_all(place: Workspace | None, old: Bundle, new: Bundle, asked: Terms) -> Iterator[Report]:
+def _against_all(place: Workspace | None, old: Bundle, new: Bundle, asked: Terms, models: Models) -> Iterator[Report]:
     """NEW against OLD and, in mode ``transitive``, against each other version a stage is on; OLD's terms count for all."""
     trusted = place.trusting(old.commit) if place else None
     policy = gather(place.repo if place else None, old, new, asked)
-    yield placed(place, settle(_counted(place, judge(trusted, old, new, profile=asked.profile), old), policy), old, new)
+    report = _counted(place, judge(trusted, old, new, profile=asked.profile, models=models), old)
+    yield placed(place, settle(report, policy), old, new)
     for other in _staged(place, old, new) if asked.mode is Mode.TRANSITIVE else ():
-        yield placed(
-            place, settle(judge(trusted, other, new, profile=asked.profile), _of_stage(policy, other)), other, new
-        )
+        report = judge(trusted, other, new, profile=asked.profile, models=models)
+        yield placed(place, settle(report, _of_stage(policy, other)), other, new)
 
 
 def _counted(place: Workspace | None, report: Report, old: Bundle) -> Report:
@@ -210,6 +234,16 @@ def _unjudged(name: str, old: Bundle | None, new: Bundle | None, asked: Terms, w
     return Report(
         rules.plain(name), before, after, asked.profile, (), len(rules.names()), 0, unjudged=rules.plain(why),
         bump=owed([]), mode=str(asked.mode),
+    )  # fmt: skip
+
+
+def _unread(old: str, new: str, asked: Terms, error: GitmodelError) -> Report:
+    """The report on files one of which cannot even be read."""
+    findings = tuple(rules.judge(change) for change in limits.why_not(error, None))
+    name = Path(new).stem if registry.is_file(new) else new
+    return Report(
+        rules.plain(name), rules.plain(old), rules.plain(new), asked.profile, findings, len(rules.names()), 0,
+        unjudged=rules.plain(error), bump=owed(findings), mode=str(asked.mode),
     )  # fmt: skip
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,18 +22,19 @@ def unknown_default(bundle: Bundle) -> str:
     return f"model.yaml of {bundle.label} names the signature '{bundle.card.signature}', which is none of {', '.join(names)}"
 
 
-def compare(old: Bundle, new: Bundle) -> Comparison:
+def compare(old: Bundle, new: Bundle, tensors_of: Callable[[Bundle], Tensors]) -> Comparison:
     """The default signatures of two bundles that have them. Tensors are looked at only when an input is gone."""
     before, after = _signature(old), _signature(new)
     gone = {spec.name for spec in before.inputs} - {spec.name for spec in after.inputs}
-    return changes.compare(before, after, _tensors(new) if gone else {})
+    return changes.compare(before, after, tensors_of(new) if gone else {})
 
 
 def of_signatures(old: Bundle, new: Bundle, comparison: Comparison) -> Iterator[Change]:
     """What callers of named signatures meet, and those who carry a state from call to call."""
     before, after = (named.Offer(bundle.signatures, bundle.card.signature) for bundle in (old, new))
     if old.file is None and new.file is None:
-        yield from named.compare(before, after, _tensors(new))
+        held = {tensor.name: (tensor.dtype, tensor.shape) for tensor in new.lock.tensors}
+        yield from named.compare(before, after, held)
         yield from _defaults(old, new)
     state = None if new.file else new.card.meaning.state
     yield from states.compare(_signature(old), _signature(new), old.card.meaning.state, state, comparison)
@@ -87,16 +87,6 @@ def _signature(bundle: Bundle) -> Signature:
 def _assets(bundle: Bundle) -> dict[str, bytes]:
     read = {path: bundle.folder.read(path) for path in bundle.folder.files(ASSETS)}
     return {path.removeprefix(f"{ASSETS}/"): data for path, data in read.items() if data is not None}
-
-
-def _tensors(bundle: Bundle) -> Tensors:
-    """The tensors of a bundle; those of a graph have the names of its initializers."""
-    if bundle.file is None:
-        return {tensor.name: (tensor.dtype, tensor.shape) for tensor in bundle.lock.tensors}
-    from gitmodel import formats
-
-    with contextlib.closing(formats.read(bundle.file)) as source:
-        return {tensor.name: (tensor.dtype, tensor.shape) for tensor in source.tensors}
 
 
 def own_signature(bundle: Bundle, whole: Signature) -> Signature:

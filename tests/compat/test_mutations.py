@@ -132,7 +132,7 @@ def committed(tmp_path: Path, old: onnx.ModelProto, new: onnx.ModelProto, labels
     repo.mkdir()
     pairs.repository(repo)
     for number, (model, named) in enumerate(zip((old, new), labels, strict=True), 1):
-        pairs.save(repo, model, labels=named)  # type: ignore[arg-type]  # it takes built models as well
+        pairs.save(repo, model, labels=named)
         support.git(repo, "commit", "-q", "--allow-empty", "-m", "Next")
         pairs.tag(repo, f"{pairs.NAME}@v{number}.0.0")
     return repo

@@ -28,7 +28,9 @@ _ARGS: dict[str, Any] = {
     "what": "agreement 0.9 to 0.5", "where": "inputs.x", "fingerprint": "57c7ae2c19995296",
     "input": "h_in", "file": "model.yaml", "unlike": "features",
     "floor": 0.001, "setting": "batch 1", "side": "OLD", "promised": "float32[7]", "got": [4], "slice": "country=DE",
-    "share": 0.5,
+    "share": 0.5, "has": 12, "most": 9, "runtime": "ONNX Runtime 1.16", "target": "onnxruntime 1.3",
+    "last": "onnxruntime 1.31", "domain": "com.example", "ratio": 10.5, "low": 9.5,
+    "high": 11.5, "budget": 1.2, "before": "1 ms", "after": "10.5 ms",
 }  # fmt: skip
 
 
