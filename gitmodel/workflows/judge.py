@@ -58,8 +58,8 @@ def side_of(place: Workspace | None, bundle: Bundle) -> places.Side:
     if not isinstance(bundle.folder, DiskFolder):
         return places.Side(bundle, registry.model_path(bundle.name))
     root = bundle.folder.root.resolve()
-    if place is not None and root.is_relative_to(place.repo.root):
-        return places.Side(bundle, root.relative_to(place.repo.root).as_posix())
+    if place is not None and root.is_relative_to(place.repo.root.resolve()):
+        return places.Side(bundle, root.relative_to(place.repo.root.resolve()).as_posix())
     return places.Side(bundle, bundle.folder.root.as_posix())
 
 
