@@ -167,7 +167,7 @@ def _drawn(model: Running, count: int) -> tuple[list[GoldenCase], int]:
             kept.append(GoldenCase("", drawn.inputs, outputs))
         else:
             left_out += 1
-    if not kept:
+    if not any(values.size for case in kept for values in case.outputs.values()):
         raise InvalidGolden(
             f"{model.bundle.label} answers none of {left_out} drawn inputs with numbers",
             hint="give an npz with real ones",
