@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import BinaryIO, cast
 
 from gitmodel.git.failures import GitFailed
 from gitmodel.git.reading import Reader
@@ -23,6 +24,19 @@ class ListedFolder:
     repo: Reader = field(repr=False)
     listing: Mapping[str, tuple[str, str]] = field(repr=False)
     ready: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+
+    def merged(self, base: ListedFolder, common: ListedFolder) -> ListedFolder:
+        """What Git would make of this and of ``base``, both grown from ``common``: each file from the side that changed it,
+        from here when both did."""
+        listing = {
+            path: found
+            for path in {*self.listing, *base.listing}
+            if (found := (base if self._same(common, path) else self).listing.get(path))
+        }
+        return ListedFolder(self.repo, listing, {**base.ready, **self.ready})
+
+    def _same(self, other: ListedFolder, path: str) -> bool:
+        return self.listing.get(path) == other.listing.get(path)
 
     def has(self, path: str) -> bool:
         return path in self.listing
@@ -80,7 +94,7 @@ def read_all(repo: Reader, oids: Sequence[str]) -> dict[str, bytes]:
     with tempfile.TemporaryFile() as questions:
         questions.write("".join(f"{oid}\n" for oid in oids).encode())
         questions.seek(0)
-        answer = repo.run_bytes("cat-file", "--batch", stdin=questions)
+        answer = repo.run_bytes("cat-file", "--batch", stdin=cast("BinaryIO", questions))
     out, at = {}, 0
     for oid in oids:
         end = answer.index(b"\n", at)

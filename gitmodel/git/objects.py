@@ -49,7 +49,8 @@ class GitFolder:
                 return None
             if not isinstance(found, git.Tree):
                 return None
-        return found
+        tree: git.Tree = found
+        return tree
 
     @property
     def exists(self) -> bool:

@@ -98,7 +98,7 @@ def check_changed(
         Repository.open(Path(repo))  # says what is wrong
         raise NothingToCompare("there is no repository here", hint="name two model files")
     trusted = place.trusting(place.repo.commit_of(against) if against else "")
-    sides = _commits(place.repo, against) if against else _worktree(place.repo)
+    sides = _commits(place.repo, against, asked) if against else _worktree(place.repo)
     return [report for name, old, new in sides for report in _judged(trusted, name, old, new, asked)]
 
 
@@ -118,16 +118,26 @@ def changed_since(repo: Repository, name: str, commit: str) -> bool:
 Sides = Iterator[tuple[str, Bundle | None, Bundle | None]]
 
 
-def _commits(repo: Repository, against: str) -> Sides:
-    """Both sides of every model that differs between two commits; None where one has no such model."""
+def _commits(repo: Repository, against: str, asked: Terms) -> Sides:
+    """Both sides of every model that HEAD's branch changes; None where one has no such model.
+
+    NEW is what a merge would make of it: what the base has changed since the branch left it is not the branch's doing.
+    """
     base, head = repo.commit_of(against), repo.commit_of(HEAD)
+    common = repo.merge_base(base, head) or base
+    asked.merging(repo, head, base, common)
     before, after = registry.trees(repo, base), registry.trees(repo, head)
+    left = before if common == base else registry.trees(repo, common)
     if not before and not after:
         raise NothingToCompare("there is no model here", hint="run 'gitmodel save NAME FILE' first")
-    changed = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
+    names = sorted({*before, *after, *left})
+    changed = [n for n in names if after.get(n) not in (before.get(n), left.get(n))]
     good = [name for name in changed if is_name(name)]
     olds = registry.bundles_at(repo, base, (name for name in good if name in before), against)
     news = registry.bundles_at(repo, head, (name for name in good if name in after), HEAD)
+    moved = [name for name in good if name in news and name in olds and before[name] != left.get(name)]
+    for name, origin in registry.bundles_at(repo, common, moved, against).items():
+        news[name] = registry.merged(news[name], olds[name], origin)
     for name in changed:
         old, new = olds.get(name), news.get(name)
         if old or new or (name not in good and registry.holds(repo, head, name)):

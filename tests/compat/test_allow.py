@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import date
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -22,8 +23,8 @@ OTHER = rules.judge(Change("input-removed", "inputs.y", "y: float32[n]", None, {
 STALE = rules.judge(Change("signature-stale", "signature", {}, {}, {"label": "fraud", "side": "new"}))
 
 
-def entry(finding: Finding = REMOVED, **options: object) -> Entry:
-    return replace(Entry(finding.rule, finding.at, finding.fingerprint, "agreed with all"), **options)  # type: ignore[arg-type]  # tests know
+def entry(finding: Finding = REMOVED, **options: Any) -> Entry:
+    return replace(Entry(finding.rule, finding.at, finding.fingerprint, "agreed with all"), **options)
 
 
 def lists(*entries: Entry, kept: bool = True, spent: bool = False) -> Lists:
@@ -57,7 +58,7 @@ def test_what_no_bump_pays_for_can_be_allowed() -> None:
 
 
 @pytest.mark.parametrize("options", [{"rule": "output-removed"}, {"at": "inputs.y"}])
-def test_an_entry_must_fit_as_a_whole(options: dict[str, str]) -> None:
+def test_an_entry_must_fit_as_a_whole(options: dict[str, Any]) -> None:
     found = apply(lists(entry(**options)), REMOVED)
     assert found[0] == REMOVED
     assert rules_of(found) == ["input-removed", "allow-unmatched"]
@@ -82,7 +83,7 @@ def test_the_list_cannot_allow_what_is_wrong_with_the_list() -> None:
         ({"until": Version(3, 0, 0), "expires": date(2026, 1, 1)}, "v1.0.0", False),
     ],
 )
-def test_an_entry_ends(options: dict[str, object], version: str, counts: bool) -> None:
+def test_an_entry_ends(options: dict[str, Any], version: str, counts: bool) -> None:
     found = apply(lists(entry(**options)), REMOVED, version=version)
     if counts:
         assert rules_of(found) == ["input-removed"]
