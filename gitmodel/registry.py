@@ -185,11 +185,12 @@ def bundles_at(repo: Repository, commit: str, names: Iterable[str], revision: st
     }
 
 
-def merged(new: Bundle, old: Bundle, common: Bundle) -> Bundle:
-    """NEW as a merge into OLD's branch would have it; all three from ``bundles_at``."""
+def merged(new: Bundle, old: Bundle, common: Bundle, apart: tuple[str, ...]) -> Bundle:
+    """NEW as a merge into OLD's branch would have it; all three from ``bundles_at``. A person mends what clashes, by saving
+    the model anew, so then it is NEW's, but for the files ``apart``."""
     mine, theirs, origin = new.folder, old.folder, common.folder
     if isinstance(mine, ListedFolder) and isinstance(theirs, ListedFolder) and isinstance(origin, ListedFolder):
-        return replace(new, folder=mine.merged(theirs, origin))
+        return replace(new, folder=mine.merged(theirs, origin, apart))
     return new
 
 

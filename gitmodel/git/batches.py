@@ -25,15 +25,14 @@ class ListedFolder:
     listing: Mapping[str, tuple[str, str]] = field(repr=False)
     ready: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
-    def merged(self, base: ListedFolder, common: ListedFolder) -> ListedFolder:
-        """What Git would make of this and of ``base``, both grown from ``common``: each file from the side that changed it,
-        from here when both did."""
-        listing = {
-            path: found
-            for path in {*self.listing, *base.listing}
-            if (found := (base if self._same(common, path) else self).listing.get(path))
-        }
-        return ListedFolder(self.repo, listing, {**base.ready, **self.ready})
+    def merged(self, base: ListedFolder, common: ListedFolder, apart: tuple[str, ...] = ()) -> ListedFolder:
+        """What Git would make of this and of ``base``, both grown from ``common``: each file from the side that changed it.
+        Where both changed one, these files stay together, but for those whose path begins with one of ``apart``."""
+        paths = {*self.listing, *base.listing}
+        clash = any(not (self._same(common, p) or base._same(common, p) or self._same(base, p)) for p in paths)
+        theirs = {p for p in paths if self._same(common, p) and (not clash or p.startswith(apart))}
+        sides = ((path, (base if path in theirs else self).listing.get(path)) for path in paths)
+        return ListedFolder(self.repo, {path: found for path, found in sides if found}, {**base.ready, **self.ready})
 
     def _same(self, other: ListedFolder, path: str) -> bool:
         return self.listing.get(path) == other.listing.get(path)

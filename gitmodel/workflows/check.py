@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 from gitmodel import registry
 from gitmodel.bundle.bundle import Bundle
 from gitmodel.compat import rules
+from gitmodel.compat.allow import FILE as ALLOW_LIST
 from gitmodel.compat.allow import AllowList
 from gitmodel.compat.changes import Change
+from gitmodel.compat.consumers import FOLDER as CONSUMERS
 from gitmodel.compat.modes import Mode
 from gitmodel.compat.policy import Policy, settle
 from gitmodel.compat.rules import DEFAULT_PROFILE
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from gitmodel.storage.remote import Progress
 
 HEAD = "HEAD"
+#: What in a model's folder is no part of the model, and was not made together with it.
+_APART = (ALLOW_LIST, f"{CONSUMERS}/")
 
 
 class NothingToCompare(GitmodelError):
@@ -137,7 +141,7 @@ def _commits(repo: Repository, against: str, asked: Terms) -> Sides:
     news = registry.bundles_at(repo, head, (name for name in good if name in after), HEAD)
     moved = [name for name in good if name in news and name in olds and before[name] != left.get(name)]
     for name, origin in registry.bundles_at(repo, common, moved, against).items():
-        news[name] = registry.merged(news[name], olds[name], origin)
+        news[name] = registry.merged(news[name], olds[name], origin, _APART)
     for name in changed:
         old, new = olds.get(name), news.get(name)
         if old or new or (name not in good and registry.holds(repo, head, name)):
