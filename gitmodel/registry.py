@@ -14,7 +14,7 @@ from gitmodel.bundle.bundle import Bundle
 from gitmodel.bundle.folder import DiskFolder, MemoryFolder
 from gitmodel.errors import GitmodelError
 from gitmodel.formats.source import Description
-from gitmodel.git import Repository, TagRef, folders
+from gitmodel.git import ListedFolder, Repository, TagRef, folders
 from gitmodel.versions import ReleaseTag, StageTag, Version, check_name, parse_tag
 
 #: Reads a bare model file.
@@ -187,6 +187,15 @@ def bundles_at(repo: Repository, commit: str, names: Iterable[str], revision: st
         for path, folder in found.items()
         if folder.has(bundle_files.CARD)
     }
+
+
+def merged(new: Bundle, old: Bundle, common: Bundle, apart: tuple[str, ...]) -> Bundle:
+    """NEW as a merge into OLD's branch would have it; all three from ``bundles_at``. A person mends what clashes, by saving
+    the model anew, so then it is NEW's, but for the files ``apart``."""
+    mine, theirs, origin = new.folder, old.folder, common.folder
+    if isinstance(mine, ListedFolder) and isinstance(theirs, ListedFolder) and isinstance(origin, ListedFolder):
+        return replace(new, folder=mine.merged(theirs, origin, apart))
+    return new
 
 
 def working_bundle(repo: Repository, name: str) -> Bundle:

@@ -78,8 +78,7 @@ class Consumer:
 
     def hit_by(self, finding: Finding) -> bool:
         """Whether the finding breaks this very client, by the way it calls."""
-        breaks = finding.bump[self.profile] is Bump.MAJOR or not finding.curable
-        return breaks and self.touches(finding)
+        return finding.bump[self.profile] is Bump.MAJOR and self.touches(finding)
 
 
 @dataclass(frozen=True)
@@ -105,14 +104,14 @@ def apply(findings: Sequence[Finding], listed: Listed, old: Signature | None, pr
 
 
 def _told(finding: Finding, consumers: Sequence[Consumer], profile: str, *, complete: bool) -> Finding:
-    if finding.who == "H" or finding.direction == BACK:
-        return finding
+    if finding.who == "H" or finding.direction == BACK or not finding.curable:
+        return finding  # nobody's in particular
     hits = tuple(consumer.name for consumer in consumers if consumer.hit_by(finding))
     if hits:
-        bump = {**finding.bump, profile: Bump.MAJOR} if finding.curable else finding.bump
+        bump = {**finding.bump, profile: Bump.MAJOR}
         message = f"{finding.message}; it hits {_some(hits)}"
         return replace(finding, severity=Severity.ERROR, bump=bump, hits=hits, message=message)
-    if not complete or not finding.curable or finding.bump[profile] is not Bump.MAJOR:
+    if not complete or finding.bump[profile] is not Bump.MAJOR:
         return finding
     bump = {name: min(owed, Bump.MINOR) for name, owed in finding.bump.items()}
     count = (

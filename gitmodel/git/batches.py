@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import BinaryIO, cast
 
 from gitmodel.git.failures import GitFailed
 from gitmodel.git.reading import Reader
@@ -23,6 +24,18 @@ class ListedFolder:
     repo: Reader = field(repr=False)
     listing: Mapping[str, tuple[str, str]] = field(repr=False)
     ready: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+
+    def merged(self, base: ListedFolder, common: ListedFolder, apart: tuple[str, ...] = ()) -> ListedFolder:
+        """What Git would make of this and of ``base``, both grown from ``common``: each file from the side that changed it.
+        Where both changed one, these files stay together, but for those whose path begins with one of ``apart``."""
+        paths = {*self.listing, *base.listing}
+        clash = any(not (self._same(common, p) or base._same(common, p) or self._same(base, p)) for p in paths)
+        theirs = {p for p in paths if self._same(common, p) and (not clash or p.startswith(apart))}
+        sides = ((path, (base if path in theirs else self).listing.get(path)) for path in paths)
+        return ListedFolder(self.repo, {path: found for path, found in sides if found}, {**base.ready, **self.ready})
+
+    def _same(self, other: ListedFolder, path: str) -> bool:
+        return self.listing.get(path) == other.listing.get(path)
 
     def has(self, path: str) -> bool:
         return path in self.listing
@@ -80,7 +93,7 @@ def read_all(repo: Reader, oids: Sequence[str]) -> dict[str, bytes]:
     with tempfile.TemporaryFile() as questions:
         questions.write("".join(f"{oid}\n" for oid in oids).encode())
         questions.seek(0)
-        answer = repo.run_bytes("cat-file", "--batch", stdin=questions)
+        answer = repo.run_bytes("cat-file", "--batch", stdin=cast("BinaryIO", questions))
     out, at = {}, 0
     for oid in oids:
         end = answer.index(b"\n", at)

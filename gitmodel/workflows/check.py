@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 from gitmodel import registry
 from gitmodel.bundle.bundle import Bundle
 from gitmodel.compat import limits, rules
+from gitmodel.compat.allow import FILE as ALLOW_LIST
 from gitmodel.compat.allow import AllowList
 from gitmodel.compat.changes import Change
+from gitmodel.compat.consumers import FOLDER as CONSUMERS
 from gitmodel.compat.isolated import Models
 from gitmodel.compat.modes import Mode
 from gitmodel.compat.policy import Policy, settle
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from gitmodel.storage.remote import Progress
 
 HEAD = "HEAD"
+#: What in a model's folder is no part of the model, and was not made together with it.
+_APART = (ALLOW_LIST, f"{CONSUMERS}/")
 
 
 class NothingToCompare(GitmodelError):
@@ -118,7 +122,7 @@ def check_changed(
         Repository.open(Path(repo))  # says what is wrong
         raise NothingToCompare("there is no repository here", hint="name two model files")
     trusted = place.trusting(place.repo.commit_of(against) if against else "")
-    sides = _commits(place.repo, against) if against else _worktree(place.repo)
+    sides = _commits(place.repo, against, asked) if against else _worktree(place.repo)
     sandboxes = models or Models()
     return [report for name, old, new in sides for report in _judged(trusted, name, old, new, asked, sandboxes)]
 
@@ -139,16 +143,26 @@ def changed_since(repo: Repository, name: str, commit: str) -> bool:
 Sides = Iterator[tuple[str, Bundle | None, Bundle | None]]
 
 
-def _commits(repo: Repository, against: str) -> Sides:
-    """Both sides of every model that differs between two commits; None where one has no such model."""
+def _commits(repo: Repository, against: str, asked: Terms) -> Sides:
+    """Both sides of every model that HEAD's branch changes; None where one has no such model.
+
+    NEW is what a merge would make of it: what the base has changed since the branch left it is not the branch's doing.
+    """
     base, head = repo.commit_of(against), repo.commit_of(HEAD)
+    common = repo.merge_base(base, head) or base
+    asked.merging(repo, head, base, common)
     before, after = registry.trees(repo, base), registry.trees(repo, head)
+    left = before if common == base else registry.trees(repo, common)
     if not before and not after:
         raise NothingToCompare("there is no model here", hint="run 'gitmodel save NAME FILE' first")
-    changed = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
+    names = sorted({*before, *after, *left})
+    changed = [n for n in names if after.get(n) not in (before.get(n), left.get(n))]
     good = [name for name in changed if is_name(name)]
     olds = registry.bundles_at(repo, base, (name for name in good if name in before), against)
     news = registry.bundles_at(repo, head, (name for name in good if name in after), HEAD)
+    moved = [name for name in good if name in news and name in olds and before[name] != left.get(name)]
+    for name, origin in registry.bundles_at(repo, common, moved, against).items():
+        news[name] = registry.merged(news[name], olds[name], origin, _APART)
     for name in changed:
         old, new = olds.get(name), news.get(name)
         if old or new or (name not in good and registry.holds(repo, head, name)):

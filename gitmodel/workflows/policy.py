@@ -31,14 +31,21 @@ class Terms:
     mode: Mode = Mode.BACKWARD
     today: date | None = None
     _tops: dict[str, tuple[Consumer, ...]] = field(default_factory=dict, repr=False, compare=False)
+    _as_in: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def day(self) -> date:
         return self.today or datetime.now(UTC).date()
 
+    def merging(self, repo: Repository, head: str, base: str, common: str) -> None:
+        """From now on ``head`` stands for its merge into ``base``: a list that it left as it was is the base's."""
+        if len({repo.folder(commit, consumers.FOLDER).object_id for commit in (head, common)}) == 1:
+            self._as_in[head] = base
+
     def at_top(self, repo: Repository, commit: str, label: str) -> tuple[Consumer, ...]:
         """The consumers listed at the top of the repository, of all models; of the working tree without a commit. Read
         once, however many models are judged. Raises InvalidYaml."""
+        commit = self._as_in.get(commit, commit)
         if commit not in self._tops:
             top: Folder = repo.folder(commit) if commit else DiskFolder(repo.root)
             self._tops[commit] = tuple(_in(top, f"{label}: the repository's", ""))

@@ -389,3 +389,49 @@ def test_an_entry_of_the_base_allows_and_one_of_the_branch_does_not(repo: Path, 
     assert report.exit_code is ExitCode.OK
     (found,) = [finding for finding in report.findings if finding.rule == "input-renamed"]
     assert found.allowed == "the one client moves along"
+
+
+# A branch that is behind its base -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def behind(repo: Path, put: Put) -> Path:
+    """The branch ``theirs`` describes the model anew; since it left, ``main`` has other weights and lists."""
+    put(ONE)
+    support.git(repo, "branch", "-M", "main")
+    support.git(repo, "switch", "-qc", "theirs")
+    write(repo, {CARD: (repo / CARD).read_text() + "description: better words\n"}, "Describe")
+    support.git(repo, "switch", "-q", "main")
+    put(RENAMED)
+    write(repo, {ALLOW: entry(), "consumers/shop.yaml": "name: shop\nmodel: fraud\n"}, "Lists")
+    put(ONE, name="spam")
+    support.git(repo, "switch", "-q", "theirs")
+    return repo
+
+
+def test_what_the_base_changed_since_is_not_the_branchs_doing(behind: Path) -> None:
+    report = judged(behind)
+    assert rules_of(report) == {"weights-unchanged", "allow-unmatched"}
+    assert (report.model, report.exit_code) == ("fraud", ExitCode.OK)
+
+
+def test_what_both_changed_is_judged_as_the_branch_has_it(behind: Path, put: Put) -> None:
+    put(FLIPPED)
+    found = rules_of(judged(behind))
+    assert "input-renamed" in found
+    assert not {"signature-stale", "allowlist-changed"} & found
+
+
+def test_a_model_that_the_branch_takes_away_is_gone_though_the_base_changed_it(behind: Path) -> None:
+    support.git(behind, "rm", "-rq", "models/fraud")
+    support.git(behind, "commit", "-qm", "Gone")
+    assert rules_of(judged(behind)) == {"model-removed"}
+
+
+def test_without_a_common_commit_the_two_are_compared_as_they_are(behind: Path) -> None:
+    tree = support.git(behind, "rev-parse", "HEAD^{tree}")
+    orphan = support.git(behind, "commit-tree", "-m", "Alone", tree)
+    support.git(behind, "reset", "-q", "--soft", orphan)
+    found = {report.model: rules_of(report) for report in check.check_changed(behind, against="main")}
+    assert found["spam"] == {"model-removed"}
+    assert "input-renamed" in found["fraud"]
