@@ -103,7 +103,7 @@ class Reader:
         try:
             out: Any = self._repo.git.execute(
                 whole, istream=stdin, stdout_as_string=False, strip_newline_in_stdout=False
-            )  # type: ignore[call-overload]  # GitPython's overloads leave the last option out
+            )
         except git.GitCommandError as error:
             raise failed(args[0], str(error.stderr)) from error
         return bytes(out)

@@ -12,8 +12,9 @@ from gitmodel.bundle.golden import GoldenCase
 from gitmodel.bundle.signature import Signature
 from gitmodel.compat import noise
 from gitmodel.compat.bridge import Bridge
-from gitmodel.compat.isolated import Model, Opened
+from gitmodel.compat.isolated import Opened
 from gitmodel.compat.noise import Noise
+from gitmodel.compat.opening import Running
 from gitmodel.compat.replay import Replay, calibrated
 from gitmodel.compat.side_by_side import Recalling, Runs
 from gitmodel.errors import GitmodelError
@@ -29,7 +30,7 @@ class Side:
     """A model that runs. ``signature`` is the one it is called by as the model itself has it, whatever signature.yaml says;
     ``whole`` the one of its graph, which golden cases are recorded by; ``size`` in bytes of weights."""
 
-    session: Model
+    session: Running
     signature: Signature
     whole: Signature
     size: int

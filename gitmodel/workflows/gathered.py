@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from gitmodel.compat.changes import Change
 from gitmodel.compat.drift import OutputDrift
-from gitmodel.compat.isolated import Models
+from gitmodel.compat.opening import Opens
 from gitmodel.errors import GitmodelError
 
 
@@ -20,7 +20,7 @@ class Stop(Exception):
 class Gathered:
     """``models`` opens what has to be read or run; ``cases`` were run, ``generated`` ones where none are recorded."""
 
-    models: Models
+    models: Opens
     changes: list[Change] = field(default_factory=list)
     cases: int = 0
     generated: bool = False

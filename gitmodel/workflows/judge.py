@@ -10,6 +10,7 @@ from gitmodel.bundle.folder import DiskFolder
 from gitmodel.compat import changes, places, rules
 from gitmodel.compat.changes import Change
 from gitmodel.compat.isolated import Models
+from gitmodel.compat.opening import Opens
 from gitmodel.compat.rules import DEFAULT_PROFILE
 from gitmodel.compat.verdict import NOTHING, Report, owed, worst_first
 from gitmodel.versions import Bump, ReleaseTag, Version, parse_tag
@@ -25,7 +26,7 @@ def judge(
     *,
     profile: str = DEFAULT_PROFILE,
     declared: Bump | None = None,
-    models: Models | None = None,
+    models: Opens | None = None,
 ) -> Report:
     """The report on two bundles. ``declared`` is the bump a release is about to make; else NEW's own tag tells. ``models``
     opens them: in sandboxes, by default."""
@@ -77,7 +78,7 @@ def declare(report: Report, bump: Bump) -> Report:
 
 
 def judge_first(
-    place: Workspace, new: Bundle, profile: str = DEFAULT_PROFILE, *, models: Models | None = None
+    place: Workspace, new: Bundle, profile: str = DEFAULT_PROFILE, *, models: Opens | None = None
 ) -> Report:
     """The report on a version that has none before it: does it load, and does it keep its own golden cases?"""
     found = Gathered(models or Models())

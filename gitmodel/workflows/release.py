@@ -12,6 +12,7 @@ from gitmodel.bundle.bundle import Bundle
 from gitmodel.compat.modes import Mode
 from gitmodel.compat.policy import settle
 from gitmodel.compat.rules import plain
+from gitmodel.compat.trusted import for_release
 from gitmodel.compat.verdict import Report
 from gitmodel.errors import ExitCode, GitmodelError
 from gitmodel.storage.remote import Progress
@@ -191,16 +192,19 @@ def _gate(
 ) -> tuple[Report, Version]:
     taken = registry.taken(place.repo, new.name)
     if base is None:
-        return judge.judge_first(place, new), wanted if isinstance(wanted, Version) else _free(FIRST, Bump.PATCH, taken)
+        report = judge.placed(place, judge.judge_first(place, new, models=for_release(new)), None, new)
+        return report, wanted if isinstance(wanted, Version) else _free(FIRST, Bump.PATCH, taken)
     old = registry.bundle_at(place.repo, new.name, base.ref.commit, str(base.tag))
     if wanted is None:
-        report = settle(judge.judge(place, old, new), gather_for_release(place.repo, old, new, asked, None))
+        report = judge.judge(place, old, new, models=for_release(old))
+        report = judge.placed(place, settle(report, gather_for_release(place.repo, old, new, asked, None)), old, new)
         bump = max(report.required_bump, Bump.PATCH)
         # By default the version takes the bump that is owed, so only what no bump pays for can stand in the way.
         return judge.declare(report, bump), _free(base.version.bumped(bump), bump, taken)
     version = wanted if isinstance(wanted, Version) else _free(base.version.bumped(wanted), wanted, taken)
-    report = judge.judge(place, old, new, declared=version.bump_from(base.version))
-    return settle(report, gather_for_release(place.repo, old, new, asked, version)), version
+    report = judge.judge(place, old, new, declared=version.bump_from(base.version), models=for_release(old))
+    terms = gather_for_release(place.repo, old, new, asked, version)
+    return judge.placed(place, settle(report, terms), old, new), version
 
 
 def _free(version: Version, bump: Bump, taken: set[Version]) -> Version:

@@ -13,7 +13,7 @@ from gitmodel.bundle.signature import Signature
 from gitmodel.compat import behaviour, bridge, budgets, generate, limits, named, renames, snippets
 from gitmodel.compat import replay as golden_replay
 from gitmodel.compat.changes import Change, Comparison
-from gitmodel.compat.isolated import CannotOpen
+from gitmodel.compat.isolated import CannotOpen, Model, Models
 from gitmodel.compat.side_by_side import Runs
 from gitmodel.errors import GitmodelError
 from gitmodel.formats.source import InvalidModel
@@ -133,8 +133,11 @@ def _race(
     before: Side, after: Side, old: Bundle, over: bridge.Bridge, cases: Cases, found: Gathered
 ) -> Iterable[Change]:
     """What NEW costs, against what OLD's card allows."""
-    race = budgets.race(before.session, after.session, cases, over.call)
-    return budgets.changes(found.models, race, old.card.budgets) if race else ()
+    old_model, new_model, models = before.session, after.session, found.models
+    if not (isinstance(old_model, Model) and isinstance(new_model, Model) and isinstance(models, Models)):
+        return ()
+    race = budgets.race(old_model, new_model, cases, over.call)
+    return budgets.changes(models, race, old.card.budgets) if race else ()
 
 
 def _add_witness(before: Runs, after: Runs, cases: Iterable[GoldenCase], found: Gathered) -> None:
