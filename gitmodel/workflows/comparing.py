@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import filecmp
 from collections.abc import Iterator
 
@@ -11,6 +12,7 @@ from gitmodel.bundle.folder import same_files
 from gitmodel.bundle.lock import TensorEntry
 from gitmodel.compat import assets, precision, tensors
 from gitmodel.compat.changes import Change, Comparison, Tensors
+from gitmodel.formats.source import InvalidModel
 from gitmodel.workflows import promises, remembered, running, stale
 from gitmodel.workflows.gathered import Gathered, Stop
 from gitmodel.workflows.workspace import Workspace
@@ -33,8 +35,9 @@ def compare(place: Workspace | None, old: Bundle, new: Bundle, found: Gathered) 
             found.changes += stale.signature_alone(place, old, new)
             return
     else:
-        typed = (_tensors(side, found, digests=False) for side in (old, new))
-        found.changes += precision.compare_precision(old.signature, new.signature, *typed)
+        with contextlib.suppress(InvalidModel):  # opening it, below, says more exactly what is wrong
+            typed = [_tensors(side, found, digests=False) for side in (old, new)]
+            found.changes += precision.compare_precision(old.signature, new.signature, *typed)
     where = remembered.entry(place.repo.state_dir, old, new, found.changes) if place else None
     if where and (shown := remembered.recall(where)):
         found.changes, found.remembered = list(shown.changes), True
