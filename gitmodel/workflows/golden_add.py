@@ -3,6 +3,7 @@ is recorded is overwritten here; see golden_review.py for that."""
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -149,7 +150,9 @@ def _drawn(model: Running, count: int) -> tuple[list[GoldenCase], int]:
     kept: list[GoldenCase] = []
     seen: set[str] = set()
     left_out = 0
-    for drawn in generate.cases(model.signature, count=count * _DRAWS):
+    plain = generate.cases(model.signature, count=count * _DRAWS)
+    # Zeros and ones first, then the edges, then the rest: a few should show the most.
+    for drawn in itertools.chain(itertools.islice(plain, 2), generate.edges(model.signature), plain):
         mark = golden_files.fingerprint(drawn.inputs)
         if len(kept) == count:
             break
