@@ -79,6 +79,8 @@ def check_compat(
     else:
         reports = check.check_changed(repo, against=against, progress=console.progress, **terms)
     console.clear()
+    if against and (left := check.uncommitted(repo)):
+        console.note(f"not judged: what is not committed of {', '.join(map(ascii, left[:8]))}")
     if not reports and format_ is Format.TEXT:
         console.say(f"no model differs from {against or 'its latest release'}: nothing to judge")
         return
