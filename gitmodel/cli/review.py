@@ -113,6 +113,8 @@ def check_compat(
     else:
         reports = check.check_changed(repo, against=against, progress=console.progress, **terms)
     console.clear()
+    if against and (left := check.uncommitted(repo)):
+        console.note(f"not judged: what is not committed of {', '.join(map(ascii, left[:8]))}")
     if not reports and format_ is ReportFormat.TEXT:
         console.say(f"NOTHING COMPARED  no model differs from {against or 'its latest release'}")
     else:

@@ -132,6 +132,13 @@ def worst(reports: list[Report]) -> Report:
     return max(reports, key=lambda report: (report.exit_code, report.required_bump))
 
 
+def uncommitted(repo: Path | str = ".") -> list[str]:
+    """The models of the working tree with changes that no commit has: with ``against`` they are not judged."""
+    found = Repository.open(Path(repo))
+    paths = [] if found.bare else found.dirty(registry.MODELS)
+    return sorted({path.split("/")[1] for path in paths if path.count("/") > 1})
+
+
 def changed_since(repo: Repository, name: str, commit: str) -> bool:
     """True when the working tree's model is not what it was at ``commit``."""
     path = registry.model_path(name)

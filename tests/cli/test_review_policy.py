@@ -77,3 +77,10 @@ def test_a_remote_can_be_named(branch: Command, repo: Path, tmp_path: Path) -> N
     done = branch("check-compat", "--against", "main", "--remote", tmp_path / "other")
     assert done.code == 1
     assert "input-renamed" in done.out
+
+
+def test_what_is_not_committed_is_said_not_to_be_judged(branch: Command, repo: Path) -> None:
+    assert branch("check-compat", "--against", "HEAD").err == ""
+    write(repo, {"models/fraud/params.yaml": "lr: 0.1\n"})
+    done = branch("check-compat", "--against", "HEAD")
+    assert (done.code, done.err) == (0, "not judged: what is not committed of 'fraud'\n")
