@@ -179,9 +179,8 @@ def test_the_same_inside_a_commit(name: str, repo: Path, folder: Path) -> None:
 
 @pytest.mark.parametrize("name", bad_inputs.YAML)
 def test_bad_yaml_inside_a_commit(name: str, repo: Path) -> None:
-    file, text = bad_inputs.YAML[name]
-    path = repo / "models" / NAME / file
-    path.write_text(text if file == "signature.yaml" else path.read_text() + text)
+    file, _ = bad_inputs.YAML[name]
+    bad_inputs.write_yaml(name, repo / "models" / NAME)
     support.git(repo, "commit", "-qam", "Improve")
     report = check.check_compat(f"{NAME}@v1.0.0", f"{NAME}@HEAD", repo=repo)
     assert (report.verdict, report.exit_code) == (Verdict.UNJUDGED, ExitCode.INCOMPLETE)
