@@ -18,12 +18,13 @@ from gitmodel.files import StorageFailed
 from gitmodel.formats.onnx_facts import Facts
 from gitmodel.formats.source import Description, InvalidModel, UnsafeModel
 from gitmodel.runtime import LoadFailed, RunFailed, RuntimeLimits
-from gitmodel.sandbox.child import OutOfMemory
+from gitmodel.sandbox.failures import OutOfMemory, Refused, SandboxIncomplete
 from gitmodel.sandbox.limits import Limits
-from gitmodel.sandbox.parent import Child, Refused, SandboxIncomplete
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from gitmodel.sandbox.parent import Child
 
 _MODULE, _WARM = "gitmodel.compat.inside", "warm"
 #: Errors that a child may raise here, by code.
@@ -233,6 +234,8 @@ class Models:
         return replace(self.limits.scaled(size), readable=tuple(folders))
 
     def _start(self, limits: Limits, label: str, warm: str) -> Child:
+        from gitmodel.sandbox.parent import Child
+
         child = Child.start(_MODULE, limits, warm)
         child.label = label
         return child

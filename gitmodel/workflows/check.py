@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gitmodel import registry
 from gitmodel.bundle.bundle import Bundle
-from gitmodel.compat import limits, rules
+from gitmodel.compat import rules
 from gitmodel.compat.changes import Change
 from gitmodel.compat.isolated import Models
 from gitmodel.compat.rules import DEFAULT_PROFILE
@@ -14,8 +14,7 @@ from gitmodel.compat.verdict import Report, owed
 from gitmodel.errors import GitmodelError
 from gitmodel.formats.source import InvalidModel
 from gitmodel.git import NotARepository, Repository
-from gitmodel.sandbox.child import OutOfMemory
-from gitmodel.sandbox.parent import SandboxFailed, SandboxIncomplete
+from gitmodel.sandbox.failures import OutOfMemory, SandboxFailed, SandboxIncomplete
 from gitmodel.storage.remote import Progress
 from gitmodel.workflows.judge import judge, judge_first
 from gitmodel.workflows.workspace import Workspace
@@ -86,6 +85,8 @@ def check_changed(
 
 def _unread(old: str, new: str, profile: str, error: GitmodelError) -> Report:
     """The report on files one of which cannot even be read."""
+    from gitmodel.compat import limits
+
     findings = [rules.judge(change) for change in limits.why_not(error, None)]
     name = Path(new).stem if registry.is_file(new) else new
     bump = owed(findings)

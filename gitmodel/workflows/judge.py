@@ -12,7 +12,7 @@ from gitmodel.bundle.card import Card, Gates
 from gitmodel.bundle.golden import GoldenCase
 from gitmodel.bundle.lock import TensorEntry
 from gitmodel.bundle.signature import Signature
-from gitmodel.compat import behaviour, bridge, budgets, changes, generate, limits, rules
+from gitmodel.compat import behaviour, bridge, changes, generate, rules
 from gitmodel.compat import replay as golden_replay
 from gitmodel.compat.changes import Change, Comparison
 from gitmodel.compat.isolated import CannotOpen, Model, Models
@@ -143,6 +143,8 @@ def _compare(place: Workspace | None, old: Bundle, new: Bundle, found: _Findings
         found.models.run_soon(2, place.repo.state_dir, size)
     # Prepacking, as a server does it, changes last digits: recorded outputs want it, drawn cases only want both alike.
     prepack = bool(old.golden_paths() or new.golden_paths())
+    from gitmodel.compat import limits
+
     with (
         _open(place, old, found, old.card, prepack=prepack, side="old") as before,
         _open(place, new, found, old.card, prepack=prepack) as after,
@@ -191,6 +193,8 @@ def _race(
     before: _Opened, after: _Opened, old: Bundle, over: bridge.Bridge, cases: Iterable[GoldenCase], found: _Findings
 ) -> None:
     """What NEW costs, against what OLD's card allows."""
+    from gitmodel.compat import budgets
+
     if race := budgets.race(before.session, after.session, cases, over.call):
         found.changes += budgets.changes(found.models, race, old.card.budgets)
 
@@ -251,6 +255,8 @@ def _open(
         except GitmodelError as error:
             found.unjudged = str(error)
             if isinstance(error, CannotOpen | InvalidModel):
+                from gitmodel.compat import limits
+
                 found.changes += limits.why_not(error, card)
             raise _Stop from error
         signature = model.opened.signature

@@ -19,9 +19,9 @@ from gitmodel.formats import hdf5
 from gitmodel.formats.source import InvalidModel, UnsafeModel
 from gitmodel.runtime import RunFailed
 from gitmodel.sandbox import jail
-from gitmodel.sandbox.child import OutOfMemory
+from gitmodel.sandbox.failures import OutOfMemory, SandboxFailed, SandboxIncomplete
 from gitmodel.sandbox.limits import Limits
-from gitmodel.sandbox.parent import Child, SandboxFailed, SandboxIncomplete
+from gitmodel.sandbox.parent import Child
 from tests import support
 from tests.compat import bad_inputs, pairs
 
