@@ -41,7 +41,11 @@ _SECTIONS = (
     ("What the card and the parameters say", ("preprocessing-", "postprocessing-", "state-", "inference-", "hyper")),
     ("Behaviour", ("golden-", "goldens-", "nan-", "inf-", "new-error-", "agreement-", "nondeterministic-", "batch-")),
     ("Checkpoints (weights without a graph)", ("tensor-", "graph-")),
-    ("Runtime", ("model-load-", "ir-", "opset-", "ml-opset-", "custom-", "op-", "onnx-", "external-", "unsafe-")),
+    (
+        "Runtime",
+        ("model-load-", "ir-", "opset-", "ml-opset-", "custom-", "op-", "onnx-", "external-", "unsafe-", "target-"),
+    ),
+    ("Budgets", ("latency-", "memory-", "load-time-", "size-")),
     ("The repository", ("",)),
 )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gitmodel.sandbox import jail
-from gitmodel.sandbox.child import OutOfMemory
+from gitmodel.sandbox.failures import OutOfMemory
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,11 +37,12 @@ def describe(path: str) -> dict[str, Any]:
     from gitmodel import formats
 
     if formats.ending(Path(path)) == ".onnx":
-        from gitmodel.formats import onnx
+        from gitmodel.formats import onnx, onnx_facts
 
         model = _graph(Path(path), path)
         graph = onnx.signature_of(model, path).to_dict()
-        return {"format": "onnx", "framework": onnx.framework_of(model), "signature": graph}
+        size = onnx_facts.size(model, Path(path))
+        return {"format": "onnx", "framework": onnx.framework_of(model), "signature": graph, "size": size}
     with closing(formats.read(Path(path))) as source:
         signature = source.signature.to_dict() if source.signature else None
         return {"format": source.format, "framework": source.framework, "signature": signature}

@@ -18,12 +18,13 @@ from gitmodel.files import StorageFailed
 from gitmodel.formats.onnx_facts import Facts
 from gitmodel.formats.source import Description, InvalidModel, UnsafeModel
 from gitmodel.runtime import LoadFailed, RunFailed, RuntimeLimits
-from gitmodel.sandbox.child import OutOfMemory
+from gitmodel.sandbox.failures import OutOfMemory, Refused, SandboxIncomplete
 from gitmodel.sandbox.limits import Limits
-from gitmodel.sandbox.parent import Child, Refused, SandboxIncomplete
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from gitmodel.sandbox.parent import Child
 
 _MODULE, _WARM = "gitmodel.compat.inside", "warm"
 #: Errors that a child may raise here, by code.
@@ -177,6 +178,7 @@ class Models:
         """What a bare file says of itself. Raises InvalidModel, SandboxFailed and kin."""
         with _as_ours():
             said = self._reader(path).ask("describe", path=str(path))
+        self._grow(path, int(said.get("size", 0)))
         signature = Signature.from_dict(said["signature"], str(path)) if said["signature"] else None
         return Description(str(said["format"]), str(said["framework"]), signature)
 
@@ -220,6 +222,14 @@ class Models:
         """One more child for the same model, which has not opened it yet; whoever asks closes it. Raises SandboxFailed."""
         return self._start(model.limits, model.opened.label, _WARM)
 
+    def _grow(self, path: Path, size: int) -> None:
+        """Wakes a larger child where a bare file turns out to have its data in files whose names do not say so. What the
+        child says is believed up to what there is beside the file."""
+        beside = sum(file.stat().st_size for file in path.parent.iterdir() if file.is_file())
+        if min(size, beside) > _size(path):
+            self._readers.pop(path).close()
+            self._readers[path] = self._start(self._limits(path, min(size, beside)), str(path), _WARM)
+
     def _reader(self, path: Path) -> Child:
         """The child of a bare file. Raises SandboxFailed, SandboxIncomplete."""
         self.read_soon([path])
@@ -245,6 +255,8 @@ class Models:
         return replace(self.limits.scaled(size), readable=tuple(folders))
 
     def _start(self, limits: Limits, label: str, warm: str) -> Child:
+        from gitmodel.sandbox.parent import Child
+
         child = Child.start(_MODULE, limits, warm)
         child.label = label
         return child

@@ -8,17 +8,11 @@ import tempfile
 from importlib import import_module
 from typing import Any
 
-from gitmodel.errors import ExitCode, GitmodelError
+from gitmodel.errors import GitmodelError
 from gitmodel.sandbox import jail
+from gitmodel.sandbox.failures import OutOfMemory
 from gitmodel.sandbox.framing import BadFrame, Channel
 from gitmodel.sandbox.limits import Limits
-
-
-class OutOfMemory(GitmodelError):
-    """A request needed more memory than the child may have."""
-
-    code = "out-of-memory"
-    exit_code = ExitCode.INCOMPLETE
 
 
 def serve(descriptor: int) -> None:

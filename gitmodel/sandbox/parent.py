@@ -7,44 +7,22 @@ import signal
 import socket
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from gitmodel.errors import ExitCode, GitmodelError
-from gitmodel.sandbox.child import OutOfMemory
+from gitmodel.sandbox.failures import OutOfMemory, Refused, SandboxFailed
 from gitmodel.sandbox.framing import BadFrame, Channel, Late
 from gitmodel.sandbox.limits import Limits
 
 _MEND = "look where the model comes from; if it is meant to be so large or slow, raise --time-limit or --memory-limit"
-#: Nothing of the caller's environment: there may be secrets in it.
-_ENVIRONMENT = {
-    "LC_ALL": "C.UTF-8",
-    "OPENBLAS_NUM_THREADS": "1",
-    "LD_LIBRARY_PATH": str(sysconfig.get_config_var("LIBDIR") or ""),
-}
 #: What the libraries read of the machine, and the dynamic linker's own.
 _MACHINE = (
     "/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache", "/sys/devices/system/cpu",
     "/sys/fs/cgroup", "/proc/cpuinfo", "/proc/meminfo", "/proc/self/status",
     "/dev/urandom", "/dev/null", "/etc/localtime", "/usr/share/locale",
 )  # fmt: skip
-
-
-class SandboxFailed(GitmodelError):
-    """A child did not do what it was asked: it crashed, or was ended because it took too much."""
-
-    code = "sandbox-failed"
-    exit_code = ExitCode.INCOMPLETE
-
-
-class SandboxIncomplete(GitmodelError):
-    """A whole sandbox was asked for, and this machine has no whole one."""
-
-    code = "sandbox-incomplete"
-    exit_code = ExitCode.INCOMPLETE
 
 
 @dataclass
@@ -71,7 +49,7 @@ class Child:
             process = subprocess.Popen(  # this very interpreter
                 [sys.executable, "-I", "-S", "-B", "-c", code],
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()], env=_ENVIRONMENT,
+                pass_fds=[theirs.fileno()], env=_environment(),
             )  # fmt: skip
         except OSError as error:
             ours.close()
@@ -154,16 +132,16 @@ class Child:
         return self.failure
 
 
-class Refused(Exception):
-    """The function raised an error of its own: ``code`` is a GitmodelError's, or empty."""
-
-    def __init__(self, code: str, message: str, hint: str) -> None:
-        super().__init__(message)
-        self.code, self.message, self.hint = code, message, hint
-
-
 def _library_paths() -> list[str]:
     """Where this process imports from, without what depends on the current folder."""
     own = str(Path(__file__).resolve().parents[2])
     found = [path for path in sys.path if Path(path).is_absolute()]
     return found if own in found else [own, *found]
+
+
+def _environment() -> dict[str, str]:
+    """Nothing of the caller's: there may be secrets in it."""
+    import sysconfig  # what it reads takes milliseconds
+
+    libraries = str(sysconfig.get_config_var("LIBDIR") or "")
+    return {"LC_ALL": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1", "LD_LIBRARY_PATH": libraries}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from gitmodel import registry
 from gitmodel.bundle.bundle import Bundle
-from gitmodel.compat import limits, rules
+from gitmodel.compat import rules
 from gitmodel.compat.allow import FILE as ALLOW_LIST
 from gitmodel.compat.allow import AllowList
 from gitmodel.compat.changes import Change
@@ -24,8 +24,7 @@ from gitmodel.compat.verdict import NOTHING, Report, owed
 from gitmodel.errors import GitmodelError
 from gitmodel.formats.source import InvalidModel
 from gitmodel.git import NotARepository, Repository
-from gitmodel.sandbox.child import OutOfMemory
-from gitmodel.sandbox.parent import SandboxFailed, SandboxIncomplete
+from gitmodel.sandbox.failures import OutOfMemory, SandboxFailed, SandboxIncomplete
 from gitmodel.versions import check_name, is_name
 from gitmodel.workflows.judge import judge, judge_first, placed
 from gitmodel.workflows.policy import Terms, gather
@@ -260,6 +259,8 @@ def _unjudged(name: str, old: Bundle | None, new: Bundle | None, asked: Terms, w
 
 def _unread(old: str, new: str, asked: Terms, error: GitmodelError) -> Report:
     """The report on files one of which cannot even be read."""
+    from gitmodel.compat import limits
+
     findings = tuple(rules.judge(change) for change in limits.why_not(error, None))
     name = Path(new).stem if registry.is_file(new) else new
     return Report(

@@ -13,7 +13,7 @@ from gitmodel.bundle.lock import TensorEntry
 from gitmodel.compat import assets, precision, tensors
 from gitmodel.compat.changes import Change, Comparison, Tensors
 from gitmodel.formats.source import InvalidModel
-from gitmodel.workflows import promises, remembered, running, stale
+from gitmodel.workflows import promises, remembered, stale
 from gitmodel.workflows.gathered import Gathered, Stop
 from gitmodel.workflows.workspace import Workspace
 
@@ -45,6 +45,8 @@ def compare(place: Workspace | None, old: Bundle, new: Bundle, found: Gathered) 
             shown.cases, shown.generated, shown.noise, shown.drifts,
         )  # fmt: skip
         return
+    from gitmodel.workflows import running  # a check of signatures alone runs nothing
+
     if same:
         found.cases = running.run_alone(place, new, found, old)
     else:
@@ -61,6 +63,8 @@ def _remember(where: remembered.Entry, found: Gathered) -> None:
 
 def compare_with_nothing(place: Workspace | None, new: Bundle, found: Gathered) -> None:
     """A bundle that has none before it: there is nothing to run it against but what it recorded of itself."""
+    from gitmodel.workflows import running
+
     found.cases = running.run_alone(place, new, found)
     if not found.cases:
         found.changes.append(Change("goldens-missing", "golden", None, None, {"label": new.label, "cases": 0}))

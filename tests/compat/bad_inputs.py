@@ -1,7 +1,7 @@
 """Files that nobody should trust, each made from nothing: what security.md lists for ONNX, HDF5, npz and YAML.
 
-``python tests/compat/bad_inputs.py FOLDER`` writes them all, with the good one that each is compared with. It imports
-nothing of gitmodel's and nothing of the tests'.
+``bad_inputs.py FOLDER`` writes them all, with the good one that each is compared with, ``bad_inputs.py --yaml NAME BUNDLE``
+makes a card or signature a bad one. It imports nothing of gitmodel's and nothing of the tests'.
 """
 
 from __future__ import annotations
@@ -404,5 +404,20 @@ def write_all(folder: Path) -> dict[str, Path]:
     return {name: builder(folder) for name, builder in FILES.items()}
 
 
+def write_yaml(name: str, bundle: Path) -> None:
+    """Makes the text of a bundle a bad one."""
+    file, text = YAML[name]
+    path = bundle / file
+    path.write_text(text if file == "signature.yaml" else path.read_text() + text)
+
+
+def main(*words: str) -> None:
+    if words[0] == "--yaml":
+        write_yaml(words[1], Path(words[2]))
+        return
+    for name, path in write_all(Path(words[0])).items():
+        sys.stdout.write(f"{name} {path.name}\n")
+
+
 if __name__ == "__main__":
-    write_all(Path(sys.argv[1]))
+    main(*sys.argv[1:])

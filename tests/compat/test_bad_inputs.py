@@ -16,6 +16,7 @@ from gitmodel.compat.isolated import Models
 from gitmodel.compat.verdict import Verdict
 from gitmodel.errors import ExitCode, GitmodelError
 from gitmodel.sandbox.limits import Limits
+from gitmodel.sandbox.parent import Child
 from gitmodel.workflows import check
 from gitmodel.workflows.init import init
 from gitmodel.workflows.release import release
@@ -179,9 +180,8 @@ def test_the_same_inside_a_commit(name: str, repo: Path, folder: Path) -> None:
 
 @pytest.mark.parametrize("name", bad_inputs.YAML)
 def test_bad_yaml_inside_a_commit(name: str, repo: Path) -> None:
-    file, text = bad_inputs.YAML[name]
-    path = repo / "models" / NAME / file
-    path.write_text(text if file == "signature.yaml" else path.read_text() + text)
+    file, _ = bad_inputs.YAML[name]
+    bad_inputs.write_yaml(name, repo / "models" / NAME)
     support.git(repo, "commit", "-qam", "Improve")
     report = check.check_compat(f"{NAME}@v1.0.0", f"{NAME}@HEAD", repo=repo)
     assert (report.verdict, report.exit_code) == (Verdict.UNJUDGED, ExitCode.INCOMPLETE)
@@ -190,7 +190,8 @@ def test_bad_yaml_inside_a_commit(name: str, repo: Path) -> None:
     assert not Path("/tmp/owned").exists()
 
 
-def test_no_is_a_word_in_a_card(repo: Path) -> None:
+def test_no_is_a_word_in_a_card(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Child, "start", lambda *_: pytest.fail("there is nothing to open"))
     path = repo / "models" / NAME / "model.yaml"
     path.write_text(path.read_text() + "description: no\n")
     support.git(repo, "commit", "-qam", "Describe")
@@ -205,6 +206,18 @@ def test_a_signature_that_names_an_absent_input_does_not_pass(repo: Path, folder
     report = check.check_compat(f"{NAME}@v1.0.0", f"{NAME}@HEAD", repo=repo)
     assert report.exit_code is not ExitCode.OK
     assert "signature-stale" in {finding.rule for finding in report.findings}
+
+
+def test_a_golden_case_that_is_none_is_unjudged(repo: Path) -> None:
+    folder = repo / "models" / NAME / "golden" / "cases" / "test_data_set_0"
+    folder.mkdir(parents=True)
+    for name in ("input_0.pb", "output_0.pb"):
+        (folder / name).write_bytes(b"\x08" + bytes(range(200)))
+    support.git(repo, "add", "-A")
+    support.git(repo, "commit", "-qm", "Record")
+    report = check.check_compat(f"{NAME}@v1.0.0", f"{NAME}@HEAD", repo=repo)
+    assert report.verdict is Verdict.UNJUDGED
+    assert f"{NAME}@HEAD: golden/cases/test_data_set_0/input_0.pb is no tensor" in report.unjudged
 
 
 def test_one_bad_model_does_not_keep_the_others_from_being_judged(repo: Path, folder: Path) -> None:

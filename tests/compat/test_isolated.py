@@ -7,6 +7,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import onnx
 import pytest
 
 from gitmodel import formats, registry, runtime
@@ -18,9 +19,9 @@ from gitmodel.formats import hdf5
 from gitmodel.formats.source import InvalidModel, UnsafeModel
 from gitmodel.runtime import RunFailed
 from gitmodel.sandbox import jail
-from gitmodel.sandbox.child import OutOfMemory
+from gitmodel.sandbox.failures import OutOfMemory, SandboxFailed, SandboxIncomplete
 from gitmodel.sandbox.limits import Limits
-from gitmodel.sandbox.parent import Child, SandboxFailed, SandboxIncomplete
+from gitmodel.sandbox.parent import Child
 from tests import support
 from tests.compat import bad_inputs, pairs
 
@@ -160,6 +161,17 @@ def test_children_wait_where_the_model_will_be(models: Models, tmp_path: Path) -
     bundle = Bundle("fraud", "fraud@v1", MemoryFolder(lock))
     assert models.open(path, bundle)._child in awake
     assert models.open(elsewhere, bundle)._child not in awake
+
+
+def test_data_beside_a_file_count_whatever_their_name(models: Models, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    onnx.save(support.wide_model(), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    before = Limits().scaled(path.stat().st_size).memory
+    models.limits = Limits()
+    models.describe(path)
+    model = opened(models, path)
+    assert model.limits.memory >= before + 4 * 320_000
+    assert model.opened.size == sum(file.stat().st_size for file in tmp_path.iterdir())
 
 
 # Inside the child: the same functions, called here so that each of them is measured and seen ---------------------------

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from gitmodel.sandbox import jail
-from gitmodel.sandbox.child import OutOfMemory
+from gitmodel.sandbox.failures import OutOfMemory, Refused, SandboxFailed
 from gitmodel.sandbox.limits import Limits
-from gitmodel.sandbox.parent import Child, Refused, SandboxFailed
+from gitmodel.sandbox.parent import Child
 from tests import support
 
 DEEDS = "tests.sandbox.deeds"
