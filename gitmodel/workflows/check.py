@@ -18,6 +18,7 @@ from gitmodel.compat.changes import Change
 from gitmodel.compat.consumers import FOLDER as CONSUMERS
 from gitmodel.compat.isolated import Models
 from gitmodel.compat.modes import Mode
+from gitmodel.compat.opening import Opens
 from gitmodel.compat.policy import Policy, settle
 from gitmodel.compat.rules import DEFAULT_PROFILE
 from gitmodel.compat.verdict import NOTHING, Report, owed
@@ -54,7 +55,7 @@ def check_compat(
     remote: str = "",
     today: date | None = None,
     progress: Progress | None = None,
-    models: Models | None = None,
+    models: Opens | None = None,
 ) -> Report:
     """Judges NEW against OLD, two references or model files. A mistake in a reference raises; a model that cannot be
     run gives the verdict ``unjudged``. In mode ``transitive`` the worst of all reports is returned.
@@ -78,7 +79,7 @@ def check_all(
     remote: str = "",
     today: date | None = None,
     progress: Progress | None = None,
-    models: Models | None = None,
+    models: Opens | None = None,
 ) -> list[Report]:
     """As ``check_compat``: one report, in mode ``transitive`` one per version that counts, OLD's first."""
     asked = Terms(profile, Mode(mode), today)
@@ -108,7 +109,7 @@ def check_changed(
     remote: str = "",
     today: date | None = None,
     progress: Progress | None = None,
-    models: Models | None = None,
+    models: Opens | None = None,
 ) -> list[Report]:
     """Judges every model of the working tree that differs from its latest release. With a revision ``against``, NEW is the
     commit checked out, HEAD, as Git has it, OLD what that revision has.
@@ -194,7 +195,7 @@ def _worktree(repo: Repository) -> Sides:
 
 
 def _judged(
-    place: Workspace, name: str, old: Bundle | None, new: Bundle | None, asked: Terms, models: Models
+    place: Workspace, name: str, old: Bundle | None, new: Bundle | None, asked: Terms, models: Opens
 ) -> Iterator[Report]:
     try:
         check_name(name)
@@ -210,7 +211,7 @@ def _judged(
         yield _unjudged(name, old, new, asked, str(error))
 
 
-def _against_all(place: Workspace | None, old: Bundle, new: Bundle, asked: Terms, models: Models) -> Iterator[Report]:
+def _against_all(place: Workspace | None, old: Bundle, new: Bundle, asked: Terms, models: Opens) -> Iterator[Report]:
     """NEW against OLD and, in mode ``transitive``, against each other version a stage is on; OLD's terms count for all."""
     trusted = place.trusting(old.commit) if place else None
     policy = gather(place.repo if place else None, old, new, asked)
