@@ -9,7 +9,7 @@ import pytest
 from gitmodel.compat.rules import Finding, Severity
 from gitmodel.compat.verdict import Report, Verdict
 from gitmodel.versions import Bump
-from gitmodel.workflows import check, save
+from gitmodel.workflows import save
 from tests import support
 from tests.compat import pairs
 from tests.compat.pairs import NAME
@@ -19,7 +19,7 @@ EMBED = "(float[batch,4] x) => (float[batch,4] e) <float scale = {%s}> { e = Mul
 
 
 def judged(repo: Path, old: str, new: str = NAME) -> Report:
-    return check.check_compat(old, new, repo=repo)
+    return pairs.judged(old, new, repo)
 
 
 def rules_of(report: Report) -> list[tuple[str, str]]:

@@ -126,7 +126,7 @@ def judged(folder: Path, old: onnx.ModelProto, new: onnx.ModelProto) -> Report:
     for path, model in zip(paths, (old, new), strict=True):
         path.write_bytes(model.SerializeToString())
     assert paths[0].read_bytes() != paths[1].read_bytes()
-    return check.check_compat(*map(str, paths), repo=folder)
+    return pairs.judged(str(paths[0]), str(paths[1]), folder)
 
 
 def spoken(report: Report) -> set[str]:
@@ -182,7 +182,7 @@ def test_weights_beside_the_file_instead_of_in_it_are_silent(tmp_path: Path) -> 
     outside = external(tmp_path / "outside", classifier())
     assert external_data_helper.uses_external_data(onnx.load(outside, load_external_data=False).graph.initializer[0])
     for old, new in ((inside, outside), (outside, inside)):
-        assert spoken(check.check_compat(str(old), str(new), repo=tmp_path)) == {"golden-identical", "goldens-missing"}
+        assert spoken(pairs.judged(str(old), str(new), tmp_path)) == {"golden-identical", "goldens-missing"}
 
 
 def test_the_same_file_with_other_weights_beside_it_is_not_silent(tmp_path: Path) -> None:
@@ -190,8 +190,8 @@ def test_the_same_file_with_other_weights_beside_it_is_not_silent(tmp_path: Path
     new = external(tmp_path / "new", support.wide_model(scale=-1.0, tensors=1))
     copied = external(tmp_path / "copied", support.wide_model(scale=1.0, tensors=1))
     assert old.read_bytes() == new.read_bytes()
-    assert check.check_compat(str(old), str(new), repo=tmp_path).verdict is Verdict.INCOMPATIBLE
-    assert spoken(check.check_compat(str(old), str(copied), repo=tmp_path)) == {"weights-unchanged"}
+    assert pairs.judged(str(old), str(new), tmp_path).verdict is Verdict.INCOMPATIBLE
+    assert spoken(pairs.judged(str(old), str(copied), tmp_path)) == {"weights-unchanged"}
 
 
 # Checkpoints ----------------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ REFUSED = [
 
 def judged(rule: str, folder: Path) -> Report:
     old, new = pairs.PAIRS[rule](folder)
-    return check.check_compat(old, new, repo=folder)
+    return pairs.judged(old, new, folder)
 
 
 def run(found: Finding, folder: Path) -> str:
