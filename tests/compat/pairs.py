@@ -612,7 +612,7 @@ def bump_too_small(folder: Path) -> tuple[str, str]:
     return old, tag(folder, f"{NAME}@v1.0.1")
 
 
-from tests.compat import pairs_limits  # noqa: E402  # enters its pairs into the table
+from tests.compat import pairs_limits  # noqa: E402, F401  # enters its pairs into the table
 
 if __name__ == "__main__":
     importlib.import_module("tests.compat.pairs").main(sys.argv[1:])  # the module that the others know, not this one
