@@ -160,11 +160,7 @@ class Models:
         """Wakes a child for each bare file, which may unpack it on disk before it runs anything."""
         for path in paths:
             if path not in self._readers:
-                size = _size(path)
-                scratch = self._scratch.enter_context(tempfile.TemporaryDirectory(prefix="gitmodel-sandbox-"))
-                limits = replace(self._limits(path, size), file_bytes=_FREE_BYTES + _RATIO * size, writable=(scratch,))
-                warm = _WARM if path.suffix.lower() == ".onnx" else ""
-                self._readers[path] = self._start(limits, str(path), warm)
+                self._readers[path] = self._reading(path, _size(path))
 
     def run_soon(self, count: int, folder: Path, size: int) -> None:
         """Wakes children for models of at most ``size`` bytes that will stand somewhere below ``folder``."""
@@ -228,7 +224,12 @@ class Models:
         beside = sum(file.stat().st_size for file in path.parent.iterdir() if file.is_file())
         if min(size, beside) > _size(path):
             self._readers.pop(path).close()
-            self._readers[path] = self._start(self._limits(path, min(size, beside)), str(path), _WARM)
+            self._readers[path] = self._reading(path, min(size, beside))
+
+    def _reading(self, path: Path, size: int) -> Child:
+        scratch = self._scratch.enter_context(tempfile.TemporaryDirectory(prefix="gitmodel-sandbox-"))
+        limits = replace(self._limits(path, size), file_bytes=_FREE_BYTES + _RATIO * size, writable=(scratch,))
+        return self._start(limits, str(path), _WARM if path.suffix.lower() == ".onnx" else "")
 
     def _reader(self, path: Path) -> Child:
         """The child of a bare file. Raises SandboxFailed, SandboxIncomplete."""

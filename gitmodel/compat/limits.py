@@ -30,9 +30,17 @@ def changes(old: Opened | None, new: Opened, card: Card) -> Iterator[Change]:
     yield from _targets(new, card)
     for domain in new.facts.foreign:
         if domain not in card.domains and (old is None or domain not in old.facts.foreign):
-            yield Change("custom-domain-used", f"domains.{domain}", None, domain, {"domain": domain, "loads": True})
+            yield Change(
+                "custom-domain-used",
+                f"domains.{domain}",
+                None,
+                domain,
+                {"label": new.label, "domain": domain, "loads": True},
+            )
     if new.complaint and (old is None or new.complaint != old.complaint):
-        yield Change("onnx-check-failed", "model", None, None, {"error": new.complaint, "loads": True})
+        yield Change(
+            "onnx-check-failed", "model", None, None, {"label": new.label, "error": new.complaint, "loads": True}
+        )
 
 
 def why_not(error: GitmodelError, card: Card | None) -> Iterator[Change]:
@@ -45,27 +53,41 @@ def why_not(error: GitmodelError, card: Card | None) -> Iterator[Change]:
     if not found:
         found = [Change("model-load-failed", "model", None, None, {"error": error.message})]
         if complaint := error.opened.complaint:
-            found.append(Change("onnx-check-failed", "model", None, None, {"error": complaint, "loads": False}))
+            found.append(
+                Change(
+                    "onnx-check-failed",
+                    "model",
+                    None,
+                    None,
+                    {"label": error.opened.label, "error": complaint, "loads": False},
+                )
+            )
     yield from found
 
 
 def _outside(opened: Opened) -> Iterator[Change]:
     for kind, text in opened.outside:
         rule = "external-data-escapes" if kind == "escapes" else "external-data-missing"
-        yield Change(rule, "model", None, None, {"error": text})
+        yield Change(rule, "model", None, None, {"error": f"{opened.label}: {text}"})
         return  # one is enough to act on: the others are most often of the same file
 
 
 def _beyond(opened: Opened) -> Iterator[Change]:
     if opened.limits is not None:
-        yield from _exceeded(opened.facts, opened.limits, target=False)
+        yield from _exceeded(opened, opened.limits, target=False)
 
 
 def _unknown(error: CannotOpen, card: Card | None) -> Iterator[Change]:
     facts, allowed = error.opened.facts, card.domains if card else ()
     for domain in facts.foreign:
         if domain not in allowed:
-            yield Change("custom-domain-used", f"domains.{domain}", None, domain, {"domain": domain, "loads": False})
+            yield Change(
+                "custom-domain-used",
+                f"domains.{domain}",
+                None,
+                domain,
+                {"label": error.opened.label, "domain": domain, "loads": False},
+            )
     if _UNSUPPORTED.search(error.message) and not (set(facts.foreign) - set(allowed)):
         yield Change("op-unsupported", "model", None, None, {"error": error.message})
 
@@ -78,11 +100,12 @@ def _targets(new: Opened, card: Card) -> Iterator[Change]:
             args = {"target": name, "first": first, "last": last}
             yield Change("target-unknown", f"targets.{name}", None, None, args)
         else:
-            yield from _exceeded(new.facts, known, target=True)
+            yield from _exceeded(new, known, target=True)
 
 
-def _exceeded(facts: Facts, limits: RuntimeLimits, *, target: bool) -> Iterator[Change]:
+def _exceeded(opened: Opened, limits: RuntimeLimits, *, target: bool) -> Iterator[Change]:
     """Each number of the model's that is larger than the runtime's."""
+    facts = opened.facts
     for rule, has, most in (
         ("ir-exceeds-runtime", facts.ir, limits.ir),
         ("opset-exceeds-runtime", facts.opsets.get(ONNX, 0), limits.opset),
@@ -90,7 +113,13 @@ def _exceeded(facts: Facts, limits: RuntimeLimits, *, target: bool) -> Iterator[
     ):
         if has > most:
             at = f"targets.onnxruntime {limits.version}" if target else "model"
-            args = {"has": has, "most": most, "runtime": f"ONNX Runtime {limits.version}", "target": target}
+            args = {
+                "label": opened.label,
+                "has": has,
+                "most": most,
+                "runtime": f"ONNX Runtime {limits.version}",
+                "target": target,
+            }
             yield Change(rule, at, most if target else None, has, args)
 
 

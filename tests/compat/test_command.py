@@ -249,13 +249,12 @@ def test_wrong_usage_exits_with_2_and_says_so_on_stderr(args: tuple[str, ...], c
     assert f"error[{code}]: " in done.stderr if code else "Usage" in done.stderr
 
 
-def test_a_file_that_is_no_model_is_a_mistake_to_mend(tmp_path: Path) -> None:
+def test_a_file_that_is_no_model_is_unjudged(tmp_path: Path) -> None:
     pairs.files(tmp_path, ONE, ONE)
     (tmp_path / "new.onnx").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
     done = command(tmp_path, "old.onnx", "new.onnx")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error[invalid-model]: new.onnx")
-    assert len(done.stderr.splitlines()) == 1
+    assert (done.returncode, done.stderr) == (3, "")
+    assert "could not judge: new.onnx is a Git LFS pointer, not a model: run 'git lfs pull'" in done.stdout
 
 
 def test_the_schema_refuses_a_document_of_another_kind() -> None:

@@ -94,7 +94,7 @@ OLD = "(float[n,4] weight) => (float[n,4] y) { y = Exp(weight) }"
 
 def judged(folder: Path, old: str, new: str) -> dict[str, Finding]:
     sides = (str(folder / side) for side in pairs.files(folder, old, new))
-    return {finding.rule: finding for finding in pairs.judged(*sides, folder).findings}
+    return {finding.rule: finding for finding in pairs.judged(next(sides), next(sides), folder).findings}
 
 
 def test_an_input_that_only_looks_like_the_old_one(tmp_path: Path) -> None:
