@@ -57,6 +57,7 @@ cards = st.builds(
     signature=names,
     gates=gates,
     signatures=groups,
+    consumers_complete=st.booleans(),
 )
 
 
