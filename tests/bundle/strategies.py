@@ -78,6 +78,7 @@ cards = st.builds(
     gates=gates,
     signatures=groups,
     meaning=meanings,
+    consumers_complete=st.booleans(),
 )
 
 
