@@ -49,7 +49,7 @@ def flips(case: str, a: np.ndarray, b: np.ndarray) -> tuple[int, list[Flip]]:
         gaps = [(_margin(old[row], before[row], after[row]), int(row)) for row in moved.tolist()]
         worst += [
             Flip(case, start + row, int(before[row]), int(after[row]), margin)
-            for margin, row in heapq.nlargest(WORST, gaps)
+            for margin, row in heapq.nlargest(WORST, gaps, key=lambda gap: (gap[0], -gap[1]))
         ]
     return count, surest(worst)
 
@@ -62,8 +62,9 @@ def discrete_flips(case: str, a: np.ndarray, b: np.ndarray) -> list[Flip]:
 
 
 def surest(found: list[Flip]) -> list[Flip]:
-    """The worst few, in the order found where they are alike."""
-    return sorted(found, key=lambda flip: -flip.margin)[:WORST]
+    """The worst few; of those of one case that are alike the first rows."""
+    order = {case: number for number, case in enumerate(dict.fromkeys(flip.case for flip in found))}
+    return sorted(found, key=lambda flip: (-flip.margin, order[flip.case], flip.row))[:WORST]
 
 
 def are_probabilities(values: np.ndarray) -> bool:

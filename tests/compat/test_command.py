@@ -124,6 +124,8 @@ def test_one_check_serves_every_reader(versions: Path) -> None:
     assert done.stdout.startswith("INCOMPATIBLE  fraud@v1.1.0 -> fraud  owes a major bump (v2.0.0)")
     assert files["text"].read_text() == done.stdout
     VALIDATOR.validate(json.loads(files["json"].read_text()))
+    # From here on nothing is run again, which the reports say.
+    assert command(versions, *(part for name, file in files.items() for part in ("--report", f"{name}={file}"))).stdout
     for name, file in files.items():
         text = file.read_text()
         assert command(versions, "--format", name).stdout == text, name

@@ -25,7 +25,11 @@ from tests.compat import pairs
 
 SHOWN = [rule for rule in sorted(pairs.PAIRS) if '"snippet": "' in pairs.snapshot(rule).read_text()]
 REFUSED = [
-    rule for rule in SHOWN if any(f["witness"] for f in json.loads(pairs.snapshot(rule).read_text())["findings"])
+    rule
+    for rule in SHOWN
+    # What a model returns in another shape than it declares is no error of the runtime's.
+    if rule != "output-shape-lies"
+    and any(f["witness"] for f in json.loads(pairs.snapshot(rule).read_text())["findings"])
 ]
 
 
@@ -96,7 +100,9 @@ def test_large_inputs_are_taken_from_where_the_case_came_from(
     pairs.repository(tmp_path)
     pairs.save(tmp_path, WIDE, golden=pairs.cases(tmp_path, rows.tolist()) if recorded else None)
     old = pairs.release(tmp_path)
-    pairs.save(tmp_path, WIDE.replace("x)", "features)").replace("y = Neg(features)", "n = Neg(features) y = Relu(n)"))
+    # Less than what would make it another input, more than the gates let pass.
+    grown = "<float much = {1.4}> { n = Neg(features) y = Mul(n, much) }"
+    pairs.save(tmp_path, f"(float[batch,64] features) => (float[batch,64] y) {grown}")
     report = check.check_compat(old, pairs.NAME, repo=tmp_path)
     found = {f.rule: f for f in report.findings}
     assert "case = next(case for case in cases if" in found["golden-failed"].snippet
@@ -108,7 +114,7 @@ def test_large_inputs_are_taken_from_where_the_case_came_from(
 
 def test_a_bridged_call_that_fails_is_made_over_the_bridge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    one_row = "<int64[2] one_row = {1, 4}> { n = Cast<to = 1>(features) y = Reshape(n, one_row) }"
+    one_row = "<int64[2] one_row = {1, 4}> { n = Neg(features) y = Reshape(n, one_row) }"
     pairs.files(
         tmp_path,
         "(float[batch,4] x) => (float[batch,4] y) { y = Neg(x) }",
