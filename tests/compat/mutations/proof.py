@@ -13,7 +13,6 @@ from onnx import external_data_helper
 from gitmodel import registry
 from gitmodel.bundle.bundle import CARD, GOLDEN, LABELS, SIGNATURE, Bundle
 from gitmodel.bundle.folder import MemoryFolder
-from gitmodel.compat.trusted import OwnModels
 from gitmodel.compat.verdict import Report
 from gitmodel.formats import goldens
 from gitmodel.workflows import check
@@ -105,12 +104,12 @@ def judged(mutant: Mutant, folder: Path) -> Report:
         _write(folder, "new", mutant.new, outside=mutant.outside),
     ]
     if mutant.labels is None and not mutant.recorded:
-        return check.check_compat(*map(str, paths), repo=folder, models=OwnModels())
+        return check.check_compat(*map(str, paths), repo=folder)
     labels = mutant.labels or ([], [])
     old, new = (_bundle(path, named) for path, named in zip(paths, labels, strict=True))
     files = {f"{GOLDEN}/{path}": data for path, data in goldens.write("onnx", mutant.recorded).items()}
     old = Bundle(old.name, old.label, MemoryFolder({**_files(old), **files}), file=old.file)
-    return judge(None, old, new, models=OwnModels())
+    return judge(None, old, new)
 
 
 def _bundle(path: Path, labels: list[str]) -> Bundle:
