@@ -24,8 +24,9 @@ from tests.compat.mutations.proof import Row, line, prove
 from tests.compat.mutations.surgery import NotDefined
 from tests.compat.mutations.truth import Truth, held_against
 
-#: How many models each mutation meets here, and how many mutations each model.
-MODELS, KINDS = 3, 2
+#: How many models each mutation meets here, how many mutations each model, and of how many models one is taken: each judgement
+#: starts two children. ``python -m tests.compat.mutations --all`` takes them all.
+MODELS, KINDS, STEP = 2, 1, 4
 #: Their drawn inputs are shapes and counts: the runtime is asked for gigabytes, or (STFT by steps of 0) dies of it.
 RAVENOUS = ("STFT", "Tile", "Pad", "Upsample", "Resize", "Expand", "ConstantOfShape")
 
@@ -36,12 +37,17 @@ def tame() -> list[Specimen]:
 
 
 @pytest.fixture(scope="module")
-def rows(tame: list[Specimen], tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
+def few(tame: list[Specimen]) -> list[Specimen]:
+    return tame[::STEP]
+
+
+@pytest.fixture(scope="module")
+def rows(tame: list[Specimen], few: list[Specimen], tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
     """Every mutation on the first models it is defined for, and every model with the next few that are defined for it."""
     folder, states = tmp_path_factory.mktemp("mutants"), dict[bytes, str]()
     found = [row for name in MUTATIONS for row in _first(list(tame), name, folder, states)]
     names = list(MUTATIONS)
-    for number, specimen in enumerate(tame):
+    for number, specimen in enumerate(few):
         turn = number * KINDS % len(names)
         found += _some(specimen, [*names[turn:], *names[:turn]], folder, states)
     return found
@@ -68,12 +74,14 @@ def test_every_judgement_is_right(rows: list[Row]) -> None:
     assert wrong == []
 
 
-def test_every_kind_of_mutation_and_every_family_is_among_them(rows: list[Row], tame: list[Specimen]) -> None:
+def test_every_kind_of_mutation_and_many_families_are_among_them(
+    rows: list[Row], few: list[Specimen], tame: list[Specimen]
+) -> None:
     judged = [row for row in rows if not row.undefined]
     assert {row.mutation for row in judged} == set(MUTATIONS)
     names = {row.specimen for row in judged}
     families = {specimen.family for specimen in tame if specimen.name in names}
-    assert families == {specimen.family for specimen in tame}
+    assert families >= {specimen.family for specimen in few}
     assert sum(not row.outcome.unjudged for row in judged) > 0.6 * len(judged), "most are models this runtime runs"
 
 
