@@ -5,14 +5,11 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from gitmodel.files import aside, write_all
-
-#: Takes the next bytes of a file.
-Taker = Callable[[memoryview | bytes], None]
 
 
 @dataclass
