@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,12 +13,17 @@ from gitmodel.bundle import bundle as bundle_files
 from gitmodel.bundle.bundle import Bundle
 from gitmodel.bundle.folder import DiskFolder, MemoryFolder
 from gitmodel.errors import GitmodelError
-from gitmodel.git import Repository, TagRef
+from gitmodel.formats.source import Description
+from gitmodel.git import ListedFolder, Repository, TagRef, folders
 from gitmodel.versions import ReleaseTag, StageTag, Version, check_name, parse_tag
 
+#: Reads a bare model file.
+Describe = Callable[[Path], Description]
 MODELS = "models"
 LATEST = "latest"
 _SHORT_ID = 7
+#: What is read as a name and a mark even where a file is called so: who sends a branch names files and revisions.
+_REFERENCE = re.compile(r"[A-Za-z0-9_-]+[@#]")
 _PARTIAL = re.compile(r"v?(\d+)(?:\.(\d+))?")
 
 
@@ -68,6 +73,11 @@ def models(repo: Repository, commit: str = "") -> list[str]:
         return [name for name in names if repo.folder(commit, model_path(name)).read(bundle_files.CARD) is not None]
     base = repo.root / MODELS
     return sorted(p.parent.name for p in base.glob(f"*/{bundle_files.CARD}")) if base.is_dir() else []
+
+
+def trees(repo: Repository, commit: str) -> dict[str, str]:
+    """The folders of models at a commit and Git's id of each: equal ids are equal models. Some may be no models."""
+    return repo.folder(commit, MODELS).trees()
 
 
 def releases(repo: Repository, name: str) -> list[Release]:
@@ -128,14 +138,17 @@ def stages(repo: Repository, name: str) -> dict[str, StageMove]:
     return {stage: move for stage, move in current.items() if not move.tag.cancelled}
 
 
-def resolve(repo: Repository | None, reference: str) -> Bundle:
+def resolve(repo: Repository | None, reference: str, describe: Describe | None = None) -> Bundle:
     """The bundle a reference names: a model, ``name@version``, ``name@revision``, ``name#stage``, a file or a folder.
+    ``describe`` reads a bare file, in a sandbox for example.
 
     Raises UnknownModel, UnknownVersion, UnknownRevision, InvalidName or InvalidModel.
     """
     path = Path(reference)
-    if formats.ending(path) or (path / bundle_files.CARD).is_file():
-        return _from_path(path)
+    if (repo is None or not _REFERENCE.match(reference)) and (
+        formats.ending(path) or (path / bundle_files.CARD).is_file()
+    ):
+        return _from_path(path, describe or described)
     if repo is None:
         raise UnknownModel(
             f"'{reference}' is no model file", hint="name a .onnx or .h5 file, or run inside a repository"
@@ -165,12 +178,34 @@ def bundle_at(repo: Repository, name: str, commit: str, label: str) -> Bundle:
     return Bundle(name, label, folder, commit)
 
 
+def bundles_at(repo: Repository, commit: str, names: Iterable[str], revision: str) -> dict[str, Bundle]:
+    """Those of these models that a commit has, read together; labelled ``name@revision``. Raises InvalidName."""
+    paths = {model_path(check_name(name)): name for name in names}
+    found = folders(repo, commit, paths)
+    return {
+        paths[path]: Bundle(paths[path], f"{paths[path]}@{revision}", folder, commit)
+        for path, folder in found.items()
+        if folder.has(bundle_files.CARD)
+    }
+
+
+def merged(new: Bundle, old: Bundle, common: Bundle, apart: tuple[str, ...]) -> Bundle:
+    """NEW as a merge into OLD's branch would have it; all three from ``bundles_at``. A person mends what clashes, by saving
+    the model anew, so then it is NEW's, but for the files ``apart``."""
+    mine, theirs, origin = new.folder, old.folder, common.folder
+    if isinstance(mine, ListedFolder) and isinstance(theirs, ListedFolder) and isinstance(origin, ListedFolder):
+        return replace(new, folder=mine.merged(theirs, origin, apart))
+    return new
+
+
 def working_bundle(repo: Repository, name: str) -> Bundle:
     """The bundle as it lies in the working tree (the last commit, in a bare repository). Raises UnknownModel."""
     check_name(name)
     if repo.bare:
         return bundle_at(repo, name, repo.commit_of("HEAD"), name)
     folder = repo.root / model_path(name)
+    if folder.is_symlink() or folder.parent.is_symlink():
+        raise UnknownModel(f"{model_path(name)} is a symbolic link", hint="a model is a folder of plain files")
     if not (folder / bundle_files.CARD).exists():
         raise UnknownModel(f"there is no model '{name}'", hint=_known(models(repo)))
     return Bundle(name, name, DiskFolder(folder))
@@ -233,16 +268,28 @@ def _refuse_stray(repo: Repository, name: str, text: str) -> None:
             )
 
 
-def _from_path(path: Path) -> Bundle:
+def is_file(reference: str) -> bool:
+    """Whether a reference is the path of a bare model file."""
+    path = Path(reference)
+    return bool(formats.ending(path)) and not path.is_dir()
+
+
+def described(path: Path) -> Description:
+    """What a bare file says of itself. Raises InvalidModel."""
+    with contextlib.closing(formats.read(path)) as source:
+        return Description(source.format, source.framework, source.signature)
+
+
+def _from_path(path: Path, describe: Describe) -> Bundle:
     if path.is_dir():
         folder = DiskFolder(path)
         return Bundle(path.resolve().name, str(path), folder)
     from gitmodel.bundle.card import Card
     from gitmodel.bundle.signature import DEFAULT, Signatures
 
-    with contextlib.closing(formats.read(path)) as source:
-        signatures = Signatures({DEFAULT: source.signature} if source.signature else {})
-        card = Card(path.stem, format=source.format, framework=source.framework)
+    found = describe(path)
+    signatures = Signatures({DEFAULT: found.signature} if found.signature else {})
+    card = Card(path.stem, format=found.format, framework=found.framework)
     files: Mapping[str, bytes] = {
         bundle_files.CARD: card.to_yaml().encode(),
         bundle_files.SIGNATURE: signatures.to_yaml().encode(),

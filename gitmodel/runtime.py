@@ -1,9 +1,12 @@
-"""The one module that opens ONNX Runtime sessions: how they are configured, run, and how their refusals read."""
+"""The one module that opens ONNX Runtime sessions: how they are configured, run, how refusals read, and where its limits are."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,16 +48,23 @@ class Session:
         return dict(zip(names, values, strict=True))
 
 
+def version() -> str:
+    """The installed runtime's, without importing it."""
+    return metadata.version("onnxruntime")
+
+
 def preload() -> None:
     """Imports ONNX Runtime, so that who needs it in a moment does not wait."""
     import onnxruntime  # noqa: F401
 
 
-def open_session(path: Path, *, threads: int = 1, prepack: bool = True, label: str = "") -> Session:
+def open_session(
+    path: Path, *, threads: int = 1, prepack: bool = True, optimise: bool = True, label: str = ""
+) -> Session:
     """Loads ``path`` on the CPU, sequentially, with ``threads`` threads per operator.
 
-    Without ``prepack`` large weights stay mapped (a load in milliseconds, runs somewhat slower). ``label`` names the
-    model in errors. Raises LoadFailed.
+    Without ``prepack`` large weights stay mapped (a load in milliseconds, runs somewhat slower); without ``optimise``
+    the graph is run as it is written. ``label`` names the model in errors. Raises LoadFailed.
     """
     import onnxruntime as ort
 
@@ -63,6 +73,8 @@ def open_session(path: Path, *, threads: int = 1, prepack: bool = True, label: s
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 4  # what is fatal is raised; the rest is not for a user's terminal
+    if not optimise:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     if not prepack:
         options.add_session_config_entry("session.disable_prepacking", "1")
     try:
@@ -77,6 +89,83 @@ def open_session(path: Path, *, threads: int = 1, prepack: bool = True, label: s
         raise LoadFailed(
             f"ONNX Runtime {ort.__version__} does not load {label or path.name} ({text})", hint=mend
         ) from error
+
+
+@dataclass(frozen=True)
+class RuntimeLimits:
+    """The newest IR, ONNX opset and ai.onnx.ml opset that an ONNX Runtime of this version loads."""
+
+    version: str
+    ir: int
+    opset: int
+    ml: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> RuntimeLimits:
+        return cls(str(value["version"]), *(int(value[key]) for key in ("ir", "opset", "ml")))
+
+
+@cache
+def probed() -> RuntimeLimits:
+    """The limits of the installed runtime, found by having it load models of one node: no table is as new as it is."""
+    import onnxruntime as ort
+
+    return RuntimeLimits(
+        ort.__version__,
+        _newest(lambda number: _one_node("Not", "", number, _OLDEST_OPSET), _OLD_IR),
+        _newest(lambda number: _one_node("Not", "", _OLD_IR, number), _OLDEST_OPSET),
+        _newest(lambda number: _one_node("Binarizer", "ai.onnx.ml", _OLD_IR, _OLDEST_OPSET, number), 1),
+    )
+
+
+#: What every runtime there is still loads.
+_OLD_IR, _OLDEST_OPSET = 4, 7
+_MOST = 512
+_BOOL, _FLOAT = 9, 1
+
+
+def _newest(model: Callable[[int], bytes], least: int) -> int:
+    """The largest number with which the model loads: by doubling, then by halving."""
+    step = 1
+    while step < _MOST and _loads(model(least + step)):
+        step *= 2
+    lower, upper = least + step // 2 if step > 1 else least, least + step
+    while upper - lower > 1:
+        middle = (lower + upper) // 2
+        lower, upper = (middle, upper) if _loads(model(middle)) else (lower, middle)
+    return lower
+
+
+def _loads(model: bytes) -> bool:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception:  # the runtime's exceptions share no base but Exception
+        return False
+    return True
+
+
+def _one_node(kind: str, domain: str, ir: int, opset: int, ml: int = 0) -> bytes:
+    """A model of one node whose definition has never changed, so that the numbers alone decide."""
+    from gitmodel.formats import onnx
+
+    model = onnx.messages().ModelProto(ir_version=ir)
+    model.opset_import.add(domain="", version=opset)
+    if ml:
+        model.opset_import.add(domain="ai.onnx.ml", version=ml)
+    model.graph.name = "probe"
+    model.graph.node.add(op_type=kind, domain=domain, input=["x"], output=["y"])
+    for value in (model.graph.input.add(name="x"), model.graph.output.add(name="y")):
+        value.type.tensor_type.elem_type = _FLOAT if domain else _BOOL
+        value.type.tensor_type.shape.dim.add(dim_value=1)
+    data: bytes = model.SerializeToString()
+    return data
 
 
 def clean(text: str) -> str:

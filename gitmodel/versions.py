@@ -171,9 +171,14 @@ def parse_tag(name: str) -> ReleaseTag | StageTag | None:
     return ReleaseTag(match["name"], Version._from_match(match), bool(match["cancel"]))
 
 
+def is_name(name: str) -> bool:
+    """Whether ``name`` can be a folder, a tag and a URL segment."""
+    return len(name) <= MAX_NAME and _NAME_RE.fullmatch(name) is not None
+
+
 def check_name(name: str, kind: str = "model") -> str:
     """Returns ``name`` if it can be a folder, a tag and a URL segment. Raises InvalidName."""
-    if not _NAME_RE.fullmatch(name) or len(name) > MAX_NAME:
+    if not is_name(name):
         raise InvalidName(
             f"'{name[:60]}' is no {kind} name",
             hint="use letters, digits, '-' and '_', beginning and ending with a letter or digit",

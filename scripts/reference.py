@@ -35,10 +35,17 @@ _SECTIONS = (
     ("Inputs", ("input-",)),
     ("Outputs", ("output-",)),
     ("Values of both sides", ("value-", "string-")),
-    ("Class labels", ("label-",)),
+    ("Named signatures", ("signature-added", "signature-removed", "default-")),
+    ("Class labels", ("label",)),
+    ("Assets and vocabularies", ("asset-", "vocabulary-")),
+    ("What the card and the parameters say", ("preprocessing-", "postprocessing-", "state-", "inference-", "hyper")),
     ("Behaviour", ("golden-", "goldens-", "nan-", "inf-", "new-error-", "agreement-", "nondeterministic-", "batch-")),
     ("Checkpoints (weights without a graph)", ("tensor-", "graph-")),
-    ("Runtime", ("model-load-", "ir-", "opset-", "ml-opset-", "custom-", "op-", "onnx-", "external-", "unsafe-")),
+    (
+        "Runtime",
+        ("model-load-", "ir-", "opset-", "ml-opset-", "custom-", "op-", "onnx-", "external-", "unsafe-", "target-"),
+    ),
+    ("Budgets", ("latency-", "memory-", "load-time-", "size-")),
     ("The repository", ("",)),
 )
 

@@ -9,13 +9,17 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
+import shlex
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from transcripts import Shell, form
 
+BAD_INPUTS = Path(__file__).resolve().parent.parent / "tests" / "compat" / "bad_inputs.py"
+#: What stands over the bad files of security.md.
+UNTRUSTED = "check-compat: files nobody should trust"
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "unhappy.md"
 
 
@@ -68,6 +72,8 @@ gitmodel push -q
 cd ..
 """
 
+#: The section that goes on after the table below.
+LAST = "The server"
 PATHS = (
     "Where you are",
     Mishap("Not a Git repository", "gitmodel list", "mkdir ../plain && cd ../plain"),
@@ -166,7 +172,7 @@ PATHS = (
                  ("... what was half written is left", "find .dvc/cache -name 'tmp-*'"),
                  ("... until a save an hour later", "find .dvc/cache -name 'tmp-*' -exec touch -d '2 hours ago' {} +;"
                   " gitmodel save big ../files/large.onnx; find .dvc/cache -name 'tmp-*'"), ("... and DVC agrees", "dvc status"))),
-    "The server",
+    LAST,
     Mishap("No server", "gitmodel status"),
     Mishap("A stage name that is none", "gitmodel serve --follow 'no stage'"),
     Mishap("Hooks of the wrong kind", "gitmodel hooks install --server"),
@@ -237,6 +243,8 @@ def rows() -> Iterator[str | Row]:
         shell.run(f"chmod +x kill-in-the-middle damage; set -e\n{_BASE}\nset +e")
         for path in PATHS:
             if isinstance(path, str):
+                if path == LAST:
+                    yield from _untrusted(shell)
                 yield path
                 continue
             shell.run(
@@ -246,6 +254,28 @@ def rows() -> Iterator[str | Row]:
                 yield _row(shell, what, command)
             shell.run('export GIT_CONFIG_GLOBAL="$HOME/gitconfig"')  # the one thing a path changes outside its copy
         yield from _served(shell)
+
+
+def _untrusted(shell: Shell) -> Iterator[str | Row]:
+    """What check-compat says of each bad file; its first lines, the rest are findings that say the same."""
+    yield UNTRUSTED
+    script = shlex.quote(str(BAD_INPUTS))
+    found = [line.split(" ") for line in shell.run(f"cd ~ && rm -rf bad && python {script} bad && cd bad")]
+    for name, file in found:
+        yield _first_lines(shell, name, f"gitmodel check-compat good{Path(file).suffix} {file}")
+    for name in shell.run(
+        f"python -c 'import sys; sys.path[0]=\"{BAD_INPUTS.parent}\"; import bad_inputs; print(*bad_inputs.YAML)'"
+    )[0].split():
+        shell.run(
+            f"cd ~ && rm -rf case && cp -r shop case && cd case && python {script} --yaml {name} models/fraud"
+            " && git commit -qam Improve"
+        )
+        yield _first_lines(shell, f"{name}, committed", "gitmodel check-compat fraud@v1.0.0 fraud@HEAD")
+
+
+def _first_lines(shell: Shell, name: str, command: str) -> Row:
+    row = _row(shell, name.replace("-", " "), command)
+    return replace(row, printed=row.printed[:2])
 
 
 def _row(shell: Shell, what: str, command: str) -> Row:

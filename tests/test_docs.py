@@ -283,7 +283,22 @@ def test_the_workflow_judges_a_branch_against_its_base(
     save_model(scale=scale, golden=cases, message="change")
     transfer.push(["fraud", "fraud@main"], repo=repo)
     status, summary = judged()
-    assert (status, summary.split()[1]) == (code, word)
+    assert (status, summary.split()[2]) == (code, f"{word}:")
+    written = sorted(path.name for path in (tmp_path / "runner" / "report").iterdir())
+    assert written == ["comment.md", "junit.xml", "report.html", "report.sarif"]
+
+
+def test_only_the_job_that_opens_no_model_may_write() -> None:
+    from gitmodel.compat.reports import markdown
+
+    workflow = yaml.safe_load(WORKFLOW.read_text())
+    assert workflow["permissions"] == {"contents": "read"}
+    assert [name for name, job in workflow["jobs"].items() if "permissions" in job] == ["comment"]
+    comment = workflow["jobs"]["comment"]
+    assert comment["permissions"] == {"pull-requests": "write"}
+    script = comment["steps"][-1]["run"]
+    assert markdown.MARKER in script
+    assert not [step for step in comment["steps"] if "checkout" in step.get("uses", "") or "pip" in step.get("run", "")]
 
 
 def test_the_workflow_never_passes_what_could_not_be_judged(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gitmodel.git import GitFailed, NotARepository, Repository, UnknownRevision
+from gitmodel.git import GitFailed, NotARepository, Repository, UnknownRevision, batches, folders
 from tests import support
 
 
@@ -20,7 +20,7 @@ def committed(root: Path) -> tuple[Repository, str]:
     (root / "m").mkdir()
     (root / "m" / "a").write_text("a")
     repo = Repository.open(root)
-    return repo, repo.commit_folder("m", "one", but="m/weights")
+    return repo, repo.commit_folder("m", "one", but=["m/weights"])
 
 
 def test_a_folder_is_committed_whole_and_nothing_else(git_repo: Path) -> None:
@@ -33,7 +33,7 @@ def test_a_folder_is_committed_whole_and_nothing_else(git_repo: Path) -> None:
     (git_repo / "b").write_text("b")
     support.git(git_repo, "add", "b")
     repo = Repository.open(git_repo)
-    assert repo.commit_folder("m", "two", but="m/weights") == repo.head()
+    assert repo.commit_folder("m", "two", but=["m/weights"]) == repo.head()
     assert support.git(git_repo, "show", "--name-status", "--format=", "--no-renames").split() == [
         "D", "m/a", "A", "m/ignored",
     ]  # fmt: skip
@@ -42,7 +42,7 @@ def test_a_folder_is_committed_whole_and_nothing_else(git_repo: Path) -> None:
 
 def test_nothing_to_commit_makes_no_commit(git_repo: Path) -> None:
     repo, first = committed(git_repo)
-    assert repo.commit_folder("m", "again", but="m/weights") == ""
+    assert repo.commit_folder("m", "again", but=["m/weights"]) == ""
     assert repo.head() == first
 
 
@@ -66,10 +66,70 @@ def test_a_folder_reads_git_objects_and_no_links(git_repo: Path) -> None:
     (git_repo / "models" / "a").write_text("a")
     (git_repo / "models" / "link").symlink_to("/etc/passwd")
     repo = Repository.open(git_repo)
-    commit = repo.commit_folder("models", "one", but="models/weights")
+    commit = repo.commit_folder("models", "one", but=["models/weights"])
     folder = repo.folder(commit, "models")
     (git_repo / "models" / "a").write_text("changed on disk")
     assert folder.read("a") == b"a"
     assert folder.read("link") is None
     assert folder.read("absent") is None
     assert not repo.folder(commit, "nowhere").exists
+
+
+def test_a_name_with_a_line_break_is_one_question(git_repo: Path) -> None:
+    names = ["a\nHEAD", "b\x1b", "x\udcff", "plain"]
+    for name in names:
+        (git_repo / name).mkdir()
+        (git_repo / name / "file").write_text(ascii(name))
+    support.git(git_repo, "add", "-A")
+    support.git(git_repo, "commit", "-qm", "Names")
+    repo = Repository.open(git_repo)
+    head = repo.head()
+    for _ in range(2):  # an answer that is left over would be given to the next question
+        for name in names:
+            assert repo.folder(head, name).read("file") == ascii(name).encode()
+            assert not repo.folder(head, f"{name}/file").exists
+            assert not repo.folder(head, f"no/{name}").exists
+
+
+def test_folders_are_read_together(git_repo: Path) -> None:
+    files = {"a/one": b"1\n", "a/deep/two": b"\x00\xff", "b/one": b"", "c/one": b"1\n", "ab/one": b"no"}
+    for name, data in files.items():
+        (git_repo / name).parent.mkdir(parents=True, exist_ok=True)
+        (git_repo / name).write_bytes(data)
+    (git_repo / "a" / "link").symlink_to("one")
+    support.git(git_repo, "add", "-A")
+    support.git(git_repo, "commit", "-qm", "Files")
+    repo = Repository.open(git_repo)
+    found = folders(repo, repo.head(), ["a", "a/deep", "b", "missing", *(f"no{n}" for n in range(2500))])
+    assert sorted(found) == ["a", "a/deep", "b"]
+    assert found["a"].files() == ["deep/two", "link", "one"]
+    assert [found["a"].read(path) for path in ("one", "deep/two", "link", "absent")] == [
+        b"1\n",
+        b"\x00\xff",
+        None,
+        None,
+    ]
+    assert (found["a/deep"].read("two"), found["b"].read("one")) == (b"\x00\xff", b"")
+    assert found["a"].ids() == repo.folder(repo.head(), "a").ids()
+    assert found["a"].ids("deep") == repo.folder(repo.head(), "a").ids("deep")
+    assert (found["a"].has("one"), found["a"].has("deep")) == (True, False)
+    assert folders(repo, repo.head(), []) == {}
+
+
+def test_an_object_that_is_missing_is_named(git_repo: Path) -> None:
+    support.git(git_repo, "commit", "-q", "--allow-empty", "-m", "Start")
+    repo = Repository.open(git_repo)
+    with pytest.raises(GitFailed, match="no blob 1234"):
+        batches.read_all(repo, ["1234" * 10])
+    with pytest.raises(GitFailed, match="no blob"):
+        batches.read_all(repo, [repo.head()])
+
+
+def test_the_commit_two_branches_grew_from(git_repo: Path) -> None:
+    support.git(git_repo, "commit", "-q", "--allow-empty", "-m", "Start")
+    repo = Repository.open(git_repo)
+    start = repo.head()
+    support.git(git_repo, "commit", "-q", "--allow-empty", "-m", "Next")
+    assert repo.merge_base(start, repo.head()) == start
+    tree = support.git(git_repo, "rev-parse", "HEAD^{tree}")
+    assert repo.merge_base(start, support.git(git_repo, "commit-tree", "-m", "Alone", tree)) == ""

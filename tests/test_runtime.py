@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 from onnx import helper
 
-from gitmodel.runtime import LoadFailed, RunFailed, clean, open_session
+from gitmodel.runtime import LoadFailed, RunFailed, clean, open_session, version
 from tests import support
 from tests.workflows import state
 
@@ -168,3 +168,13 @@ def test_what_is_no_model_is_refused(tmp_path: Path, data: bytes) -> None:
 )
 def test_messages_are_cleaned_of_what_is_not_for_a_user(raw: str, text: str) -> None:
     assert clean(raw) == text
+
+
+def test_the_version_is_that_of_the_runtime() -> None:
+    assert version() == onnxruntime.__version__
+
+
+def test_a_graph_that_is_not_optimised_answers_the_same(linear: Path) -> None:
+    x = np.ones((2, 4), "float32")
+    usual, plain = (open_session(linear, optimise=optimise).run({"x": x})["scores"] for optimise in (True, False))
+    np.testing.assert_allclose(usual, plain, rtol=1e-6)

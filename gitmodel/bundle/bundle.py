@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ from gitmodel.errors import GitmodelError
 
 CARD, SIGNATURE, PARAMS, METRICS, LOCK = "model.yaml", "signature.yaml", "params.yaml", "metrics.yaml", "weights.lock"
 WEIGHTS, GOLDEN, ASSETS, LABELS = "weights", "golden", "assets", "assets/labels.txt"
+NEW = ".new"
 ONNX_VIEW, HDF5_VIEW = "model.onnx", "weights.h5"
 
 
@@ -45,13 +47,14 @@ class NoBundle(GitmodelError):
 @dataclass(frozen=True)
 class Bundle:
     """``label`` is how messages name it (``fraud@v1.2.0``); ``commit`` is empty for the working tree; ``file`` is
-    set for a bare model file, which has no lock."""
+    set for a bare model file, which has no lock; ``called`` names a signature other than the one its card declares."""
 
     name: str
     label: str
     folder: Folder = field(repr=False, compare=False)
     commit: str = ""
     file: Path | None = None
+    called: str = ""
 
     def _text(self, path: str) -> bytes:
         data = self.folder.read(path)
@@ -69,8 +72,14 @@ class Bundle:
 
     @property
     def signature(self) -> Signature | None:
-        """The one the card declares; None for a checkpoint without a graph."""
-        return self.signatures.by_name.get(self.card.signature)
+        """The one it is called by, else the one the card declares; None for a checkpoint without a graph."""
+        return self.signatures.by_name.get(self.called or self.card.signature)
+
+    @property
+    def view(self) -> str:
+        """The ONNX view that answers calls of ``signature``: its own, or the one it is a group of."""
+        own = view_of(self.called or self.card.signature)
+        return ONNX_VIEW if self.file is not None or self.lock.file(own) is None else own
 
     @cached_property
     def lock(self) -> Lock:
@@ -90,7 +99,13 @@ class Bundle:
         return (self.folder.read(LABELS) or b"").decode(errors="replace").splitlines()
 
     def golden_paths(self) -> list[str]:
-        return self.folder.files(GOLDEN)
+        """What Git keeps of the golden cases; answers that wait for a review (``*.new``) are nobody's promise."""
+        return [path for path in self.folder.files(GOLDEN) if not path.endswith(NEW)]
+
+    @cached_property
+    def golden_digests(self) -> dict[str, str]:
+        """sha256 of each file of the golden cases, by path."""
+        return {path: hashlib.sha256(self.folder.read(path) or b"").hexdigest() for path in self.golden_paths()}
 
     def graph_files(self) -> list[FileEntry]:
         """The files a session needs: the ONNX view and the tensor files. Raises NotServable."""

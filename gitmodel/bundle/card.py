@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gitmodel.bundle import yamlio
+from gitmodel.bundle import limits, meaning, yamlio
+from gitmodel.bundle.limits import Budgets
+from gitmodel.bundle.meaning import Meaning
 from gitmodel.bundle.signature import DEFAULT
 
 SCHEMA_VERSION = 1
@@ -27,12 +29,14 @@ class Gates:
 
     ``tolerance`` maps an output's name (or ``"*"``) to (rtol, atol). ``agreement`` is the share of rows, 0 to 1,
     whose decision (top-1 class, or exact value of a discrete output) must stay for a drift to count as minor;
-    ``distance`` how far its values may move on average, as a share of OLD's own.
+    ``distance`` how far its values may move on average, as a share of OLD's own. ``agreement_set`` says that the card
+    asks for it, be it as much as the default.
     """
 
     tolerance: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     agreement: float = DEFAULT_AGREEMENT
     distance: float = DEFAULT_DISTANCE
+    agreement_set: bool = field(default=False, compare=False)
 
     def tolerance_for(self, output: str, dtype: str) -> tuple[float, float]:
         """(rtol, atol) for one output: the card's for its name, the card's for ``*`` (floats only), its dtype's default."""
@@ -42,11 +46,16 @@ class Gates:
         default = DEFAULT_TOLERANCES.get(dtype)
         return (0.0, 0.0) if default is None else self.tolerance.get("*", default)
 
+    def over(self, new: Gates, known: Collection[str]) -> Gates:
+        """These gates, with what ``new`` says of outputs that were not ``known`` when these were written."""
+        added = {name: pair for name, pair in new.tolerance.items() if name not in known and name != "*"}
+        return replace(self, tolerance={**added, **self.tolerance})
+
     def to_dict(self) -> dict[str, Any]:
         out: dict[str, Any] = {}
         if self.tolerance:
             out["tolerance"] = {name: {"rtol": r, "atol": a} for name, (r, a) in self.tolerance.items()}
-        if self.agreement != DEFAULT_AGREEMENT:
+        if self.agreement_set or self.agreement != DEFAULT_AGREEMENT:
             out["agreement"] = self.agreement
         if self.distance != DEFAULT_DISTANCE:
             out["distance"] = self.distance
@@ -79,7 +88,7 @@ class Gates:
         distance = yamlio.finite(value.get("distance", DEFAULT_DISTANCE), f"{where}.distance")
         if distance < 0:
             raise yamlio.InvalidYaml(f"{where}.distance is {distance}", hint="it is 0 or more")
-        return cls(tolerance, agreement, distance)
+        return cls(tolerance, agreement, distance, "agreement" in value)
 
 
 @dataclass(frozen=True)
@@ -112,13 +121,16 @@ class Group:
 
 
 _TEXT_KEYS = ("name", "description", "format", "framework", "licence", "signature")
-_KEYS = frozenset({"schema_version", "gates", "signatures", *_TEXT_KEYS})
+_OWN_KEYS = ("schema_version", "gates", "signatures", "consumers_complete", "targets", "domains", "budgets")
+_KEYS = frozenset({*_OWN_KEYS, *meaning.KEYS, *_TEXT_KEYS})
 
 
 @dataclass(frozen=True)
 class Card:
     """``model.yaml``. ``format`` is the kind of file it was saved from; ``signature`` the one clients get by default;
-    ``signatures`` are further ones over the same graph."""
+    ``signatures`` are further ones over the same graph; ``meaning`` is what no graph can say. ``consumers_complete``
+    promises that whoever uses the model is listed in ``consumers/``. ``targets`` are the oldest runtimes that must still load
+    it, ``domains`` those of custom operators it may use, ``budgets`` what a new version may cost."""
 
     name: str
     description: str = ""
@@ -128,6 +140,11 @@ class Card:
     signature: str = DEFAULT
     gates: Gates = field(default_factory=Gates)
     signatures: Mapping[str, Group] = field(default_factory=dict)
+    consumers_complete: bool = False
+    meaning: Meaning = field(default_factory=Meaning)
+    targets: tuple[str, ...] = ()
+    domains: tuple[str, ...] = ()
+    budgets: Budgets = field(default_factory=Budgets)
 
     def with_source(self, source_format: str, framework: str) -> Card:
         """The card after saving from another kind of file; what a person wrote stays."""
@@ -143,7 +160,12 @@ class Card:
             out["gates"] = gates
         if self.signatures:
             out["signatures"] = {name: group.to_dict() for name, group in self.signatures.items()}
-        return yamlio.dump(out)
+        if self.consumers_complete:
+            out["consumers_complete"] = True
+        out |= {key: list(names) for key in ("targets", "domains") if (names := getattr(self, key))}
+        if budgets := self.budgets.to_dict():
+            out["budgets"] = budgets
+        return yamlio.dump(out | self.meaning.to_dict())
 
     @classmethod
     def from_yaml(cls, data: bytes | str, where: str) -> Card:
@@ -165,4 +187,18 @@ class Card:
         if not isinstance(groups, dict):
             raise yamlio.InvalidYaml(f"{where}: signatures must be a mapping", hint="such as {embed: {outputs: [e]}}")
         signatures = {str(name): Group.from_dict(body, f"{where}: signatures.{name}") for name, body in groups.items()}
-        return cls(**texts, gates=Gates.from_dict(value.get("gates", {}), f"{where}: gates"), signatures=signatures)
+        complete = value.get("consumers_complete", False)
+        if not isinstance(complete, bool):
+            raise yamlio.InvalidYaml(
+                f"{where}: consumers_complete must be true or false", hint="are all of them listed?"
+            )
+        return cls(
+            **texts,
+            gates=Gates.from_dict(value.get("gates", {}), f"{where}: gates"),
+            signatures=signatures,
+            consumers_complete=complete,
+            meaning=Meaning.from_dict(value, where),
+            targets=limits.targets(value.get("targets", []), f"{where}: targets"),
+            domains=limits.names(value.get("domains", []), f"{where}: domains"),
+            budgets=Budgets.from_dict(value.get("budgets", {}), f"{where}: budgets"),
+        )

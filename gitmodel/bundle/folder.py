@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class Folder(Protocol):
@@ -17,6 +17,23 @@ class Folder(Protocol):
     def files(self, prefix: str = "") -> list[str]:
         """Sorted paths of all files below ``prefix``."""
         ...
+
+
+@runtime_checkable
+class Identified(Protocol):
+    """A folder that knows what its files are without reading them, as Git's are."""
+
+    def ids(self, prefix: str = "") -> dict[str, str]:
+        """By path: equal ids are equal contents."""
+        ...
+
+
+def same_files(one: Folder, other: Folder, prefix: str) -> bool:
+    """Whether two folders hold the same files below ``prefix``."""
+    if isinstance(one, Identified) and isinstance(other, Identified):
+        return one.ids(prefix) == other.ids(prefix)
+    paths = one.files(prefix)
+    return paths == other.files(prefix) and all(one.read(path) == other.read(path) for path in paths)
 
 
 class DiskFolder:

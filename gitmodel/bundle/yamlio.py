@@ -114,6 +114,26 @@ def load(data: bytes | str, where: str) -> Any:
         raise InvalidYaml(f"{where} is not valid YAML ({_one_line(error)})", hint="mend the file") from error
 
 
+def lines(data: bytes | str, where: str) -> dict[tuple[str | int, ...], int]:
+    """The line, counted from 1, of every key and every item of a list, by its path from the top. Raises InvalidYaml."""
+    load(data, where)  # all that is refused there is refused here
+    found: dict[tuple[str | int, ...], int] = {}
+
+    def visit(node: yaml.Node | None, path: tuple[str | int, ...]) -> None:
+        if isinstance(node, yaml.MappingNode):
+            children = [(key.value, key, value) for key, value in node.value]
+        elif isinstance(node, yaml.SequenceNode):
+            children = [(index, item, item) for index, item in enumerate(node.value)]
+        else:
+            return
+        for name, marked, value in children:
+            found[(*path, name)] = marked.start_mark.line + 1
+            visit(value, (*path, name))
+
+    visit(yaml.compose(data, Loader=_Loader), ())
+    return found
+
+
 def _check_events(data: bytes | str) -> None:
     # The C composer resolves aliases before any hook of ours runs, and overflows its stack on deep nesting:
     # so the flat stream of events is looked at first.

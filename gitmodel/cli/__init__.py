@@ -10,7 +10,7 @@ import traceback
 
 import typer
 
-from gitmodel.cli import export, maintain, models, operate, review, transfer
+from gitmodel.cli import export, golden, maintain, models, operate, review, transfer
 from gitmodel.cli.console import console
 from gitmodel.errors import ExitCode, GitmodelError
 
@@ -42,7 +42,7 @@ def _root(
 ) -> None: ...
 
 
-for _module in (models, export, transfer, review, operate, maintain):
+for _module in (models, export, transfer, review, golden, operate, maintain):
     _module.register(app)
 
 

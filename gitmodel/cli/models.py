@@ -124,7 +124,8 @@ def _tell(name: str, result: Saved) -> None:
         console.note(f"saved {name}: {', '.join(parts)}, sha256:{result.digest[:12]}")
     if result.stale_goldens:
         console.note(
-            f"warning: {result.stale_goldens} golden cases recorded earlier no longer hold: mend the model, or give --golden to record anew"
+            f"warning: {result.stale_goldens} golden cases recorded earlier no longer hold: mend the model, or "
+            f"see 'gitmodel golden review {name}'"
         )
     if result.commit:
         console.note(f"committed {result.commit[:10]}")

@@ -65,6 +65,15 @@ def serve(
     threads: Annotated[
         int, typer.Option("--threads", metavar="N", help="Threads per call inside the runtime.", min=1)
     ] = 1,
+    record: Annotated[
+        str, typer.Option("--record", metavar="FOLDER", help="Write answered requests there, for 'golden add'.")
+    ] = "",
+    record_every: Annotated[
+        int, typer.Option("--record-every", metavar="N", help="Record only each N-th answered request.", min=1)
+    ] = 1,
+    record_limit: Annotated[
+        int, typer.Option("--record-limit", metavar="N", help="Stop after N requests of a version.", min=1)
+    ] = 256,
     quiet: Quiet = False,
     verbose: Verbose = 0,
 ) -> None:
@@ -94,9 +103,10 @@ def serve(
 
     settings = server.Settings(
         Path(repo), models=model or (), follow=follow, host=host, port=port, admin=Path(admin) if admin else None,
-        remote_url=remote, poll=poll, threads=threads,
+        remote_url=remote, poll=poll, threads=threads, record=Path(record) if record else None, record_every=record_every,
+        record_limit=record_limit,
     )  # fmt: skip
-    server.serve(settings, started=started, told=told)
+    server.serve(settings, started=started, told=told, warned=lambda text: console.note(f"warning: {text}"))
     console.note("stopped")
 
 

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gitmodel.cli.console import Format, FormatOption, Quiet, RepoOption, Verbose, console
+from gitmodel.cli.console import Quiet, RepoOption, Verbose, console
 
 if TYPE_CHECKING:
+    from gitmodel.compat.verdict import Report
     from gitmodel.workflows.workspace import Workspace
+
+
+class Mode(StrEnum):
+    """Which callers count: see gitmodel/compat/modes.py."""
+
+    BACKWARD = "backward"
+    FULL = "full"
+    TRANSITIVE = "transitive"
 
 
 class Profile(StrEnum):
@@ -19,6 +29,18 @@ class Profile(StrEnum):
     POSITIONAL = "positional"
     NAMED = "named"
     JSON = "json"
+
+
+class ReportFormat(StrEnum):
+    """How the verdict is written; one module each in compat/reports."""
+
+    TEXT = "text"
+    JSON = "json"
+    MARKDOWN = "markdown"
+    GITHUB = "github"
+    JUNIT = "junit"
+    SARIF = "sarif"
+    HTML = "html"
 
 
 def register(app: typer.Typer) -> None:
@@ -33,37 +55,117 @@ def check_compat(
         str, typer.Argument(metavar="NEW", help="A reference or a model file; the working tree if not given.")
     ] = "",
     against: Annotated[
-        str, typer.Option("--against", metavar="REV", help="Compare changed models with this revision.")
+        str,
+        typer.Option("--against", metavar="REV", help="Compare what HEAD changed with this revision, both from Git."),
     ] = "",
     profile: Annotated[Profile, typer.Option("--profile", help="Which clients the verdict is for.")] = Profile.NAMED,
-    format_: FormatOption = Format.TEXT,
+    mode: Annotated[
+        Mode, typer.Option("--mode", help="backward; full: rollback, too; transitive: all versions a stage is on, too.")
+    ] = Mode.BACKWARD,
+    remote: Annotated[
+        str, typer.Option("--remote", metavar="NAME|URL", help="Fetch weights from this DVC remote.")
+    ] = "",
+    require_sandbox: Annotated[
+        bool, typer.Option("--require-sandbox", help="Judge only where a stranger's model can be locked in wholly.")
+    ] = False,
+    time_limit: Annotated[
+        float,
+        typer.Option("--time-limit", metavar="SECONDS", min=1, help="Processor time for opening and for each run."),
+    ] = 10.0,
+    memory_limit: Annotated[
+        float, typer.Option("--memory-limit", metavar="GB", min=0.5, help="Memory of each model, besides its weights.")
+    ] = 4.0,
+    format_: Annotated[ReportFormat, typer.Option("--format", help="What is written to stdout.")] = ReportFormat.TEXT,
+    report: Annotated[
+        list[str] | None,
+        typer.Option("--report", metavar="FORMAT=FILE", help="Write the report to a file as well; may be repeated."),
+    ] = None,
     repo: RepoOption = ".",
     quiet: Quiet = False,
     verbose: Verbose = 0,
 ) -> None:
     """Judge a model change: who breaks, and which semver bump is owed.
 
-    Without arguments every model changed since its latest release is judged. Exit code 0: compatible (or the
-    declared bump is enough), 1: incompatible, 2: wrong usage, 3: could not judge.
+    Without arguments every model of the working tree changed since its latest release is judged. What a revision
+    names is read from Git, and DVC's configuration from OLD. Exit code 0: compatible (or the declared bump is enough),
+    1: incompatible, 2: wrong usage, 3: could not judge. -v prints the entries that would allow what breaks.
 
-    Example: gitmodel check-compat fraud@v1.2.0 fraud
+    With -v each break comes with lines of Python that show it.
+
+    Example: gitmodel check-compat fraud@v1.2.0 fraud --report html=report.html
     """
-    from gitmodel.compat import reports as formats
+    from datetime import date
+
+    from gitmodel.compat.isolated import Models
+    from gitmodel.sandbox.limits import Limits
     from gitmodel.workflows import check
 
+    files = _files(report or [])
     if against and old:
         raise typer.BadParameter("give OLD and NEW, or --against, not both", param_hint="--against")
+    models = Models(Limits(time_limit, int(memory_limit * (1 << 30))), require_sandbox, console.note)
+    terms: dict[str, Any] = {
+        "profile": str(profile), "mode": str(mode), "remote": remote, "today": date.today(), "models": models,
+    }  # fmt: skip
     if old:
         before, after = _sides(old, new)
-        reports = [check.check_compat(before, after, repo=repo, profile=profile, progress=console.progress)]
+        reports = check.check_all(before, after, repo=repo, progress=console.progress, **terms)
     else:
-        reports = check.check_changed(repo, against=against, profile=profile, progress=console.progress)
+        reports = check.check_changed(repo, against=against, progress=console.progress, **terms)
     console.clear()
-    if not reports and format_ is Format.TEXT:
-        console.say(f"no model differs from {against or 'its latest release'}: nothing to judge")
-        return
-    console.say(formats.renderer(format_).render(reports, colour=console.colour))
+    if against and (left := check.uncommitted(repo)):
+        console.note(f"not judged: what is not committed of {', '.join(map(ascii, left[:8]))}")
+    if not reports and format_ is ReportFormat.TEXT:
+        console.say(f"NOTHING COMPARED  no model differs from {against or 'its latest release'}")
+    else:
+        console.say(_rendered(format_, reports, colour=console.colour))
+    for file, name in files.items():
+        _write(file, _rendered(name, reports))
+    if console.verbosity:
+        _show_entries(reports)
     raise typer.Exit(max(report.exit_code for report in reports) if reports else 0)
+
+
+def _rendered(name: str, reports: list[Report], *, colour: bool = False) -> str:
+    from gitmodel.compat import reports as formats
+    from gitmodel.compat.reports import text
+
+    if name == ReportFormat.TEXT:
+        return text.render(reports, colour=colour, snippets=console.verbosity > 0)
+    return formats.renderer(name).render(reports, colour=colour)
+
+
+def _files(given: list[str]) -> dict[Path, str]:
+    """Which format goes where, from ``--report FORMAT=FILE``."""
+    found: dict[Path, str] = {}
+    for item in given:
+        name, _, file = item.partition("=")
+        if name not in set(ReportFormat) or not file:
+            raise typer.BadParameter(
+                f"'{item}' is not FORMAT=FILE with one of {', '.join(ReportFormat)}", param_hint="--report"
+            )
+        if Path(file) in found or not Path(file).parent.is_dir():
+            problem = "is named twice" if Path(file) in found else "is in no folder there is"
+            raise typer.BadParameter(f"'{file}' {problem}", param_hint="--report")
+        found[Path(file)] = name
+    return found
+
+
+def _write(path: Path, text: str) -> None:
+    """Raises StorageFailed."""
+    from gitmodel.files import storing
+
+    with storing(str(path)):
+        path.write_text(f"{text}\n", encoding="utf-8")
+
+
+def _show_entries(reports: list[Report]) -> None:
+    """What to paste into the allow-lists, on stderr."""
+    from gitmodel.compat import allow
+
+    for report in reports:
+        if text := allow.to_paste(report.findings):
+            console.note(f"to accept it, commit to models/{report.model}/allow.yaml on the base branch:\n{text}")
 
 
 def _sides(old: str, new: str) -> tuple[str, str]:
@@ -104,7 +206,6 @@ def release_in(
 ) -> None:
     """Releases, and tells of the verdict and of what comes next."""
     from gitmodel.compat.reports import text
-    from gitmodel.compat.verdict import Report
     from gitmodel.workflows import release as workflow
 
     def told(report: Report) -> None:

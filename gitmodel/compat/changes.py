@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gitmodel.bundle.lock import TensorEntry
 from gitmodel.bundle.signature import Dim, Signature, TensorSpec
 
 _FAMILIES = (
@@ -38,17 +36,32 @@ class Comparison:
     renamed_outputs: Mapping[str, str]
 
 
-def compare(old: Signature, new: Signature) -> Comparison:
-    """The changes from ``old`` to ``new``, inputs before outputs, each side in its own order."""
-    inputs, renamed_inputs = _side("input", old.inputs, new.inputs)
+#: (dtype, shape) of tensors by name.
+Tensors = Mapping[str, tuple[str, tuple[int, ...]]]
+
+
+def compare(old: Signature, new: Signature, tensors: Tensors | None = None) -> Comparison:
+    """The changes from ``old`` to ``new``, inputs before outputs, each side in its own order. ``tensors`` are NEW's: an input
+    that is gone and stands among them, in a type and size that could be fed, became a constant of the graph."""
+    constants = {s.name for s in old.inputs if tensors and s.name in tensors and _is_value_of(s, *tensors[s.name])}
+    inputs, renamed_inputs = _side("input", old.inputs, new.inputs, constants)
     outputs, renamed_outputs = _side("output", old.outputs, new.outputs)
     symbols = _symbols(old, new, renamed_inputs, renamed_outputs)
     return Comparison((*inputs, *outputs, *symbols), renamed_inputs, renamed_outputs)
 
 
-def _side(side: str, old: Sequence[TensorSpec], new: Sequence[TensorSpec]) -> tuple[list[Change], dict[str, str]]:
+def _is_value_of(spec: TensorSpec, dtype: str, shape: tuple[int, ...]) -> bool:
+    if spec.dtype != dtype or spec.shape is None:
+        return spec.dtype == dtype
+    fits = (not isinstance(a, int) or a == b for a, b in zip(spec.shape, shape, strict=False))
+    return len(spec.shape) == len(shape) and all(fits)
+
+
+def _side(
+    side: str, old: Sequence[TensorSpec], new: Sequence[TensorSpec], constants: Collection[str] = ()
+) -> tuple[list[Change], dict[str, str]]:
     before, after = {s.name: s for s in old}, {s.name: s for s in new}
-    removed = [s for s in old if s.name not in after]
+    removed = [s for s in old if s.name not in after and s.name not in constants]
     added = [s for s in new if s.name not in before]
     renamed = _renames(removed, added)
     changes: list[Change] = []
@@ -59,7 +72,8 @@ def _side(side: str, old: Sequence[TensorSpec], new: Sequence[TensorSpec]) -> tu
         elif spec.name in renamed:
             changes.append(Change(f"{side}-renamed", at, spec.name, renamed[spec.name], {"name": spec.name}))
         else:
-            changes.append(Change(f"{side}-removed", at, str(spec), None, {"name": spec.name}))
+            kind = "input-became-constant" if spec.name in constants else f"{side}-removed"
+            changes.append(Change(kind, at, str(spec), None, {"name": spec.name}))
     kept = [s.name for s in new if s.name in before or s.name in renamed.values()]
     appended_from = max((i for i, s in enumerate(new) if s.name in before or s.name in renamed.values()), default=-1)
     for index, spec in enumerate(new):
@@ -196,72 +210,3 @@ def _places(
         for axis, (a, b) in enumerate(zip(spec.shape, other.shape, strict=True)):
             if not isinstance(a, int) and not isinstance(b, int):
                 yield f"{side}.{spec.name}[{axis}]", a, b
-
-
-def compare_labels(old: Sequence[str], new: Sequence[str]) -> list[Change]:
-    """What happened to the class list, by index; labels where there were none change nothing for anybody."""
-    if not old or list(old) == list(new):
-        return []
-    if not new:
-        return [Change("labels-removed", "labels", len(old), 0)]
-    if list(new[: len(old)]) == list(old):
-        return [Change("label-appended", "labels", None, new[i], {"index": i}) for i in range(len(old), len(new))]
-    gone, come = Counter(old) - Counter(new), Counter(new) - Counter(old)
-    differing = [i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b]
-    if len(old) == len(new) and all(old[i] in gone and new[i] in come for i in differing):
-        return [Change("label-renamed", "labels", old[i], new[i], {"index": i}) for i in differing]
-    changes = [Change("label-removed", "labels", x, None, {"index": i}) for i, x in _counted(old, gone)]
-    changes += [Change("label-inserted", "labels", None, x, {"index": i}) for i, x in _counted(new, come)]
-    kept_old = [x for i, x in enumerate(old) if (i, x) not in _counted(old, gone)]
-    kept_new = [x for i, x in enumerate(new) if (i, x) not in _counted(new, come)]
-    moved = [i for i, (a, b) in enumerate(zip(kept_old, kept_new, strict=True)) if a != b]
-    if moved:
-        changes.append(Change("label-reordered", "labels", kept_old[moved[0]], kept_new[moved[0]], {"index": moved[0]}))
-    return changes
-
-
-def _counted(labels: Sequence[str], surplus: Counter[str]) -> list[tuple[int, str]]:
-    """The last places of the labels that are surplus, as many of each as there are too many."""
-    left, found = Counter(surplus), []
-    for index in range(len(labels) - 1, -1, -1):
-        if left[labels[index]] > 0:
-            left[labels[index]] -= 1
-            found.append((index, labels[index]))
-    return found[::-1]
-
-
-def compare_defaults(
-    old: Signature, new: Signature, before: Iterable[TensorEntry], after: Iterable[TensorEntry]
-) -> list[Change]:
-    """Inputs that may be left out on both sides and then stand for other values; the tensors are OLD's and NEW's."""
-    olds, news = {t.name: t.sha256 for t in before}, {t.name: t.sha256 for t in after}
-    kept = [s.name for s in old.inputs if s.optional and (other := new.input(s.name)) and other.optional]
-    return [
-        Change("input-default-changed", f"inputs.{name}", olds[name][:12], news[name][:12], {"name": name})
-        for name in kept
-        if name in olds and name in news and olds[name] != news[name]
-    ]
-
-
-def compare_tensors(old: Iterable[TensorEntry], new: Iterable[TensorEntry]) -> list[Change]:
-    """What a loader that restores a checkpoint by name would meet."""
-    before, after = {t.name: t for t in old}, {t.name: t for t in new}
-    changes = []
-    for name in sorted(before.keys() | after.keys()):
-        a, b, at, args = before.get(name), after.get(name), f"tensors.{name}", {"name": name}
-        if a is None or b is None:
-            kind = "tensor-removed" if b is None else "tensor-added"
-            changes.append(Change(kind, at, _tensor_text(a), _tensor_text(b), args))
-        elif a.shape != b.shape:
-            changes.append(Change("tensor-shape-changed", at, list(a.shape), list(b.shape), args))
-        elif a.dtype != b.dtype:
-            changes.append(Change("tensor-dtype-changed", at, a.dtype, b.dtype, args))
-    both = ((before[name], after[name]) for name in before.keys() & after.keys())
-    moved = sum(a.sha256 != b.sha256 for a, b in both if (a.dtype, a.shape) == (b.dtype, b.shape))
-    if moved:
-        changes.append(Change("tensor-values-changed", "tensors", None, None, {"count": moved, "total": len(before)}))
-    return changes
-
-
-def _tensor_text(tensor: TensorEntry | None) -> str | None:
-    return None if tensor is None else f"{tensor.dtype}{list(tensor.shape)}"

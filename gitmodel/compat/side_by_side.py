@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from gitmodel.bundle.golden import GoldenCase
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 #: How many cases, and bytes of inputs, go into one call: what runs in between may be much larger than its inputs.
 STACK, STACK_BYTES = 16, 1 << 20
+#: Bytes of answers that are kept to be given again.
+RECALLED = 64 << 20
 
 Arrays = Mapping[str, "np.ndarray"]
 Call = Callable[[Arrays], Arrays]
@@ -26,6 +29,39 @@ class Runs(Protocol):
     """What replay needs of a session (runtime.Session)."""
 
     def run(self, inputs: Arrays, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]: ...
+
+
+@dataclass
+class Recalling:
+    """A session that gives the answer it gave before to the same inputs, as long as all answers together are small."""
+
+    session: Runs
+    _given: dict[bytes, dict[str, np.ndarray]] = field(default_factory=dict)
+    _bytes: int = 0
+
+    def run(self, inputs: Arrays, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        key = _key(inputs) if outputs is None else b""
+        if key in self._given:
+            return self._given[key]
+        answer = self.session.run(inputs, outputs)
+        size = sum(getattr(values, "nbytes", RECALLED + 1) for values in answer.values())
+        if key and self._bytes + size <= RECALLED:
+            self._given[key] = answer
+            self._bytes += size
+        return answer
+
+
+def _key(inputs: Arrays) -> bytes:
+    """Names these inputs; empty for words, which have no bytes of their own."""
+    import numpy as np
+
+    digest = hashlib.sha256()
+    for name, values in inputs.items():
+        if values.dtype.hasobject:
+            return b""
+        digest.update(repr((name, values.dtype.str, values.shape)).encode())
+        digest.update(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
+    return digest.digest()
 
 
 @dataclass(frozen=True)
@@ -54,7 +90,7 @@ def stacked(old: Runs, new: Runs, cases: Iterable[GoldenCase], call: Call, signa
     """
     waiting = iter(cases)
     while group := list(itertools.islice(waiting, STACK)):
-        for stack in _stacks(group, signature) if _has_rows(signature) else [[case] for case in group]:
+        for stack in _stacks(group, signature) if has_rows(signature) else [[case] for case in group]:
             yield from _split(old, new, stack, call)
 
 
@@ -97,7 +133,7 @@ def _stacks(cases: Iterable[GoldenCase], signature: Signature) -> list[list[Gold
     return stacks
 
 
-def _has_rows(signature: Signature) -> bool:
+def has_rows(signature: Signature) -> bool:
     """Whether every input and output begins with the same free dimension."""
     specs = [spec for spec in (*signature.inputs, *signature.outputs) if not spec.optional]
     first = {spec.shape[0] if spec.kind == "tensor" and spec.shape else None for spec in specs}

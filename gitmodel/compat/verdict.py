@@ -6,9 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from gitmodel.compat.drift import OutputDrift
 from gitmodel.compat.rules import PROFILES, Finding, Severity
 from gitmodel.errors import ExitCode
 from gitmodel.versions import Bump, Version
+
+#: What stands for a side that is not there: OLD of a model that is new, NEW of one that is gone.
+NOTHING = "nothing"
 
 
 class Verdict(StrEnum):
@@ -21,7 +25,9 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Report:
-    """All that a check found. ``base`` is OLD's version and ``declared`` the bump NEW's own tag makes, if it has one."""
+    """All that a check found. ``base`` is OLD's version and ``declared`` the bump NEW's own tag makes, if it has one.
+    ``drifts`` are the statistics of every output that was replayed, ``noise`` says how noise was measured or why not;
+    ``remembered`` that nothing was run, for an earlier check had."""
 
     model: str
     old: str
@@ -36,6 +42,10 @@ class Report:
     declared: Bump | None = None
     bump: Mapping[str, Bump] = field(default_factory=dict)
     rollback_safe: bool | None = None
+    drifts: tuple[OutputDrift, ...] = ()
+    mode: str = "backward"
+    noise: str = ""
+    remembered: bool = False
 
     @property
     def required_bump(self) -> Bump:

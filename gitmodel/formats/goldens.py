@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gitmodel.bundle.folder import Folder
-from gitmodel.bundle.golden import GoldenCase
+from gitmodel.bundle.golden import SLICE, GoldenCase, Slice
 from gitmodel.bundle.signature import Signature, TensorSpec
 from gitmodel.errors import GitmodelError
 from gitmodel.formats import onnx as onnx_format
@@ -34,7 +34,8 @@ class InvalidGolden(GitmodelError):
 
 
 def read(folder: Folder, prefix: str, signature: Signature, where: str) -> list[GoldenCase]:
-    """All cases below ``prefix``, by name. Tensors bind by their own name, else by index. Raises InvalidModel."""
+    """All cases below ``prefix``, by name, each with the slice its group stands for. Tensors bind by their own name, else
+    by index. Raises InvalidModel, InvalidYaml."""
     found: dict[str, dict[str, list[tuple[int, str]]]] = {}
     order: dict[str, tuple[str, int]] = {}
     for path in folder.files(prefix):
@@ -43,6 +44,7 @@ def read(folder: Folder, prefix: str, signature: Signature, where: str) -> list[
             sides = found.setdefault(match["case"], {"input": [], "output": []})
             sides[match["side"]].append((int(match["index"]), path))
             order[match["case"]] = (match["group"], int(match["number"]))
+    slices = {group: _slice(folder, f"{prefix}/{group}/{SLICE}", where) for group, _ in order.values()}
     cases = []
     for case in sorted(found, key=order.__getitem__):
         group, number = order[case]
@@ -50,14 +52,19 @@ def read(folder: Folder, prefix: str, signature: Signature, where: str) -> list[
             side: _bind(folder, sorted(found[case][side]), specs, where)
             for side, specs in (("input", signature.inputs), ("output", signature.outputs))
         }
-        cases.append(GoldenCase(f"{group}/{number}", bound["input"], bound["output"]))
+        cases.append(GoldenCase(f"{group}/{number}", bound["input"], bound["output"], slices[group]))
     return cases
 
 
-def write(group: str, cases: Sequence[GoldenCase]) -> dict[str, bytes]:
-    """The files of these cases by path, relative to the golden folder."""
+def _slice(folder: Folder, path: str, where: str) -> Slice | None:
+    data = folder.read(path)
+    return None if data is None else Slice.from_yaml(data, f"{where}: {path}")
+
+
+def write(group: str, cases: Sequence[GoldenCase], first: int = 0) -> dict[str, bytes]:
+    """The files of these cases by path, relative to the golden folder, numbered from ``first``."""
     files = {}
-    for number, case in enumerate(cases):
+    for number, case in enumerate(cases, first):
         for side, tensors in (("input", case.inputs), ("output", case.outputs)):
             for index, (name, values) in enumerate(tensors.items()):
                 files[f"{group}/test_data_set_{number}/{side}_{index}.pb"] = onnx_format.encode_tensor(name, values)
@@ -73,29 +80,45 @@ def from_npz(
     are not in the file are what ``run`` gives. Raises InvalidGolden.
     """
     arrays = _load_npz(path)
+    _check_names(arrays, signature, str(path))
+    rows = enumerate(_rows(path, arrays, signature))
+    return [case_of(f"{path.stem}/{number}", row, signature, run, str(path)) for number, row in rows]
+
+
+def case_of(
+    name: str,
+    row: Mapping[str, np.ndarray],
+    signature: Signature,
+    run: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]],
+    where: str,
+) -> GoldenCase:
+    """A case from arrays by the names of the model's tensors; what they lack of its outputs is what ``run`` gives. Raises
+    InvalidGolden."""
+    _check_names(row, signature, where)
+    inputs = {s.name: _fit(where, s, row[s.name]) for s in signature.inputs if s.name in row}
+    recorded = {s.name: _fit(where, s, row[s.name]) for s in signature.outputs if s.name in row}
+    outputs = recorded if len(recorded) == len(signature.outputs) else {**run(inputs), **recorded}
+    refuse_collections(where, outputs)
+    return GoldenCase(name, inputs, outputs)
+
+
+def _check_names(row: Mapping[str, np.ndarray], signature: Signature, where: str) -> None:
     known = {spec.name for spec in (*signature.inputs, *signature.outputs)}
-    if strange := sorted(set(arrays) - known):
+    if strange := sorted(set(row) - known):
         raise InvalidGolden(
-            f"{path} has an array '{strange[0]}' the model has no tensor for",
+            f"{where} has an array '{strange[0]}' the model has no tensor for",
             hint=f"the model has {', '.join(sorted(known))}",
         )
-    if missing := [s.name for s in signature.inputs if not s.optional and s.name not in arrays]:
-        raise InvalidGolden(f"{path} lacks the input '{missing[0]}'", hint="name the arrays after the model's inputs")
-    cases = []
-    for number, row in enumerate(_rows(path, arrays, signature)):
-        inputs = {s.name: _fit(path, s, row[s.name]) for s in signature.inputs if s.name in row}
-        recorded = {s.name: _fit(path, s, row[s.name]) for s in signature.outputs if s.name in row}
-        outputs = recorded if len(recorded) == len(signature.outputs) else {**run(inputs), **recorded}
-        _refuse_collections(path, outputs)
-        cases.append(GoldenCase(f"{path.stem}/{number}", inputs, outputs))
-    return cases
+    if missing := [s.name for s in signature.inputs if not s.optional and s.name not in row]:
+        raise InvalidGolden(f"{where} lacks the input '{missing[0]}'", hint="name the arrays after the model's inputs")
 
 
-def _refuse_collections(path: Path, outputs: Mapping[str, Any]) -> None:
+def refuse_collections(where: str, outputs: Mapping[str, Any]) -> None:
+    """Raises InvalidGolden for an output that is no tensor."""
     for name, value in outputs.items():
         if not hasattr(value, "shape"):
             raise InvalidGolden(
-                f"{path}: output '{name}' is a sequence or map, which cannot be recorded",
+                f"{where}: output '{name}' is a sequence or map, which cannot be recorded",
                 hint="export it as a tensor (skl2onnx: zipmap=False)",
             )
 
@@ -115,7 +138,7 @@ def _rows(path: Path, arrays: Mapping[str, np.ndarray], signature: Signature) ->
     return [{name: array[i : i + 1] for name, array in arrays.items()} for i in range(count)]
 
 
-def _fit(path: Path, spec: TensorSpec, values: np.ndarray) -> np.ndarray:
+def _fit(where: str, spec: TensorSpec, values: np.ndarray) -> np.ndarray:
     """The array in the type the model declares; refused when that would change more than its precision."""
     import numpy as np
 
@@ -123,7 +146,7 @@ def _fit(path: Path, spec: TensorSpec, values: np.ndarray) -> np.ndarray:
     castable = not text and is_native(spec.dtype) and np.can_cast(values.dtype, spec.dtype, "same_kind")
     if not (values.dtype.kind in "US" if text else castable):
         raise InvalidGolden(
-            f"{path}: '{spec.name}' is {values.dtype}, the model has {spec.dtype}", hint="cast it before saving"
+            f"{where}: '{spec.name}' is {values.dtype}, the model has {spec.dtype}", hint="cast it before saving"
         )
     if text:
         return values.astype(object)
@@ -132,7 +155,7 @@ def _fit(path: Path, spec: TensorSpec, values: np.ndarray) -> np.ndarray:
     kept = np.isfinite(fitted) == np.isfinite(values) if fitted.dtype.kind in "fc" else fitted == values
     if not np.all(kept):
         raise InvalidGolden(
-            f"{path}: '{spec.name}' has values that {spec.dtype} cannot hold", hint="give what the model accepts"
+            f"{where}: '{spec.name}' has values that {spec.dtype} cannot hold", hint="give what the model accepts"
         )
     return fitted
 

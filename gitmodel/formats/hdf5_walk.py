@@ -7,7 +7,7 @@ from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
-from gitmodel.formats.source import InvalidModel
+from gitmodel.formats.source import InvalidModel, UnsafeModel
 
 _GZIP, _SHUFFLE, _FLETCHER32 = 1, 2, 3
 _ALLOWED_FILTERS = {_GZIP, _SHUFFLE, _FLETCHER32}
@@ -57,7 +57,7 @@ def walk(file: Any, linked: Container[str] = ()) -> Iterator[tuple[str, Any]]:
                 yield path, link
                 continue
             if not isinstance(link, h5py.HardLink):
-                raise InvalidModel(f"{where}: '{path}' links elsewhere", hint="save it with the data inside")
+                raise UnsafeModel(f"{where}: '{path}' links elsewhere", hint="save it with the data inside")
             item = group[name]
             _check_references(item, f"{where}: '{path}'")
             if isinstance(item, h5py.Group):
@@ -70,7 +70,7 @@ def walk(file: Any, linked: Container[str] = ()) -> Iterator[tuple[str, Any]]:
                 check_dataset(item, f"{where}: '{path}'")
                 seen, total = seen + 1, total + item.nbytes
                 if seen > MAX_DATASETS or total > MAX_LOGICAL_BYTES:
-                    raise InvalidModel(f"{where} claims {total} bytes in {seen} datasets", hint="this is no model file")
+                    raise UnsafeModel(f"{where} claims {total} bytes in {seen} datasets", hint="this is no model file")
             yield path, item
 
 
@@ -83,22 +83,22 @@ def _check_references(item: Any, where: str) -> None:
         types.append(("it", item.id.get_type()))
     for what, kind in types:
         if kind.detect_class(h5py.h5t.REFERENCE):
-            raise InvalidModel(f"{where}: {what} refers to other objects", hint="save it without references or scales")
+            raise UnsafeModel(f"{where}: {what} refers to other objects", hint="save it without references or scales")
 
 
 def check_dataset(dataset: Any, where: str) -> None:
     """Raises InvalidModel for a dataset that is not wholly in its file, or is made to fill the memory."""
     plist = dataset.id.get_create_plist()
     if dataset.is_virtual or plist.get_external_count():
-        raise InvalidModel(f"{where} keeps its data in another file", hint="save it with the data inside")
+        raise UnsafeModel(f"{where} keeps its data in another file", hint="save it with the data inside")
     filters = {plist.get_filter(i)[0] for i in range(plist.get_nfilters())}
     if filters - _ALLOWED_FILTERS:
-        raise InvalidModel(f"{where} uses an unknown filter", hint="save it with gzip or none")
+        raise UnsafeModel(f"{where} uses an unknown filter", hint="save it with gzip or none")
     stored, whole = dataset.id.get_storage_size(), dataset.file.id.get_filesize()
     if (dataset.id.get_offset() or 0) + stored > whole:
         raise InvalidModel(f"{where} reaches beyond the end of the file", hint="save or copy it again")
     if stored * _MAX_RATIO + (1 << 20) < dataset.nbytes:
-        raise InvalidModel(f"{where} claims {dataset.nbytes} bytes but stores {stored}", hint="this is no model file")
+        raise UnsafeModel(f"{where} claims {dataset.nbytes} bytes but stores {stored}", hint="this is no model file")
 
 
 def _reason(error: Exception) -> str:

@@ -16,7 +16,7 @@ from gitmodel.bundle.signature import DTYPES
 from gitmodel.formats import declared
 from gitmodel.formats.dtypes import is_native, storage
 from gitmodel.formats.mapping import let_go
-from gitmodel.formats.source import first_line
+from gitmodel.formats.source import UnsafePart, first_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,7 +64,7 @@ def parse(member: memoryview) -> Array:
     except Exception as error:  # numpy has Python parse it, whose errors share no other base
         raise ValueError(f"its header is none ({first_line(error)[:80]})") from None
     if dtype.hasobject:
-        raise ValueError("it holds Python objects, which are never unpickled")
+        raise UnsafePart("it holds Python objects, which are never unpickled")
     shape = declared.shape(found)
     body = member[file.tell() :]
     if not (dtype.itemsize if dtype.kind in "US" else _is_number(dtype)):

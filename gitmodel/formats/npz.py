@@ -16,7 +16,16 @@ from gitmodel.formats import declared, npy
 from gitmodel.formats.dtypes import storage
 from gitmodel.formats.npz_zip import members
 from gitmodel.formats.output import pour, replacing
-from gitmodel.formats.source import InvalidModel, Source, TensorData, first_line, map_file, rooms
+from gitmodel.formats.source import (
+    InvalidModel,
+    Source,
+    TensorData,
+    UnsafeModel,
+    UnsafePart,
+    first_line,
+    map_file,
+    rooms,
+)
 
 ABOUT = "gitmodel.json"
 _ENDING = ".npy"
@@ -58,7 +67,8 @@ def read(path: Path) -> Source:
         bodies = _bodies(arrays)
         tensors = [_tensor(name, array, bodies[name], about) for name, array in arrays.items()]
     except ValueError as error:
-        raise InvalidModel(
+        kind = UnsafeModel if isinstance(error, UnsafePart) else InvalidModel
+        raise kind(
             f"{path} is no npz of plain arrays ({first_line(error)})", hint="write it with numpy.savez"
         ) from None
     return Source("npz", "", tuple(tensors), metadata=about.metadata, files=(path,))
@@ -97,14 +107,15 @@ def _named(found: Mapping[str, memoryview], about: _About) -> dict[str, npy.Arra
     for member, body in found.items():
         stored = member.removesuffix(_ENDING)
         if stored == member or not _is_member_name(stored):
-            raise ValueError(f"the member {member[:60]!r} is none of numpy's")
+            raise UnsafePart(f"the member {member[:60]!r} is none of numpy's")
         name = about.names.get(stored, stored)
         if name in arrays:
             raise ValueError(f"the tensor {name[:60]!r} stands in it twice")
         try:
             arrays[name] = npy.parse(body)
         except ValueError as error:
-            raise ValueError(f"{member[:60]!r}: {first_line(error)}") from None
+            kind = UnsafePart if isinstance(error, UnsafePart) else ValueError
+            raise kind(f"{member[:60]!r}: {first_line(error)}") from None
     if unknown := about.names.keys() - {member.removesuffix(_ENDING) for member in found}:
         raise ValueError(f"{ABOUT} names {min(unknown)[:60]!r}, which is not there")
     return arrays

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gitmodel.formats.mapping import let_go
-from gitmodel.formats.source import blocks, first_line, rooms
+from gitmodel.formats.source import UnsafePart, blocks, first_line, rooms
 
 #: What unpacks to more than this, and to more than this many times its size, is no model.
 FREE_BYTES = 1 << 30
@@ -46,7 +46,7 @@ def members(path: Path, data: memoryview) -> dict[str, memoryview]:
         reached = member.end
     total = sum(member.size for member in found)
     if total > max(FREE_BYTES, MAX_RATIO * len(data)):
-        raise ValueError(f"it has {len(data)} bytes and would unpack to {total}")
+        raise UnsafePart(f"it has {len(data)} bytes and would unpack to {total}")
     space = rooms([member.size if member.deflated else 0 for member in found])
     return {member.name: _body(member, room) for member, room in zip(found, space, strict=True)}
 

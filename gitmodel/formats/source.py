@@ -36,6 +36,25 @@ class InvalidModel(GitmodelError):
     code = "invalid-model"
 
 
+class UnsafeModel(InvalidModel):
+    """A file that holds what a model from elsewhere must not: ways to other files, code, more bytes than it has."""
+
+    code = "unsafe-model"
+
+
+class UnsafePart(ValueError):
+    """What makes a file an unsafe one, where its name is not known."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a model file says of itself; a checkpoint without a graph has no signature."""
+
+    format: str
+    framework: str
+    signature: Signature | None
+
+
 @dataclass(frozen=True, eq=False)
 class TensorData:
     """One tensor. ``data`` holds its little-endian row-major bytes (a view of a mapped file where that is possible);

@@ -26,15 +26,32 @@ class GitFolder:
 
     def __init__(self, repo: git.Repo, commit: str, prefix: str) -> None:
         self._repo, self._commit, self._prefix = repo, commit, prefix.strip("/")
+        self._below: dict[str, git.Tree | None] = {}
 
     @cached_property
     def _tree(self) -> git.Tree | None:
+        if not self._prefix.isprintable():
+            return self._walked()
         # By its path: walking down from the top would parse the list of all models on the way.
         try:
             oid, kind, _ = map(_text, self._repo.git.get_object_header(f"{self._commit}:{self._prefix}"))
         except ValueError:  # what GitPython makes of "missing"
             return None
         return git.Tree(self._repo, bytes.fromhex(oid), path=self._prefix) if kind == "tree" else None
+
+    def _walked(self) -> git.Tree | None:
+        """The tree of a path that is not asked for by name: a line break in it would be a second question, whose answer the
+        next one would get."""
+        found: Any = git.Commit(self._repo, bytes.fromhex(self._commit)).tree
+        for part in self._prefix.split("/"):
+            try:
+                found = found / part
+            except KeyError:
+                return None
+            if not isinstance(found, git.Tree):
+                return None
+        tree: git.Tree = found
+        return tree
 
     @property
     def exists(self) -> bool:
@@ -49,12 +66,21 @@ class GitFolder:
         return self._item(path) is not None
 
     def _item(self, path: str) -> Any:
-        if self._tree is None:
+        above, _, name = path.rpartition("/")
+        tree = self._folder(above) if above else self._tree
+        if tree is None:
             return None
         try:
-            return self._tree / path
+            return tree / name
         except KeyError:
             return None
+
+    def _folder(self, path: str) -> git.Tree | None:
+        # Asked for once, however many files are read from it.
+        if path not in self._below:
+            item = self._item(path)
+            self._below[path] = item if isinstance(item, git.Tree) else None
+        return self._below[path]
 
     def read(self, path: str) -> bytes | None:
         item = self._item(path)
@@ -64,11 +90,20 @@ class GitFolder:
         return data
 
     def files(self, prefix: str = "") -> list[str]:
+        return sorted(self.ids(prefix))
+
+    def ids(self, prefix: str = "") -> dict[str, str]:
+        """Git's id of each file below ``prefix``: equal ids are equal contents."""
         if self._tree is None or (prefix and not self.has(prefix)):
-            return []
+            return {}
         below = [f"{prefix}/"] if prefix else []
-        listing: str = self._repo.git.ls_tree("-r", "-z", "--name-only", self._tree.hexsha, "--", *below)
-        return sorted(filter(None, listing.split("\0")))
+        listing: str = self._repo.git.ls_tree("-r", "-z", self._tree.hexsha, "--", *below)
+        lines = (line.split("\t", 1) for line in filter(None, listing.split("\0")))
+        return {path: described for described, path in lines}
+
+    def trees(self) -> dict[str, str]:
+        """The folders directly below, and Git's id of each."""
+        return {item.name: item.hexsha for item in self._tree.trees} if self._tree is not None else {}
 
     def folders(self) -> list[str]:
         """Names of the folders directly below."""

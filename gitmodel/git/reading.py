@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import git
 
@@ -97,6 +97,17 @@ class Reader:
         except git.GitCommandError as error:
             raise failed(args[0], str(error.stderr)) from error
 
+    def run_bytes(self, *args: str, stdin: BinaryIO) -> bytes:
+        """As ``run``, with what the command is given to read, and its output as it is."""
+        whole = [str(self._repo.git.GIT_PYTHON_GIT_EXECUTABLE), *args]
+        try:
+            out: Any = self._repo.git.execute(
+                whole, istream=stdin, stdout_as_string=False, strip_newline_in_stdout=False
+            )
+        except git.GitCommandError as error:
+            raise failed(args[0], str(error.stderr)) from error
+        return bytes(out)
+
     def read(self, oid: str, kind: str = "blob") -> bytes:
         """The contents of an object; one long-lived ``git cat-file --batch`` answers all. Raises GitFailed."""
         with contextlib.suppress(ValueError, OSError):
@@ -144,6 +155,12 @@ class Reader:
             raise UnknownRevision(
                 f"Git knows no revision '{revision}'", hint=f"'git log' and 'git tag' show what there is{more}"
             ) from None
+
+    def merge_base(self, one: str, other: str) -> str:
+        """The commit two branches have grown from; '' when there is none, or a shallow clone left it out."""
+        with contextlib.suppress(GitFailed):
+            return self.run("merge-base", one, other)
+        return ""
 
     def folder(self, commit: str, prefix: str = "") -> GitFolder:
         return GitFolder(self._repo, commit, prefix)

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from gitmodel.files import storing
 from gitmodel.git.failures import GitFailed, failed
 from gitmodel.git.reading import Reader
 
@@ -29,10 +30,10 @@ class Repository(Reader):
         if Path(self._repo.git_dir, "index.lock").exists():
             raise failed("commit", "index.lock exists")
 
-    def commit_folder(self, folder: str, message: str, *, but: str) -> str:
-        """Commits all of ``folder``, ignored files too, without what is below ``but``; whatever else is staged is left
-        alone. Returns the commit, '' when there was nothing to commit. Raises GitFailed."""
-        self.run("add", "--all", "--force", "--", folder, f":(exclude){but}")
+    def commit_folder(self, folder: str, message: str, *, but: Sequence[str]) -> str:
+        """Commits all of ``folder``, ignored files too, without what these globs name and what is below it; whatever else
+        is staged is left alone. Returns the commit, '' when there was nothing to commit. Raises GitFailed."""
+        self.run("add", "--all", "--force", "--", folder, *(f":(exclude,glob){pattern}" for pattern in but))
         try:
             self.run("commit", "--quiet", "-m", message, "--", folder)
         except GitFailed:
@@ -68,6 +69,20 @@ class Repository(Reader):
             for name in tracked - wanted:
                 (self.root / name).unlink(missing_ok=True)
         self.run("restore", f"--source={commit}", "--staged", "--", folder)
+
+    def author(self) -> str:
+        """Who would be the author of a commit made now, ``Ada <ada@example.org>``. Raises GitFailed."""
+        return self.run("var", "GIT_AUTHOR_IDENT").rpartition("> ")[0] + ">"
+
+    def ignore_here(self, pattern: str) -> None:
+        """Keeps files out of Git in this clone alone, by a line in ``info/exclude``. Raises StorageFailed."""
+        path = self.common_dir / "info" / "exclude"
+        with storing(str(path)):
+            text = path.read_bytes() if path.exists() else b""
+            if pattern.encode() not in text.splitlines():
+                path.parent.mkdir(exist_ok=True)
+                with path.open("ab") as file:
+                    file.write((b"\n" if text and not text.endswith(b"\n") else b"") + f"{pattern}\n".encode())
 
     def check_remote(self, name: str) -> None:
         """Raises GitFailed when ``name`` is neither a remote of this repository nor a place by itself."""

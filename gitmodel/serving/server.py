@@ -9,6 +9,7 @@ import socket
 import stat
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from gitmodel.serving.last_good import LastGood
 from gitmodel.serving.loader import Loader
 from gitmodel.serving.manager import Manager, Told
 from gitmodel.serving.policy import VersionPolicy
+from gitmodel.serving.recording import Recorder, RecordingDataplane
 from gitmodel.serving.rest import App
 from gitmodel.serving.source import Source
 
@@ -37,7 +39,8 @@ class CannotListen(GitmodelError):
 
 @dataclass(frozen=True)
 class Settings:
-    """``poll`` in seconds between looks at the refs without a hint; ``threads`` per call; ``max_body`` in bytes."""
+    """``poll`` in seconds between looks at the refs without a hint; ``threads`` per call; ``max_body`` in bytes. ``record`` is a
+    folder for every ``record_every``-th answered request, ``record_limit`` of each version at most."""
 
     repo: Path
     models: Collection[str] = ()
@@ -50,15 +53,22 @@ class Settings:
     poll: float = 5.0
     threads: int = 1
     max_body: int = 64 << 20
+    record: Path | None = None
+    record_every: int = 1
+    record_limit: int = 256
 
 
 def serve(
-    settings: Settings, *, started: Callable[[Endpoint, list[str]], None] = lambda *_: None, told: Told = lambda _: None
+    settings: Settings,
+    *,
+    started: Callable[[Endpoint, list[str]], None] = lambda *_: None,
+    told: Told = lambda _: None,
+    warned: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Serves until SIGTERM or SIGINT, then lets what is in flight end. ``started`` is told where it listens, and which
-    of the models asked for have no version yet.
+    of the models asked for have no version yet; ``warned`` of what goes wrong beside the serving.
 
-    Raises NotARepository, CannotListen.
+    Raises NotARepository, CannotListen, CannotRecord.
     """
     repo = Repository.open(settings.repo)
     state_dir = repo.state_dir
@@ -67,7 +77,9 @@ def serve(
     manager = Manager(loader.load, told, LastGood(state_dir / "serving.json"))
     policy = VersionPolicy(settings.follow)
     source = Source(settings.repo, manager.aspire, models=settings.models, policy=policy, poll=settings.poll)
-    dataplane = Dataplane(lambda: manager.table, manager.statuses)
+    recorder = _recorder(settings, warned)
+    kind = Dataplane if recorder is None else partial(RecordingDataplane, recorder)
+    dataplane = kind(lambda: manager.table, manager.statuses)
     app = App(dataplane, manager, source, version=version("gitmodel"), max_body=settings.max_body)
     config = uvicorn.Config(
         app, loop="uvloop", http="httptools", lifespan="off", log_level="warning", access_log=False, server_header=False,
@@ -79,6 +91,8 @@ def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: setattr(server, "should_exit", True))
     with contextlib.ExitStack() as stack:
+        if recorder is not None:
+            stack.callback(recorder.stop)
         public = stack.enter_context(_listen(settings.host, settings.port))
         host, port = public.getsockname()[:2]
         with_brackets = f"[{host}]" if ":" in host else host
@@ -94,6 +108,13 @@ def serve(
         source.start()
         stack.callback(source.stop)
         server.run(sockets=[public, admin])
+
+
+def _recorder(settings: Settings, warned: Callable[[str], None]) -> Recorder | None:
+    """Raises CannotRecord."""
+    if settings.record is None:
+        return None
+    return Recorder(settings.record, every=settings.record_every, limit=settings.record_limit, warned=warned)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -80,30 +80,40 @@ def config_for_url(url: str) -> Any:
         raise NoRemote(f"DVC takes no remote '{url}' ({error})", hint="name a folder, s3://, ssh:// ...") from error
 
 
-def config_from_text(text: str, name: str = "") -> Any:
+def config_from_text(text: str, name: str = "", *, dvc_dir: Path | None = None, own: bool = False) -> Any:
     """The remotes of a commit's configuration, with the user's and the system's beneath, without what is not a commit's
-    business. Raises NoRemote, also when the remote ``name``, or the default one, is named relative to a working tree."""
-    from dvc.config import Config, ConfigError
-    from dvc_objects.fs.memory import MemoryFileSystem
+    business. ``dvc_dir`` is what it was written for: relative URLs start there, and ``own`` says that the
+    ``config.local`` in it is the user's, and goes on top.
 
-    memory = MemoryFileSystem(global_store=False)  # DVC, too, reads a commit's configuration from no disk
-    memory.pipe_file(f"/{Config.CONFIG}", text.encode())
+    Raises NoRemote, also when the remote ``name``, or the default one, is relative and there is no ``dvc_dir``.
+    """
+    from dvc.config import Config, ConfigError
+
+    written = _parsed(text)
+    remotes = {
+        remote: {key: value for key, value in options.items() if key not in _NOT_FROM_A_COMMIT}
+        for remote, options in written["remote"].items()
+    }
+    if dvc_dir is not None:
+        for options in remotes.values():
+            options["url"] = _absolute(str(options.get("url", "")), dvc_dir)
+    default = {key: value for key, value in written.get("core", {}).items() if key == "remote"}
     try:
-        written = Config.load_file(f"/{Config.CONFIG}", fs=memory)
-        Config.validate(written)
-        remotes = {
-            remote: {key: value for key, value in options.items() if key not in _NOT_FROM_A_COMMIT}
-            for remote, options in written["remote"].items()
-        }
-        default = {key: value for key, value in written.get("core", {}).items() if key == "remote"}
         config = Config(config={"core": default, "remote": remotes})
+        if own:
+            config.merge(Config(local_dvc_dir=str(dvc_dir)).load_one("local"))
     except (ConfigError, OSError) as error:
         raise NoRemote(
-            f"DVC's configuration cannot be read ({error})", hint="mend .dvc/config and commit it"
+            f"DVC's configuration cannot be read ({error})", hint="'dvc config --list' tells more"
         ) from error
     wanted = name.lower() or config["core"].get("remote", "")
     _refuse_relative(str(remotes.get(wanted, {}).get("url", "")))
     return config
+
+
+def _absolute(url: str, dvc_dir: Path) -> str:
+    """As DVC reads a relative URL: from the folder its configuration is in."""
+    return url if not url or "://" in url else os.path.abspath(dvc_dir / url)  # noqa: PTH100  # folds '..', too
 
 
 def _refuse_relative(url: str) -> None:
@@ -118,13 +128,51 @@ def cache_dir(dvc_dir: Path) -> Path:
     """Where DVC keeps its cache. DVC itself, which takes 80 ms to import, is asked only when a file may name a place."""
     if all(_is_silent(path) for path in config_files(dvc_dir)):
         return dvc_dir / "cache"
-    config = load_config(dvc_dir)
+    return _cache_of(load_config(dvc_dir), dvc_dir / "cache")
+
+
+def own_cache_dir(dvc_dir: Path, text: str, *, own: bool) -> Path:
+    """As ``cache_dir``, with a commit's ``text`` in place of the file that is checked out; ``own`` as above. A place that
+    only the commit names must be a cache already: nothing is made where a commit says. Raises NoRemote."""
+    system, user, _, local = config_files(dvc_dir)
+    default = dvc_dir / "cache"
+    if not all(map(_is_silent, (system, user, *([local] if own else [])))):
+        from dvc.config import Config
+
+        found = _cache_of(Config(local_dvc_dir=str(dvc_dir) if own else None), default)
+        if found != default:
+            return found
+    if not all(map(_HARMLESS.fullmatch, text.splitlines())):
+        named = _parsed(text).get("cache", {}).get("dir")
+        if named and (Path(_absolute(str(named), dvc_dir)) / "files" / "md5").is_dir():
+            return Path(_absolute(str(named), dvc_dir))
+    return default
+
+
+def _cache_of(config: Any, default: Path) -> Path:
     from dvc.fs import get_cloud_fs
 
     # As DVC's CacheManager decides: a remote standing in for the cache (an old way), a folder, the default.
     cache = config["cache"]
-    where = {"name": cache["local"]} if cache.get("local") else {"url": cache.get("dir") or str(dvc_dir / "cache")}
+    where = {"name": cache["local"]} if cache.get("local") else {"url": cache.get("dir") or str(default)}
     return Path(get_cloud_fs(config, **where)[2])
+
+
+def _parsed(text: str) -> Any:
+    """A configuration's text as DVC reads it. Raises NoRemote."""
+    from dvc.config import Config, ConfigError
+    from dvc_objects.fs.memory import MemoryFileSystem
+
+    memory = MemoryFileSystem(global_store=False)  # DVC, too, reads a commit's configuration from no disk
+    memory.pipe_file(f"/{Config.CONFIG}", text.encode())
+    try:
+        written = Config.load_file(f"/{Config.CONFIG}", fs=memory)
+        Config.validate(written)
+    except (ConfigError, OSError) as error:
+        raise NoRemote(
+            f"DVC's configuration cannot be read ({error})", hint="mend .dvc/config and commit it"
+        ) from error
+    return written
 
 
 def config_files(dvc_dir: Path) -> list[Path]:

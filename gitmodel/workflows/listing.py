@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from gitmodel import registry
-from gitmodel.bundle.bundle import Bundle
+from gitmodel.bundle.bundle import GOLDEN, Bundle
+from gitmodel.formats import golden_files
 from gitmodel.git import NotARepository, Repository
 from gitmodel.versions import check_name
 
@@ -94,7 +95,7 @@ def show(reference: str, repo: Path | str = ".") -> dict[str, Any]:
         "params": bundle.params,
         "metrics": bundle.metrics,
         "labels": bundle.labels,
-        "golden_cases": len({path.rpartition("/")[0] for path in bundle.golden_paths()}),
+        "golden_cases": len(golden_files.places(bundle.folder, GOLDEN)),
         "weights": {
             "digest": f"sha256:{lock.digest}",
             "tensors": len(lock.tensors),

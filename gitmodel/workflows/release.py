@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 from gitmodel import registry
 from gitmodel.bundle.bundle import Bundle
+from gitmodel.compat.modes import Mode
+from gitmodel.compat.policy import settle
+from gitmodel.compat.rules import plain
+from gitmodel.compat.trusted import for_release
 from gitmodel.compat.verdict import Report
 from gitmodel.errors import ExitCode, GitmodelError
 from gitmodel.storage.remote import Progress
 from gitmodel.versions import Bump, InvalidVersion, ReleaseTag, StageTag, Version, check_name
 from gitmodel.workflows import judge, transfer
+from gitmodel.workflows.policy import Terms, gather_for_release
 from gitmodel.workflows.workspace import Workspace
 
 AUTO = "auto"
@@ -74,11 +80,14 @@ def release(
     message: str = "",
     sign: bool = False,
     push: str = "",
+    mode: Mode | str = Mode.BACKWARD,
+    today: date | None = None,
     progress: Progress | None = None,
     told: Callable[[Report], None] = lambda _: None,
 ) -> Released:
     """Tags the committed bundle as the next version. ``step`` is ``auto``, a bump or a version. ``push`` names a Git remote
-    to send it to: weights, then the branch, then the tag; what is released already is only sent.
+    to send it to: weights, then the branch, then the tag; what is released already is only sent. ``mode`` may be ``full``;
+    the allow-list that is committed counts, and on ``today`` its entries expire.
 
     Raises Uncommitted, NothingChanged, VersionExists, GateRefused, UnknownModel, InvalidVersion.
     """
@@ -98,7 +107,7 @@ def release(
             return Released(str(base.tag), base.ref.commit, None, transfer.push_refs(place.repo, push, str(base.tag)))
         wanted = None if step == AUTO else _parse(step)
         _check_free(place, name, wanted, base)
-        report, version = _gate(place, new, base, wanted)
+        report, version = _gate(place, new, base, wanted, Terms(mode=Mode(mode), today=today))
         told(report)
         tag = ReleaseTag(name, version)
         if report.exit_code is not ExitCode.OK:
@@ -179,19 +188,23 @@ def _check_free(place: Workspace, name: str, wanted: Bump | Version | None, base
 
 
 def _gate(
-    place: Workspace, new: Bundle, base: registry.Release | None, wanted: Bump | Version | None
+    place: Workspace, new: Bundle, base: registry.Release | None, wanted: Bump | Version | None, asked: Terms
 ) -> tuple[Report, Version]:
     taken = registry.taken(place.repo, new.name)
     if base is None:
-        return judge.judge_first(place, new), wanted if isinstance(wanted, Version) else _free(FIRST, Bump.PATCH, taken)
+        report = judge.placed(place, judge.judge_first(place, new, models=for_release(new)), None, new)
+        return report, wanted if isinstance(wanted, Version) else _free(FIRST, Bump.PATCH, taken)
     old = registry.bundle_at(place.repo, new.name, base.ref.commit, str(base.tag))
     if wanted is None:
-        report = judge.judge(place, old, new)
+        report = judge.judge(place, old, new, models=for_release(old))
+        report = judge.placed(place, settle(report, gather_for_release(place.repo, old, new, asked, None)), old, new)
         bump = max(report.required_bump, Bump.PATCH)
         # By default the version takes the bump that is owed, so only what no bump pays for can stand in the way.
         return judge.declare(report, bump), _free(base.version.bumped(bump), bump, taken)
     version = wanted if isinstance(wanted, Version) else _free(base.version.bumped(wanted), wanted, taken)
-    return judge.judge(place, old, new, declared=version.bump_from(base.version)), version
+    report = judge.judge(place, old, new, declared=version.bump_from(base.version), models=for_release(old))
+    terms = gather_for_release(place.repo, old, new, asked, version)
+    return judge.placed(place, settle(report, terms), old, new), version
 
 
 def _free(version: Version, bump: Bump, taken: set[Version]) -> Version:
@@ -213,6 +226,11 @@ def _message(tag: ReleaseTag, message: str, new: Bundle, report: Report, base: r
         "Cases-Run": str(report.cases_run),
         "Base": str(base.version) if base else "none",
     }
-    block = "\n".join(f"{key}: {value}" for key, value in trailers.items())
+    if report.mode != Mode.BACKWARD:
+        trailers["Mode"] = report.mode
+    lines = [f"{key}: {value}" for key, value in trailers.items()]
+    # One line for each break that was let through, so that the tag says what it was made over.
+    lines += [f"Allowed: {f.fingerprint} {f.rule} {plain(f.at)}" for f in report.findings if f.allowed]
+    block = "\n".join(lines)
     words = f"{message}\n\n" if message else ""
     return f"{tag.model} {tag.version}\n\n{words}{block}\n"

@@ -13,13 +13,13 @@ from gitmodel.bundle import bundle as bundle_files
 from gitmodel.bundle.bundle import ONNX_VIEW, Bundle, graph_files, view_of
 from gitmodel.bundle.card import Card
 from gitmodel.bundle.folder import DiskFolder
-from gitmodel.bundle.golden import GoldenCase
+from gitmodel.bundle.golden import SLICE, GoldenCase
 from gitmodel.bundle.lock import FileEntry, Lock
 from gitmodel.bundle.signature import DEFAULT, Signature, Signatures
 from gitmodel.compat.replay import check_self
 from gitmodel.errors import ExitCode, GitmodelError
 from gitmodel.files import replace_file, storing
-from gitmodel.formats import goldens
+from gitmodel.formats import golden_files, goldens
 from gitmodel.formats import signatures as named_signatures
 from gitmodel.formats.source import Source
 from gitmodel.storage import pointer
@@ -239,7 +239,9 @@ def _check_runs(
 
             frameworks.check(source, session.run, where)
         if golden:
-            return goldens.from_npz(Path(golden), source.signature, session.run), 0
+            cases = goldens.from_npz(Path(golden), source.signature, session.run)
+            golden_files.check_total(where, len(cases), golden_files.size_of(cases))
+            return cases, 0
         recorded = goldens.read(DiskFolder(folder), bundle_files.GOLDEN, source.signature, where)
         return None, len(check_self(session, recorded, source.signature, card.gates).failures)
 
@@ -269,19 +271,20 @@ def _write_goldens(folder: Path, cases: list[GoldenCase]) -> bool:
     for case in cases:
         groups.setdefault(case.name.rpartition("/")[0], []).append(case)
     files = {path: data for group, members in groups.items() for path, data in goldens.write(group, members).items()}
+    kept = files.keys() | {f"{group}/{SLICE}" for group in groups}
     changed = False
     for path, data in files.items():
         changed |= replace_file(folder / path, data)
     with storing(str(folder)):
         for path in DiskFolder(folder).files():
-            if path not in files:
+            if path not in kept:
                 (folder / path).unlink()
                 changed = True
     return changed
 
 
 def _recorded(folder: Path) -> int:
-    return len({path.rpartition("/")[0] for path in DiskFolder(folder).files(bundle_files.GOLDEN)})
+    return len(golden_files.places(DiskFolder(folder), bundle_files.GOLDEN))
 
 
 def _commit(place: Workspace, name: str, message: str, *, changed: bool) -> str:
@@ -289,4 +292,5 @@ def _commit(place: Workspace, name: str, message: str, *, changed: bool) -> str:
     path = registry.model_path(name)
     if not changed and not place.repo.dirty(path):
         return ""
-    return place.repo.commit_folder(path, message, but=f"{path}/{bundle_files.WEIGHTS}")
+    but = (f"{path}/{bundle_files.WEIGHTS}", f"{path}/{bundle_files.GOLDEN}/{golden_files.PENDING}")
+    return place.repo.commit_folder(path, message, but=but)

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gitmodel.bundle.bundle import ONNX_VIEW, WEIGHTS, Bundle
 from gitmodel.bundle.folder import DiskFolder
 from gitmodel.bundle.lock import FileEntry
 from gitmodel.errors import GitmodelError
 from gitmodel.git import Repository
-from gitmodel.storage import setup
-from gitmodel.storage.cache import Cache
-from gitmodel.storage.digests import Digests, hash_file
-from gitmodel.storage.remote import Progress, Remote
-from gitmodel.storage.settings import committed_config, is_url, remote_config
-from gitmodel.storage.supply import Supply
-from gitmodel.storage.workspace import MissingWeights
+from gitmodel.workflows.base import Base
+
+if TYPE_CHECKING:  # most checks read no weights, and all of storage/ takes as long to import as they take
+    from gitmodel.storage.cache import Cache
+    from gitmodel.storage.remote import Progress, Remote
+    from gitmodel.storage.supply import Supply
 
 
 class NeedsWorkingTree(GitmodelError):
@@ -31,15 +31,19 @@ class NeedsWorkingTree(GitmodelError):
 @dataclass
 class Workspace:
     """A model repository; opens what it needs when it is first asked for. ``remote_name`` is a DVC remote's name or URL,
-    the default one's when empty."""
+    the default one's when empty. ``base`` has what counts as DVC's configuration, the working tree's when None."""
 
     repo: Repository
     remote_name: str = ""
     progress: Progress | None = field(default=None, repr=False)
+    base: Base | None = None
+    _trusting: dict[str, Workspace] = field(default_factory=dict, repr=False)
 
     @classmethod
     def open(cls, path: Path, *, remote: str = "", progress: Progress | None = None) -> Workspace:
         """Raises NotARepository, NeedsWorkingTree, NotInitialised."""
+        from gitmodel.storage import setup
+
         repo = Repository.open(path)
         if repo.bare:
             raise NeedsWorkingTree(f"{repo.root} is a bare repository", hint="run this in a clone of it")
@@ -58,12 +62,25 @@ class Workspace:
         repo = Repository.open(path)
         return cls(repo, remote, progress) if repo.bare else cls.open(path, remote=remote, progress=progress)
 
+    def trusting(self, commit: str) -> Workspace:
+        """The same place, where DVC's configuration is that of ``commit`` ('' for none) and the user's own: for judging
+        what is checked out, or committed elsewhere, by somebody else."""
+        if commit not in self._trusting:
+            self._trusting[commit] = replace(self, base=Base(self.repo, commit))
+        return self._trusting[commit]
+
     @cached_property
     def cache(self) -> Cache:
         """DVC's cache; in a bare repository, a store of its own. Raises NotInitialised."""
+        from gitmodel.storage import setup
+        from gitmodel.storage.cache import Cache
+        from gitmodel.storage.digests import Digests
+
         digests = Digests(self.repo.state_dir / "digests.sqlite")
         if self.repo.bare:
             return Cache(self.repo.state_dir / "store", digests)
+        if self.base is not None:
+            return Cache(self.base.cache_dir(), digests)
         return setup.open_cache(self.repo.root, digests)
 
     @cached_property
@@ -73,18 +90,29 @@ class Workspace:
 
     def remote_for(self, commit: str) -> Remote:
         """The remote of the working tree; in a bare repository, the one ``commit`` names, or HEAD. Raises NoRemote."""
+        from gitmodel.storage.remote import Remote
+        from gitmodel.storage.settings import committed_config, is_url, remote_config
+        from gitmodel.storage.setup import DVC_DIR
+
         bare, wanted = self.repo.bare, self.remote_name
+        if self.base is not None and not is_url(wanted):
+            return Remote(self.base.config(wanted), wanted)
         committed = committed_config(self.repo, commit) if bare else ""
-        config = remote_config(None if bare else self.repo.root / setup.DVC_DIR, committed, wanted)
+        config = remote_config(None if bare else self.repo.root / DVC_DIR, committed, wanted)
         return Remote(config, "" if is_url(wanted) else wanted)
 
     @cached_property
     def supply(self) -> Supply:
+        from gitmodel.storage.supply import Supply
+
         return Supply(self.cache, (), lambda: self.remote)
 
     def supply_for(self, commit: str) -> Supply:
         """As ``supply``, where the remote may depend on the commit."""
-        return Supply(self.cache, (), lambda: self.remote_for(commit)) if self.repo.bare else self.supply
+        from gitmodel.storage.supply import Supply
+
+        bare = self.repo.bare and self.base is None
+        return Supply(self.cache, (), lambda: self.remote_for(commit)) if bare else self.supply
 
     @contextlib.contextmanager
     def staged(self, bundle: Bundle, entries: Sequence[FileEntry]) -> Iterator[Path]:
@@ -111,6 +139,9 @@ def weights_of(place: Workspace | None, bundle: Bundle, entries: Sequence[FileEn
     """A folder that has these files of a bundle's weights, verified, and may have others. Raises MissingWeights,
     NeedsWorkingTree and kin."""
     if isinstance(bundle.folder, DiskFolder) and (place is None or not _is_inside(bundle.folder.root, place.repo)):
+        from gitmodel.storage.digests import hash_file
+        from gitmodel.storage.workspace import MissingWeights
+
         weights = bundle.folder.root / WEIGHTS
         for entry in entries:
             path = weights / entry.path

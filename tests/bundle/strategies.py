@@ -8,6 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from gitmodel.bundle.card import Card, Gates, Group
+from gitmodel.bundle.meaning import WHERE, Meaning
 from gitmodel.bundle.signature import DTYPES, KINDS, Signature, Signatures, TensorSpec
 
 #: Characters that make numbers, booleans, markers, comments, quotes and line breaks of YAML.
@@ -47,6 +48,25 @@ gates = st.builds(
 )
 _listed = st.lists(texts, max_size=3, unique=True).map(tuple)
 groups = st.dictionaries(texts, st.builds(Group, _listed, _listed), max_size=3)
+#: What a free mapping of the card may hold.
+_plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    _containers,
+    max_leaves=6,
+)
+_free = st.dictionaries(texts.filter(lambda text: text != "where"), _plain, max_size=3)
+_paths = st.lists(st.from_regex(r"[a-z][a-z.]{0,5}", fullmatch=True), min_size=1, max_size=2).map("/".join)
+_pairs = st.lists(texts, max_size=6, unique=True).map(lambda found: dict(zip(found[::2], found[1::2], strict=False)))
+meanings = st.builds(
+    Meaning,
+    preprocessing=_free | st.builds(lambda free, where: free | {"where": where}, _free, st.sampled_from(WHERE)),
+    postprocessing=_free,
+    labels=st.dictionaries(texts, _paths, max_size=2),
+    labels_extensible=st.booleans(),
+    meaning=st.dictionaries(texts, texts, max_size=3),
+    state=_pairs,
+    inference_params=_listed,
+)
 cards = st.builds(
     Card,
     name=texts,
@@ -57,6 +77,8 @@ cards = st.builds(
     signature=names,
     gates=gates,
     signatures=groups,
+    meaning=meanings,
+    consumers_complete=st.booleans(),
 )
 
 

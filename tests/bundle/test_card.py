@@ -146,3 +146,27 @@ def test_a_card_of_another_schema_is_refused(version: str) -> None:
 def test_a_tolerance_too_large_for_a_float_is_refused() -> None:
     with pytest.raises(InvalidYaml, match="finite"):
         read(f"gates: {{tolerance: {{y: {{rtol: 1{'0' * 400}}}}}}}")
+
+
+def test_an_agreement_the_card_asks_for_stays_written_though_it_is_the_default() -> None:
+    card = Card.from_yaml("schema_version: 1\nname: fraud\ngates:\n  agreement: 0.9\n", "model.yaml")
+    assert card.gates.agreement_set
+    assert "agreement: 0.9" in card.to_yaml()
+    plain = Card.from_yaml("schema_version: 1\nname: fraud\n", "model.yaml")
+    assert not plain.gates.agreement_set
+    assert plain.gates == card.gates
+
+
+def test_the_gates_of_old_hold_and_new_outputs_bring_their_own() -> None:
+    old, new = (
+        Gates({"*": (0.1, 0.0), "y": (0.2, 0.0)}, 0.95),
+        Gates({"*": (9.0, 9.0), "y": (9.0, 9.0), "z": (0.3, 0.0)}, 0.0),
+    )
+    assert old.over(new, {"x", "y"}) == Gates({"*": (0.1, 0.0), "y": (0.2, 0.0), "z": (0.3, 0.0)}, 0.95)
+    assert old.over(new, {"x", "y", "z"}) == old
+
+
+def test_the_promise_that_all_consumers_are_listed_is_read_strictly() -> None:
+    assert read("name: fraud\nconsumers_complete: true").consumers_complete is True
+    with pytest.raises(InvalidYaml, match="true or false"):
+        read("name: fraud\nconsumers_complete: yes")

@@ -225,3 +225,18 @@ def test_any_text_is_either_data_or_refused(text: str) -> None:
         load(text)
     except yamlio.InvalidYaml as error:
         assert str(error).startswith("file.yaml is not valid YAML")  # both outcomes are right
+
+
+def test_every_key_and_item_has_its_line() -> None:
+    text = "# by hand\na: 1\nb:\n  c: [x,\n    y]\n  'd.e':\n  - f: 2\n"
+    assert yamlio.lines(text, "x.yaml") == {
+        ("a",): 2, ("b",): 3, ("b", "c"): 4, ("b", "c", 0): 4, ("b", "c", 1): 5, ("b", "d.e"): 6, ("b", "d.e", 0): 7,
+        ("b", "d.e", 0, "f"): 7,
+    }  # fmt: skip
+    assert yamlio.lines("", "x.yaml") == {}
+
+
+@pytest.mark.parametrize("text", ["a: [", "a: &x 1\nb: *x\n", "a: 1\na: 2\n", "a: !!python/none\n"])
+def test_lines_of_what_is_refused_are_refused(text: str) -> None:
+    with pytest.raises(yamlio.InvalidYaml, match=r"x\.yaml"):
+        yamlio.lines(text, "x.yaml")

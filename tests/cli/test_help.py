@@ -16,8 +16,9 @@ from tests import support
 CONTRACT = {
     "init", "save", "list", "log", "show", "check-compat", "release", "promote", "checkout", "export", "push", "fetch", "pull",
     "fsck", "gc", "doctor", "serve", "status", "hooks install", "hooks uninstall", "hooks status",
+    "golden add", "golden record", "golden review", "golden accept", "golden list",
 }  # fmt: skip
-REPORTING = {"doctor", "export", "fsck", "gc", "list", "log", "show", "check-compat", "status"}
+REPORTING = {"doctor", "export", "fsck", "gc", "list", "log", "show", "check-compat", "status", "golden list"}
 
 
 def commands(group: object = None, prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -152,6 +152,8 @@ def test_outside_a_repository_it_is_exit_2_and_one_line(tmp_path: Path, run: Run
         (["--port", "http"], "--port"),
         (["--poll", "0"], "--poll"),
         (["--threads", "0"], "--threads"),
+        (["--record-every", "0"], "--record-every"),
+        (["--record-limit", "0"], "--record-limit"),
         (["--follow", "../prod"], "no stage name"),
         (["--follow", ""], "no stage name"),
         (["--nothing"], "--nothing"),

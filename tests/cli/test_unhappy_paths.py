@@ -565,7 +565,7 @@ def test_it_is_one_line_with_its_code_and_changes_nothing(place: Place, name: st
 
 ANYWHERE = [
     ["list"], ["log", "fraud"], ["save", "fraud", "MODEL"], ["init"], ["push"], ["pull"], ["release", "fraud"],
-    ["promote", "fraud@v1.0.0", "prod"], ["checkout", "fraud@v1.0.0"], ["check-compat"],
+    ["promote", "fraud@v1.0.0", "prod"], ["checkout", "fraud@v1.0.0"],
 ]  # fmt: skip
 WRITING = [command for command in ANYWHERE if command[0] not in ("list", "log", "init")]
 
@@ -579,7 +579,7 @@ def refused(folder: Path, command: list[str], code: str, *says: str) -> None:
     assert (done.stdout, done.returncode) == ("", MENDABLE)
 
 
-@pytest.mark.parametrize("command", ANYWHERE, ids=lambda command: command[0])
+@pytest.mark.parametrize("command", [*ANYWHERE, ["check-compat"]], ids=lambda command: command[0])
 def test_outside_any_git_repository(tmp_path: Path, command: list[str]) -> None:
     (tmp_path / "plain").mkdir()
     refused(tmp_path / "plain", command, "not-a-repository", "is not in a Git repository", "git init")
@@ -595,6 +595,12 @@ def test_a_reference_outside_any_git_repository(tmp_path: Path) -> None:
 def test_in_a_repository_that_was_not_initialised(git_repo: Path, command: list[str]) -> None:
     refused(git_repo, command, "not-initialised", "is no model repository yet", "gitmodel init")
     assert state.files(git_repo) == {}
+
+
+def test_a_check_where_there_is_nothing(git_repo: Path, tmp_path: Path) -> None:
+    refused(git_repo, ["check-compat"], "nothing-to-compare", "there is no model here", "gitmodel save")
+    subprocess.run(["git", "init", "-q", "--bare", str(tmp_path / "empty.git")], check=True)
+    refused(tmp_path / "empty.git", ["check-compat"], "needs-working-tree", "is a bare repository", "--against")
 
 
 @pytest.mark.parametrize("command", [["init"], *WRITING], ids=lambda command: command[0])

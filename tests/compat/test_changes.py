@@ -1,4 +1,4 @@
-"""Facts about two signatures, label lists or checkpoints: what is seen, and what is rightly not."""
+"""Facts about two signatures: what is seen, and what is rightly not."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gitmodel.bundle.lock import TensorEntry
 from gitmodel.bundle.signature import DTYPES, Dim, Signature, TensorSpec
-from gitmodel.compat.changes import Change, compare, compare_defaults, compare_labels, compare_tensors
+from gitmodel.compat.changes import Change, compare
 
 
 def spec(name: str, *shape: Dim, dtype: str = "float32", optional: bool = False) -> TensorSpec:
@@ -338,127 +337,29 @@ def test_no_change_in_either_direction_means_the_same_promises(old: Signature, n
             assert fixed[0] == fixed[1]
 
 
-# Labels ---------------------------------------------------------------------------------------------------------------
+# Constants ------------------------------------------------------------------------------------------------------------
 
 
-def labels(old: str, new: str) -> list[tuple[str, object, object, object]]:
-    """Facts about two lists of one-letter labels."""
-    return [(c.kind, c.old, c.new, c.args["index"]) for c in compare_labels(list(old), list(new))]
+@pytest.mark.parametrize(
+    ("gone", "tensor", "kind"),
+    [
+        (AGE, ("int64", (5, 1)), "input-became-constant"),
+        (TensorSpec("age", "int64", None), ("int64", (5, 1)), "input-became-constant"),
+        (AGE, ("float32", (5, 1)), "input-removed"),
+        (TensorSpec("age", "int64", None), ("float32", (5, 1)), "input-removed"),
+        (AGE, ("int64", (5, 2)), "input-removed"),
+        (AGE, ("int64", (5,)), "input-removed"),
+    ],
+    ids=str,
+)
+def test_an_input_whose_name_a_fitting_tensor_has_became_a_constant(
+    gone: TensorSpec, tensor: tuple[str, tuple[int, ...]], kind: str
+) -> None:
+    (change,) = compare(inputs(X, gone), inputs(X), {"age": tensor, "other": tensor}).changes
+    assert (change.kind, change.at) == (kind, "inputs.age")
 
 
-@pytest.mark.parametrize(("old", "new"), [("", ""), ("", "abc"), ("abc", "abc")])
-def test_the_same_labels_or_new_ones_where_none_were_say_nothing(old: str, new: str) -> None:
-    assert labels(old, new) == []
-
-
-def test_labels_at_the_end_are_appended_each_of_them() -> None:
-    assert labels("ab", "abc") == [("label-appended", None, "c", 2)]
-    assert labels("ab", "abcd") == [("label-appended", None, "c", 2), ("label-appended", None, "d", 3)]
-
-
-def test_a_label_before_others_is_inserted() -> None:
-    assert labels("ab", "xab") == [("label-inserted", None, "x", 0)]
-    assert labels("ab", "axb") == [("label-inserted", None, "x", 1)]
-
-
-def test_a_label_at_the_end_of_a_shifted_list_is_not_called_appended() -> None:
-    assert ("label-inserted", None, "x", 0) in labels("ab", "xaby")
-    assert all(kind == "label-inserted" for kind, *_ in labels("ab", "xaby"))
-
-
-def test_a_removed_label() -> None:
-    assert labels("abc", "ac") == [("label-removed", "b", None, 1)]
-
-
-def test_a_label_in_the_place_of_another_is_renamed() -> None:
-    assert labels("abc", "axc") == [("label-renamed", "b", "x", 1)]
-    assert labels("abc", "xyc") == [("label-renamed", "a", "x", 0), ("label-renamed", "b", "y", 1)]
-
-
-def test_one_gone_and_one_new_elsewhere_is_no_renaming() -> None:
-    assert [kind for kind, *_ in labels("abc", "bcx")] == ["label-removed", "label-inserted"]
-
-
-def test_labels_in_another_order_are_one_fact_at_the_first_that_differs() -> None:
-    assert labels("abcd", "acbd") == [("label-reordered", "b", "c", 1)]
-
-
-def test_a_label_added_to_a_reordered_list() -> None:
-    assert ("label-reordered", "a", "b", 0) in labels("ab", "bac")
-    assert len(labels("ab", "bac")) == 2
-
-
-def test_labels_that_are_gone_altogether_are_one_fact() -> None:
-    (change,) = compare_labels(["cat", "dog"], [])
-    assert (change.kind, change.old, change.new) == ("labels-removed", 2, 0)
-
-
-@pytest.mark.parametrize(("old", "new"), [("ab", "abb"), ("abb", "ab"), ("aab", "abb"), ("abab", "baba")])
-def test_repeated_labels_are_told_apart_by_their_place(old: str, new: str) -> None:
-    assert labels(old, new), "the lists differ, so a client can tell"
-
-
-@calm
-@given(st.lists(st.sampled_from("abcd"), max_size=6), st.lists(st.sampled_from("abcd"), max_size=6))
-def test_any_two_label_lists_can_be_compared(old: list[str], new: list[str]) -> None:
-    from gitmodel.compat import rules
-
-    changes = compare_labels(old, new)
-    assert bool(changes) == bool(old and old != new)
-    for change in changes:
-        assert rules.judge(change).message
-
-
-# Defaults -------------------------------------------------------------------------------------------------------------
-
-
-def test_a_default_with_other_values_is_told_and_only_for_inputs_that_keep_one() -> None:
-    free, fed = spec("scale", 1, optional=True), spec("scale", 1)
-    two, three = [entry("scale", 1, values="2")], [entry("scale", 1, values="3")]
-    (change,) = compare_defaults(inputs(X, free), inputs(X, free), two, three)
-    assert (change.kind, change.at, change.old, change.new) == (
-        "input-default-changed",
-        "inputs.scale",
-        "2" * 12,
-        "3" * 12,
-    )
-    assert compare_defaults(inputs(X, free), inputs(X, free), two, two) == []
-    assert compare_defaults(inputs(X, free), inputs(X, fed), two, three) == []
-    assert compare_defaults(inputs(X, free), inputs(X), two, three) == []
-    assert compare_defaults(inputs(X, fed), inputs(X, free), two, three) == []
-
-
-# Checkpoints ----------------------------------------------------------------------------------------------------------
-
-
-def entry(name: str, *shape: int, dtype: str = "float32", values: str = "0") -> TensorEntry:
-    return TensorEntry(name, dtype, shape, values * 64, "weights.h5")
-
-
-def test_the_same_tensors_in_another_file_are_no_change() -> None:
-    assert compare_tensors([entry("a", 2)], [replace(entry("a", 2), file="tensors/a.h5")]) == []
-
-
-def test_tensors_that_came_and_went() -> None:
-    changes = compare_tensors([entry("a", 2), entry("b", 3)], [entry("b", 3), entry("c")])
-    assert [(c.kind, c.at, c.old, c.new) for c in changes] == [
-        ("tensor-removed", "tensors.a", "float32[2]", None),
-        ("tensor-added", "tensors.c", None, "float32[]"),
-    ]
-
-
-def test_another_shape_hides_another_type() -> None:
-    (change, *_) = compare_tensors([entry("a", 2)], [entry("a", 3, dtype="float64", values="1")])
-    assert (change.kind, change.old, change.new) == ("tensor-shape-changed", [2], [3])
-
-
-def test_another_type() -> None:
-    (change, *_) = compare_tensors([entry("a", 2)], [entry("a", 2, dtype="float64", values="1")])
-    assert (change.kind, change.old, change.new) == ("tensor-dtype-changed", "float32", "float64")
-
-
-def test_other_values_are_counted() -> None:
-    old = [entry("a", 2), entry("b", 2), entry("c", 2)]
-    new = [entry("a", 2, values="1"), entry("b", 2), entry("c", 2, values="1")]
-    (change,) = compare_tensors(old, new)
-    assert (change.kind, change.args) == ("tensor-values-changed", {"count": 2, "total": 3})
+def test_an_input_that_became_a_constant_is_not_renamed() -> None:
+    comparison = compare(inputs(X), inputs(replace(X, name="z")), {"x": ("float32", (1, 4))})
+    assert [change.kind for change in comparison.changes] == ["input-became-constant", "input-added-required"]
+    assert comparison.renamed_inputs == {}

@@ -90,9 +90,9 @@ def test_one_reference_is_judged_against_the_working_tree(versions: Path) -> Non
 
 def test_against_a_revision(versions: Path) -> None:
     done = command(versions, "--against", "HEAD~1")
-    assert (done.returncode, done.stdout.split()[:4]) == (1, ["INCOMPATIBLE", "fraud@HEAD~1", "->", "fraud"])
+    assert (done.returncode, done.stdout.split()[:4]) == (1, ["INCOMPATIBLE", "fraud@HEAD~1", "->", "fraud@HEAD"])
     same = command(versions, "--against", "HEAD")
-    assert (same.returncode, same.stdout) == (0, "no model differs from HEAD: nothing to judge\n")
+    assert (same.returncode, same.stdout) == (0, "NOTHING COMPARED  no model differs from HEAD\n")
 
 
 def test_another_repository_can_be_named(versions: Path, tmp_path: Path) -> None:
@@ -115,15 +115,86 @@ def test_json_stands_alone_on_stdout_and_keeps_the_schema(versions: Path) -> Non
     assert "['image']" in worst["witness"]
 
 
+def test_one_check_serves_every_reader(versions: Path) -> None:
+    from gitmodel.compat import reports
+
+    files = {name: versions / f"report.{name}" for name in reports.FORMATS}
+    done = command(versions, *(part for name, file in files.items() for part in ("--report", f"{name}={file}")))
+    assert done.returncode == 1
+    assert done.stdout.startswith("INCOMPATIBLE  fraud@v1.1.0 -> fraud  owes a major bump (v2.0.0)")
+    assert files["text"].read_text() == done.stdout
+    VALIDATOR.validate(json.loads(files["json"].read_text()))
+    # From here on nothing is run again, which the reports say.
+    assert command(versions, *(part for name, file in files.items() for part in ("--report", f"{name}={file}"))).stdout
+    for name, file in files.items():
+        text = file.read_text()
+        assert command(versions, "--format", name).stdout == text, name
+        assert "input-renamed" in text
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("--report", "pdf=x"), "is not FORMAT=FILE with one of text, json"),
+        (("--report", "json"), "is not FORMAT=FILE"),
+        (("--report", "json="), "is not FORMAT=FILE"),
+        (("--report", "json=x", "--report", "html=x"), "is named twice"),
+        (("--report", "json=absent/x"), "is in no folder there is"),
+    ],
+    ids=["format", "no file", "empty", "twice", "no folder"],
+)
+def test_a_report_that_cannot_be_written_is_told_before_anything_is_run(
+    given: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    pairs.files(tmp_path, ONE, ONE)
+    done = command(tmp_path, "old.onnx", "new.onnx", *given)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in " ".join(done.stderr.replace("│", " ").split())
+
+
+def test_a_folder_in_the_way_of_a_report_does_not_take_the_verdict_away(tmp_path: Path) -> None:
+    pairs.files(tmp_path, ONE, ONE)
+    (tmp_path / "taken").mkdir()
+    done = command(tmp_path, "old.onnx", "new.onnx", "--report", "json=taken")
+    assert done.returncode == 3
+    assert done.stdout.startswith("COMPATIBLE")
+    assert done.stderr.startswith("error[storage-failed]: cannot write taken")
+
+
+def test_verbose_shows_how_to_see_each_break(versions: Path) -> None:
+    assert "try:" not in command(versions).stdout
+    shown = command(versions, "-v").stdout
+    assert "        new = gitmodel.load('fraud').session\n" in shown
+    assert "at: models/fraud/signature.yaml:5" in shown
+
+
+def test_nothing_compared_is_said_in_every_format(versions: Path) -> None:
+    from gitmodel.compat import reports
+
+    for name in reports.FORMATS:
+        done = command(versions, "--against", "HEAD", "--format", name)
+        assert done.returncode == 0
+        assert "NOTHING COMPARED" in done.stdout
+
+
+def test_the_next_version_is_told_against_a_branch_that_has_the_latest_release(versions: Path) -> None:
+    assert document(command(versions, "--against", "HEAD~1", "--format", "json"))["next_version"] == "v2.0.0"
+    pairs.save(versions, RENAMED.replace("image", "photo"))
+    unreleased = document(command(versions, "--against", "HEAD~1", "--format", "json"))
+    assert unreleased["next_version"] is None, "what was merged since the release may owe a bump of its own"
+
+
 def test_json_of_several_models_and_of_none(versions: Path) -> None:
-    assert document(command(versions, "--against", "HEAD", "--format", "json")) == {"schema": 1, "models": []}
+    none = document(command(versions, "--against", "HEAD", "--format", "json"))
+    assert (none["verdict"], none["compared"], none["models"]) == ("nothing-compared", 0, [])
     pairs.release(versions)
     support.git(versions, "branch", "base")
     card = versions / "models" / NAME / "model.yaml"
     card.write_text(card.read_text() + "gates: {agreement: 0.5}\n")
     from gitmodel.workflows import save
 
-    save.save("spam", [versions / "given.onnx"], repo=versions)
+    save.save("spam", [versions / "given.onnx"], repo=versions, message="Spam")
+    support.git(versions, "commit", "-qam", "Gates")
     value = document(command(versions, "--against", "base", "--format", "json"))
     assert [(report["model"], report["old"]) for report in value["models"]] == [
         ("fraud", "fraud@base"),
@@ -144,7 +215,9 @@ def test_the_worst_exit_code_of_several_models_counts(versions: Path) -> None:
     save.save("spam", [versions / "given.onnx"], repo=versions)
     done = command(versions)
     assert done.returncode == 1
-    assert [report.split()[0] for report in done.stdout.split("\n\n")] == ["COMPATIBLE", "INCOMPATIBLE"]
+    parts = done.stdout.split("\n\n")
+    assert parts[0].startswith("INCOMPATIBLE  2 models: 1 incompatible, 1 compatible; spam owes a major bump (v2.0.0)")
+    assert [part.split()[0] for part in parts[1:]] == ["INCOMPATIBLE", "COMPATIBLE"]
 
 
 def test_what_cannot_be_judged_exits_with_3(tmp_path: Path) -> None:
@@ -178,13 +251,12 @@ def test_wrong_usage_exits_with_2_and_says_so_on_stderr(args: tuple[str, ...], c
     assert f"error[{code}]: " in done.stderr if code else "Usage" in done.stderr
 
 
-def test_a_file_that_is_no_model_is_a_mistake_to_mend(tmp_path: Path) -> None:
+def test_a_file_that_is_no_model_is_unjudged(tmp_path: Path) -> None:
     pairs.files(tmp_path, ONE, ONE)
     (tmp_path / "new.onnx").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
     done = command(tmp_path, "old.onnx", "new.onnx")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error[invalid-model]: new.onnx")
-    assert len(done.stderr.splitlines()) == 1
+    assert (done.returncode, done.stderr) == (3, "")
+    assert "could not judge: new.onnx is a Git LFS pointer, not a model: run 'git lfs pull'" in done.stdout
 
 
 def test_the_schema_refuses_a_document_of_another_kind() -> None:

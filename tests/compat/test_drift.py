@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +13,7 @@ import pytest
 
 from gitmodel.bundle.card import Gates
 from gitmodel.bundle.signature import TensorSpec
-from gitmodel.compat.drift import OutputDrift, extend
+from gitmodel.compat.drift import Gauge, OutputDrift
 
 STRICT = Gates(agreement=1.0)
 
@@ -18,7 +21,15 @@ STRICT = Gates(agreement=1.0)
 def drift(old: Any, new: Any, *, dtype: str = "", gates: Gates = STRICT) -> OutputDrift:
     """The drift of one case; arrays are compared as outputs of their own type."""
     dtype = dtype or (old.dtype.name if isinstance(old, np.ndarray) and old.dtype != object else "string")
-    return extend(OutputDrift("y"), "cases/0", old, new, gates, TensorSpec("y", dtype, None))
+    return gauge(dtype, [(old, new)], gates)
+
+
+def gauge(dtype: str, pairs: Sequence[tuple[Any, Any]], gates: Gates = STRICT) -> OutputDrift:
+    """The drift of several cases, called ``cases/0`` and so on."""
+    taken = Gauge(TensorSpec("y", dtype, None), gates)
+    for number, (old, new) in enumerate(pairs):
+        taken.take(f"cases/{number}", old, new)
+    return taken.drift()
 
 
 def array(*values: Any, dtype: str = "float32") -> np.ndarray:
@@ -193,19 +204,14 @@ def test_a_single_number_decides_by_tolerance() -> None:
 
 def test_equal_cases_weigh_as_much_as_others() -> None:
     """Fifteen equal cases of a hundred values and one that is half wrong: 97 % stay."""
-    spec = TensorSpec("y", "int64", (1, 100))
     same, half = np.zeros((1, 100), "int64"), np.repeat([[0, 1]], 50, axis=1).reshape(1, 100)
-    shown = OutputDrift("y")
-    for number in range(16):
-        shown = extend(shown, f"cases/{number}", same, half if number == 7 else same, STRICT, spec)
+    shown = gauge("int64", [(same, half if number == 7 else same) for number in range(16)])
     assert shown.agreement == pytest.approx(1 - 50 / 1600)
     assert shown.worst == "cases/7"
 
 
 def test_the_worst_case_is_the_one_with_the_largest_difference() -> None:
-    spec, shown = TensorSpec("y", "float32", (1,)), OutputDrift("y")
-    for number, value in enumerate((1.0, 1.5, 4.0, 2.0)):
-        shown = extend(shown, f"cases/{number}", array(1.0), array(value), STRICT, spec)
+    shown = gauge("float32", [(array(1.0), array(value)) for value in (1.0, 1.5, 4.0, 2.0)])
     assert (shown.worst, shown.max_abs) == ("cases/2", 3.0)
 
 
@@ -226,17 +232,13 @@ def test_scores_a_thousand_times_as_large_are_far_though_every_decision_stays() 
 
 
 def test_the_distance_is_the_mean_of_all_cases() -> None:
-    spec, shown = TensorSpec("y", "float32", (1,)), OutputDrift("y")
-    for number, value in enumerate((1.0, 1.0, 1.4, 1.2)):
-        shown = extend(shown, f"cases/{number}", array(1.0), array(value), STRICT, spec)
+    shown = gauge("float32", [(array(1.0), array(value)) for value in (1.0, 1.0, 1.4, 1.2)])
     assert shown.distance == pytest.approx(0.15)
 
 
 def test_one_case_of_zeros_that_moved_a_little_does_not_drown_the_others() -> None:
-    spec, shown = TensorSpec("y", "float32", (2,)), OutputDrift("y")
-    for number in range(16):
-        old = array(0.0, 0.0) if number == 3 else array(1.0, 2.0)
-        shown = extend(shown, f"cases/{number}", old, old + np.float32(0.01), STRICT, spec)
+    olds = [array(0.0, 0.0) if number == 3 else array(1.0, 2.0) for number in range(16)]
+    shown = gauge("float32", [(old, old + np.float32(0.01)) for old in olds])
     assert 0.006 < shown.distance < 0.1
 
 
@@ -244,3 +246,100 @@ def test_complex_numbers_are_measured_by_their_size() -> None:
     shown = drift(array(3 + 4j, 0j, dtype="complex64"), array(3 + 4j, 2j, dtype="complex64"))
     assert (shown.within, shown.max_abs) == (False, 2.0)
     assert shown.distance == pytest.approx(0.4)
+
+
+# Statistics -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_largest_difference_has_its_case_and_index() -> None:
+    old = np.zeros((2, 3), "float32")
+    new = old.copy()
+    new[1, 2] = 4.0
+    shown = gauge("float32", [(old, old + 1), (old, new)])
+    assert (shown.max_abs, shown.worst, shown.at) == (4.0, "cases/1", (1, 2))
+    assert [(entry.case, entry.row, entry.max_abs, entry.within) for entry in shown.by_case] == [
+        ("cases/1", 1, 4.0, False),
+        ("cases/0", 0, 1.0, False),
+    ]
+
+
+def test_only_the_worst_cases_are_told_one_by_one() -> None:
+    shown = gauge("float32", [(array(0.0), array(float(number))) for number in range(300)])
+    assert (shown.cases, len(shown.by_case)) == (300, 256)
+    assert [entry.case for entry in shown.by_case[:2]] == ["cases/299", "cases/298"]
+    assert shown.by_case[-1].case == "cases/44"
+
+
+def test_equal_cases_are_told_in_their_order() -> None:
+    shown = gauge("float32", [(array(1.0), array(1.0))] * 3)
+    assert [entry.case for entry in shown.by_case] == ["cases/0", "cases/1", "cases/2"]
+
+
+def test_shares_and_ulps_are_over_all_cases() -> None:
+    one, next_ = array(1.0, 1.0), array(1.0, np.nextafter(np.float32(1), np.float32(2)))
+    shown = gauge("float32", [(one, one), (one, next_), (one, one + 1), (one, one)])
+    assert shown.mismatched == 2 / 8
+    assert shown.ulp_max == 1 << 23
+    assert shown.max_rel == 1.0
+    assert shown.smallest[0] == pytest.approx(1e-3 * 1 / (1e-3 + 1e-5))
+    assert shown.cosine == pytest.approx(1.0)
+    calm = gauge("float32", [(one, one)] * 200 + [(one, next_)])
+    assert (calm.ulp_p99, calm.ulp_max) == (0, 1)
+
+
+def test_flips_of_all_cases_are_sorted_by_how_sure_old_was() -> None:
+    sure, unsure = np.array([[0.9, 0.1]], "float32"), np.array([[0.6, 0.4]], "float32")
+    shown = gauge("float32", [(unsure, unsure[:, ::-1]), (sure, sure), (sure, sure[:, ::-1])])
+    assert (shown.flipped, shown.decisions) == (2, 3)
+    assert [(flip.case, flip.row, flip.old, flip.new) for flip in shown.flips] == [
+        ("cases/2", 0, 0, 1),
+        ("cases/0", 0, 0, 1),
+    ]
+    assert shown.flips[0].margin == pytest.approx(0.8)
+
+
+def test_divergence_is_a_mean_of_rows_and_only_of_probabilities() -> None:
+    p, q = np.array([[0.5, 0.5]]), np.array([[0.25, 0.75]])
+    assert gauge("float64", [(p, p), (p, q)]).kl == pytest.approx(float(np.sum(p * np.log(p / q))) / 2)
+    assert gauge("float64", [(p, p)]).js == 0.0
+    for other in (p * 2, np.array([[0.5, 0.25]])):
+        mixed = gauge("float64", [(p, p), (p, other)])
+        assert (mixed.kl, mixed.js) == (None, None)
+    assert gauge("float64", [(p, p), (p, np.ones((1, 3)))]).kl is None
+    assert gauge("float64", [(array(0.5), array(0.5))]).kl is None
+
+
+def test_discrete_outputs_flip_value_by_value() -> None:
+    shown = gauge("int64", [(array(1, 2, dtype="int64"), array(1, 5, dtype="int64"))])
+    assert [(flip.row, flip.old, flip.new) for flip in shown.flips] == [(1, 2, 5)]
+    assert (shown.smallest, shown.at, shown.mismatched) == ((0.0, 3.0), (1,), 0.5)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int64", "uint64"])
+def test_the_largest_difference_of_integers_is_exact_and_placed(dtype: str) -> None:
+    limits = np.iinfo(dtype)
+    shown = drift(array(0, limits.max, limits.max, dtype=dtype), array(1, limits.min, limits.max, dtype=dtype))
+    assert (shown.max_abs, shown.at) == (float(limits.max) - float(limits.min), (1,))
+
+
+def test_what_cannot_be_held_side_by_side_is_counted() -> None:
+    shown = gauge("float32", [(array(1.0), array(1.0)), (array(1.0), array(1.0, 2.0))])
+    assert (shown.apart, shown.cosine, shown.smallest) == (1, 0.0, (math.inf, math.inf))
+
+
+def test_a_drift_comes_back_from_json() -> None:
+    shown = gauge(
+        "float32",
+        [(np.array([[0.9, 0.1]], "float32"), np.array([[0.1, 0.9]], "float32")), (array(1.0), array(2.0, 3.0))],
+    )
+    assert shown.flips
+    assert OutputDrift.from_dict(json.loads(json.dumps(dataclasses.asdict(shown)))) == shown
+    with pytest.raises((TypeError, KeyError)):
+        OutputDrift.from_dict({"name": "y", "flips": [], "by_case": []})
+
+
+def test_noise_is_within_tolerance_or_a_little_above_olds_own() -> None:
+    shown = drift(array(1.0, 100.0), array(1.01, 100.0))
+    assert not shown.noise
+    assert not dataclasses.replace(shown, floor_share=0.4e-4).noise
+    assert dataclasses.replace(shown, floor_share=0.6e-4).noise

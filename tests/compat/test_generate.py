@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gitmodel.bundle.golden import GoldenCase
 from gitmodel.bundle.signature import DTYPES, Signature, TensorSpec
 from gitmodel.compat import generate
 from tests.compat.conftest import Open, signature
@@ -124,3 +125,41 @@ def test_the_runtime_takes_what_is_drawn(open_model: Open) -> None:
     session = open_model(text)
     for case in generate.cases(signature(text), count=4):
         assert session.run(case.inputs)["y"].shape == case.inputs["x"].shape
+
+
+# At the edges ---------------------------------------------------------------------------------------------------------
+
+
+def edges(text: str) -> dict[str, GoldenCase]:
+    return {case.name.removeprefix("generated/"): case for case in generate.edges(signature(text))}
+
+
+def test_no_row_many_rows_and_long_dimensions() -> None:
+    drawn = edges("(float[n,4,m] x) => (float[n] y)")
+    shapes = {name: case.inputs["x"].shape for name, case in drawn.items()}
+    assert shapes == {"batch-0": (0, 4, 2), "long": (33, 4, 33), "wide": (1, 4, 34)}
+
+
+def test_the_limits_of_integers() -> None:
+    drawn = edges("(int8[2] a, uint16[2] b, float[2] c, string[2] d, bool[2] e) => (float[2] y)")
+    assert list(drawn) == ["smallest", "largest"]
+    lows, highs = drawn["smallest"].inputs, drawn["largest"].inputs
+    assert (lows["a"][0], highs["a"][0], lows["b"][0], highs["b"][0]) == (-128, 127, 0, 65535)
+    assert np.abs(highs["c"]).max() < 100
+
+
+def test_nothing_at_the_edges_where_there_is_no_room() -> None:
+    assert edges("(float[2,3] x) => (float[2] y)") == {}
+    assert list(edges("(float[n,300000] x) => (float[n] y)")) == ["batch-0", "wide"]
+
+
+def test_optional_inputs_stay_out_of_the_edges() -> None:
+    assert set(edges("(float[n] x, float scale = {2.0}) => (float[n] y)")["long"].inputs) == {"x"}
+
+
+def test_drawn_numbers_have_several_shapes_of_their_distribution() -> None:
+    drawn = [case.inputs["x"] for case in generate.cases(signature("(float[n,64] x) => (float[n] y)"), count=16)]
+    assert any((values <= 0).all() and values.any() for values in drawn), "of one sign"
+    assert any(0.5 < (values == 0).mean() < 1 for values in drawn), "sparse"
+    assert any(np.abs(values).max() < 0.01 and values.any() for values in drawn), "tiny"
+    assert all(np.isfinite(values.astype("float16")).all() for values in drawn)

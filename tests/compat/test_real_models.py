@@ -16,6 +16,7 @@ from gitmodel import runtime
 from gitmodel.bundle.card import Gates
 from gitmodel.bundle.golden import GoldenCase
 from gitmodel.compat import changes
+from gitmodel.compat.labels import compare_labels
 from gitmodel.compat.replay import check_self
 from gitmodel.compat.rules import Severity
 from gitmodel.compat.verdict import Report, Verdict
@@ -90,7 +91,7 @@ def test_renamed_symbols_alone_change_nothing_for_a_caller(magika: Path) -> None
     )
     assert old != new
     assert changes.compare(old, new).changes == ()
-    assert changes.compare_labels(labels(magika, "v3_0"), labels(magika, "v3_3")) == []
+    assert compare_labels(labels(magika, "v3_0"), labels(magika, "v3_3")) == []
 
 
 def test_a_model_against_itself_gives_no_finding_above_a_remark(magika: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,8 +10,8 @@ import pytest
 
 from gitmodel import runtime
 from gitmodel.bundle.card import Gates
-from gitmodel.bundle.golden import GoldenCase
-from gitmodel.compat import behaviour, bridge, changes, generate
+from gitmodel.bundle.golden import GoldenCase, Slice
+from gitmodel.compat import behaviour, bridge, changes, generate, rules
 from gitmodel.compat.changes import Change
 from gitmodel.compat.replay import Replay, SelfCheck, check_self, replay
 from tests.compat.conftest import Open, signature
@@ -345,3 +346,62 @@ def test_what_was_recorded_must_fit(open_model: Open, values: np.ndarray, words:
 def test_outputs_that_were_not_recorded_are_not_asked(open_model: Open) -> None:
     text = "(float[n,4] x) => (float[n,4] y, float[n,4] z) <float k = {2.0}> { y = Mul(x, k) z = Neg(x) }"
     assert own(open_model, [recorded(2.0)], text=text).passed == 1
+
+
+# Slices, thresholds of the owner's, edges -----------------------------------------------------------------------------
+
+FLIPS_FIRST = "(float[n,4] x) => (float[n,4] y) <float[4] scale = {9.0, 1.0, 1.0, 1.0}> { y = Mul(x, scale) }"
+
+
+def sliced(part: Slice) -> list[GoldenCase]:
+    """Four cases, of which the first, which flips, stands for the slice together with the second, which stays."""
+    return [dataclasses.replace(case, slice=part if i < 2 else None) for i, case in enumerate(cases())]
+
+
+@pytest.mark.parametrize(
+    ("part", "told"),
+    [
+        (Slice("country=DE", agreement=0.9), True),
+        (Slice("country=DE", agreement=0.5), False),
+        (Slice("country=DE", distance=0.01), True),
+        (Slice("country=DE", agreement=0.5, distance=10.0), False),
+        (Slice("country=DE"), False),
+    ],
+)
+def test_a_slice_is_held_against_its_own_thresholds(open_model: Open, part: Slice, told: bool) -> None:
+    loose = Gates(agreement=0.1, distance=10.0)
+    shown = run(open_model, scaled("1.0"), FLIPS_FIRST, given=sliced(part), gates=loose)
+    (found,) = shown.slices
+    assert (found.slice, found.output.cases, found.output.agreement) == (part, 2, 0.5)
+    assert kinds(shown, loose) == ["golden-drift", *(["slice-regressed"] if told else [])]
+    for change in behaviour.changes(shown, loose):
+        if change.kind == "slice-regressed":
+            message = rules.judge(change).message
+            assert "country=DE" in message
+            assert ("decisions" in message) == (part.agreement is not None)
+
+
+def test_a_slice_of_an_output_that_cannot_be_compared_says_nothing(open_model: Open) -> None:
+    shown = run(open_model, scaled("1.0"), FLIPS_FIRST, given=sliced(Slice("de", agreement=1.0)))
+    assert list(behaviour.changes(shown, GATES, {"y"})) == []
+
+
+def test_the_agreement_the_card_asks_for_is_a_promise(open_model: Open) -> None:
+    asked = Gates.from_dict({"agreement": 0.9}, "gates")
+    assert asked == Gates(), "it is the same measure, asked for"
+    shown = run(open_model, scaled("1.0"), FLIPS_FIRST, gates=asked)
+    assert kinds(shown, asked) == ["agreement-below"]
+    assert kinds(shown, GATES) == ["golden-failed"]
+    met = Gates.from_dict({"agreement": 0.7, "distance": 0.1}, "gates")
+    assert kinds(run(open_model, scaled("1.0"), FLIPS_FIRST, gates=met), met) == ["golden-failed"], "it is the distance"
+
+
+def test_edges_are_compared_but_not_counted_and_old_may_refuse_them(open_model: Open) -> None:
+    old = "(int64[n] i) => (float[n] y) <float[4] table = {0, 1, 2, 3}> { y = Gather(table, i) }"
+    new = "(int64[n] i) => (float[n] y) <float[2] table = {0, 1}> { y = Gather(table, i) }"
+    given, beyond = (
+        [GoldenCase(f"{name}/{i}", {"i": np.array([i])}, {}) for i in numbers]
+        for name, numbers in (("cases", (0, 1)), ("edges", (2, 9)))
+    )
+    shown = replay(open_model(old), open_model(new), given, signature(old), GATES, edges=beyond)
+    assert (shown.cases, shown.refused, [name for name, _ in shown.errors]) == (2, (), ["edges/2"])

@@ -12,7 +12,7 @@ import pytest
 from gitmodel.bundle.yamlio import InvalidYaml
 from gitmodel.compat import rules
 from gitmodel.compat.changes import Change
-from gitmodel.compat.reports.text import _WHO
+from gitmodel.compat.reports.wording import WHO
 from gitmodel.compat.rules import PROFILES, Rule, Severity
 from gitmodel.versions import Bump, InvalidVersion
 from tests.compat import pairs
@@ -25,7 +25,12 @@ _ARGS: dict[str, Any] = {
     "error": "it does not fit", "worst": "cases/3", "max_abs": 0.25, "agreement": 0.5, "threshold": 0.9, "cases": 16,
     "failed": 2, "count": 3, "total": 4, "declared": Bump.PATCH, "required": Bump.MAJOR,
     "version": "fraud@v1.0.1", "base": "fraud@v1.0.0", "distance": 0.3, "limit": 0.1,
-    "what": "agreement 0.9 to 0.5",
+    "what": "agreement 0.9 to 0.5", "where": "inputs.x", "fingerprint": "57c7ae2c19995296",
+    "input": "h_in", "file": "model.yaml", "unlike": "features",
+    "floor": 0.001, "setting": "batch 1", "side": "OLD", "promised": "float32[7]", "got": [4], "slice": "country=DE",
+    "share": 0.5, "has": 12, "most": 9, "runtime": "ONNX Runtime 1.16", "target": "onnxruntime 1.3",
+    "last": "onnxruntime 1.31", "domain": "com.example", "ratio": 10.5, "low": 9.5,
+    "high": 11.5, "budget": 1.2, "before": "1 ms", "after": "10.5 ms",
 }  # fmt: skip
 
 
@@ -58,7 +63,7 @@ def test_there_is_nothing_but_rules_beside_the_reader() -> None:
 
 @pytest.mark.parametrize("rule", RULES, ids=ids)
 def test_a_rule_says_who_breaks_why_and_what_mends_it(rule: Rule) -> None:
-    assert set(rule.who.split()) <= set(_WHO)
+    assert set(rule.who.split()) <= set(WHO)
     assert rule.who
     assert rule.message[0] != " "
     for text in (rule.why, rule.fix):

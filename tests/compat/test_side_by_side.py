@@ -14,9 +14,9 @@ from gitmodel import runtime
 from gitmodel.bundle.card import Gates
 from gitmodel.bundle.golden import GoldenCase
 from gitmodel.bundle.signature import Dim, Signature, TensorSpec
-from gitmodel.compat import behaviour, generate
+from gitmodel.compat import behaviour, generate, side_by_side
 from gitmodel.compat.replay import Replay, replay
-from gitmodel.compat.side_by_side import STACK, STACK_BYTES, Answer, Arrays, Runs, one_by_one, stacked
+from gitmodel.compat.side_by_side import STACK, STACK_BYTES, Answer, Arrays, Recalling, Runs, one_by_one, stacked
 from gitmodel.errors import GitmodelError
 from tests.compat import pairs
 from tests.compat.conftest import Open, signature
@@ -311,3 +311,45 @@ def test_drawn_cases_of_a_real_signature_go_in_one_call(open_model: Open) -> Non
     recorded = Counted(open_model(text))
     replay(recorded, recorded, given, signature(text), Gates())
     assert len(recorded.rows) == 2 * generate.COUNT, "recorded cases run as they were recorded"
+
+
+# The same inputs once -------------------------------------------------------------------------------------------------
+
+
+def test_the_same_inputs_run_once_and_give_the_same(open_model: Open) -> None:
+    counted = Counted(open_model(NEGATED))
+    session = Recalling(counted)
+    one, two = (case.inputs for case in cases(1, 2))
+    first = session.run(one)
+    assert session.run(dict(one)) is first
+    assert counted.rows == [1]
+    assert session.run({"x": one["x"] + 1})["y"][0, 0] != first["y"][0, 0]
+    session.run(two)
+    session.run(one, ["y"])
+    assert counted.rows == [1, 1, 2, 1], "only whole answers are kept"
+
+
+def test_many_answers_and_words_are_not_kept(open_model: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(side_by_side, "RECALLED", 20)
+    counted = Counted(open_model(NEGATED))
+    session = Recalling(counted)
+    for case in (*cases(1, 2), *cases(1, 2)):
+        session.run(case.inputs)
+    assert counted.rows == [1, 2, 2], "16 bytes are kept, 32 more are not"
+    words = Counted(open_model("(string[n] x) => (string[n] y) { y = Identity(x) }"))
+    session = Recalling(words)
+    for _ in range(2):
+        session.run({"x": np.array(["a"], "O")})
+    assert words.rows == [1, 1]
+    listed = Counted(open_model("(float[n,4] x) => (seq(float[n,4]) y) { y = SequenceConstruct(x) }"))
+    session = Recalling(listed)
+    for case in (*cases(1), *cases(1)):
+        session.run(case.inputs)
+    assert listed.rows == [1, 1]
+
+
+def test_what_is_refused_is_refused_again(open_model: Open) -> None:
+    session = Recalling(open_model(NEGATED))
+    for _ in range(2):
+        with pytest.raises(runtime.RunFailed):
+            session.run({"x": np.ones((1, 3), "float32")})

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from onnx import numpy_helper
 
+from gitmodel.bundle import yamlio
 from gitmodel.bundle.folder import DiskFolder, MemoryFolder
-from gitmodel.bundle.golden import GoldenCase
+from gitmodel.bundle.golden import GoldenCase, Slice
 from gitmodel.bundle.signature import Signature, TensorSpec
 from gitmodel.formats import goldens
 from gitmodel.formats.goldens import InvalidGolden
@@ -452,3 +453,26 @@ def test_the_publishers_rows_of_a_real_model_become_cases(real_data: Path, tmp_p
         assert probabilities.max() == pytest.approx(score, abs=1e-6)
     read_back = read(goldens.write("reference", cases), source.signature)
     assert_equal(read_back, cases)
+
+
+# --- Slices ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_cases_of_a_group_carry_the_slice_it_stands_for() -> None:
+    cases = [GoldenCase("", {"x": rows(1)}, {"y": rows(1)[:, :2]})] * 2
+    files = {f"golden/{path}": data for group in ("de", "all") for path, data in goldens.write(group, cases).items()}
+    german = Slice("country=DE", 0.95)
+    folder = MemoryFolder({**files, "golden/de/slice.yaml": german.to_yaml().encode()})
+    assert [(case.name, case.slice) for case in goldens.read(folder, "golden", SIGNATURE, "fraud")] == [
+        ("all/0", None),
+        ("all/1", None),
+        ("de/0", german),
+        ("de/1", german),
+    ]
+
+
+def test_a_slice_file_that_cannot_be_read_is_named() -> None:
+    files = {f"golden/{path}": data for path, data in goldens.write("de", [GoldenCase("", {"x": rows(1)}, {})]).items()}
+    folder = MemoryFolder({**files, "golden/de/slice.yaml": b"slice: []"})
+    with pytest.raises(yamlio.InvalidYaml, match=r"fraud: golden/de/slice\.yaml names no slice"):
+        goldens.read(folder, "golden", SIGNATURE, "fraud")

@@ -1,4 +1,4 @@
-"""One module per report format; each has ``render(reports) -> str``."""
+"""One module per report format; each has ``render(reports) -> str``, whose first words are the verdict."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from typing import Protocol
 
 from gitmodel.compat.verdict import Report
 
-FORMATS = {"text": "gitmodel.compat.reports.text", "json": "gitmodel.compat.reports.json"}
+FORMATS = {
+    "text": "gitmodel.compat.reports.text",
+    "json": "gitmodel.compat.reports.json",
+    "markdown": "gitmodel.compat.reports.markdown",
+    "github": "gitmodel.compat.reports.github",
+    "junit": "gitmodel.compat.reports.junit",
+    "sarif": "gitmodel.compat.reports.sarif",
+    "html": "gitmodel.compat.reports.html",
+}
 
 
 class Renderer(Protocol):

@@ -5,72 +5,58 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 
-from gitmodel.compat.rules import PROFILES, Finding, Severity
+from gitmodel.compat.reports import wording
+from gitmodel.compat.rules import Finding, Severity, plain
 from gitmodel.compat.verdict import Report, Verdict
-from gitmodel.versions import Bump
 
 _MARK = {Severity.ERROR: "✗", Severity.WARNING: "!", Severity.INFO: "·"}
 _COLOUR = {Severity.ERROR: "31", Severity.WARNING: "33", Severity.INFO: "2"}
 _VERDICT_COLOUR = {Verdict.COMPATIBLE: "32", Verdict.INCOMPATIBLE: "31", Verdict.UNJUDGED: "33"}
-_WHO = {
-    "C": "callers",
-    "O": "output consumers",
-    "R": "runtimes",
-    "F": "rollback",
-    "B": "behaviour",
-    "H": "the repository",
-}
 
 
-def render(reports: list[Report], *, colour: bool = False) -> str:
-    return "\n\n".join("\n".join(_report(report, colour)) for report in reports)
+def render(reports: list[Report], *, colour: bool = False, snippets: bool = False) -> str:
+    """One part per model, the worst first, below a line that sums them up when there are several. ``snippets`` adds
+    the lines that show each break."""
+    parts = ["\n".join(_report(report, colour, snippets)) for report in wording.worst_first(reports)]
+    if len(reports) != 1:
+        word, _, rest = wording.summary(reports).partition("  ")
+        code = _VERDICT_COLOUR[wording.worst(reports) if reports else Verdict.UNJUDGED]
+        parts.insert(0, f"{_paint(word, code, colour)}  {rest}")
+    return "\n\n".join(parts)
 
 
-def _report(report: Report, colour: bool) -> Iterator[str]:
+def _report(report: Report, colour: bool, snippets: bool) -> Iterator[str]:
     word = _paint(str(report.verdict).upper(), _VERDICT_COLOUR[report.verdict], colour)
-    yield f"{word}  {report.old} -> {report.new}  {_owed(report)}"
+    yield f"{word}  {wording.sides(report)}  {wording.owed(report)}"
     if report.unjudged:
-        yield f"  could not judge: {report.unjudged}"
+        yield f"  could not judge: {plain(report.unjudged)}"
     for found in report.findings:
-        yield from _finding(found, colour)
-    yield _paint(f"  {_counts(report)}", "2", colour)
+        yield from _finding(found, colour, snippets)
+    yield _paint(f"  {wording.counts(report)}", "2", colour)
 
 
-def _owed(report: Report) -> str:
-    required = report.required_bump
-    if report.unjudged:
-        return "bump unknown"
-    text = "no bump owed" if required is Bump.NONE else f"owes a {required} bump"
-    if report.next_version and required is not Bump.NONE and report.declared is None:
-        text += f" ({report.next_version})"
-    if report.declared is not None:
-        text += f", declared {report.declared}"
-    differing = [f"{p}: {report.bump[p]}" for p in PROFILES if p != report.profile and report.bump.get(p) != required]
-    text += f" [{', '.join(differing)}]" if differing else ""
-    return text + (", rollback unsafe" if report.rollback_safe is False else "")
-
-
-def _finding(found: Finding, colour: bool) -> Iterator[str]:
-    from gitmodel.compat.rules import load
-
+def _finding(found: Finding, colour: bool, snippets: bool) -> Iterator[str]:
     mark = _paint(_MARK[found.severity], _COLOUR[found.severity], colour)
-    yield f"  {mark} {found.message}  [{found.rule}]"
+    direction = f"{found.direction}: " if found.direction else ""
+    yield f"  {mark} {direction}{plain(found.message)}  [{found.rule}]"
     if found.severity is Severity.INFO:
         return
-    who = ", ".join(_WHO[w] for w in load(found.rule).who.split())
-    yield from _wrapped(f"who: {who}. {found.why}")
+    if found.place is not None and found.place.line is not None:
+        yield f"      at: {plain(found.place)}"
+    values = wording.values(found)
+    if values and not all(value in found.message for value in values):
+        yield from _wrapped(f"was: {values[0]}; now: {values[1]}")
+    yield from _wrapped(f"who: {wording.who(found)}. {found.why}")
     if found.witness:
-        yield from _wrapped(f"seen: {found.witness}")
-    yield from _wrapped(f"mend: {found.fix}")
+        yield from _wrapped(f"seen: {plain(found.witness)}")
+    yield from _wrapped(f"mend: {plain(found.fix)}")
+    if snippets and found.snippet:
+        yield "      try:"
+        yield from (f"        {line}" for line in wording.exact(found.snippet))
 
 
 def _wrapped(text: str) -> list[str]:
     return textwrap.wrap(text, 110, initial_indent="      ", subsequent_indent="        ")
-
-
-def _counts(report: Report) -> str:
-    kind = "generated cases" if report.generated else "golden cases"
-    return f"{report.rules_run} rules, {report.cases_run} {kind} run"
 
 
 def _paint(text: str, code: str, colour: bool) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -27,8 +29,35 @@ class Severity(StrEnum):
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where in the committed files a finding lies; ``compat.places`` finds it.
+
+    ``path`` is relative to the repository. ``line`` counts from 1 and is None in a file that has no lines (a bare model).
+    ``side`` is ``old`` where only OLD's file has that line; ``nearest`` is then the line of NEW's file closest to it.
+    """
+
+    path: str
+    line: int | None = None
+    side: str = "new"
+    nearest: int | None = None
+
+    @property
+    def shown(self) -> int | None:
+        """The line to point at in NEW's file."""
+        return self.line if self.side == "new" else self.nearest
+
+    def __str__(self) -> str:
+        line = "" if self.line is None else f":{self.line}"
+        return f"{self.path}{line}{' of OLD' if self.side == 'old' else ''}"
+
+
+@dataclass(frozen=True)
 class Finding:
-    """A rule applied to a change. ``curable`` breaks are paid for by a large enough bump; others never pass."""
+    """A rule applied to a change. ``curable`` breaks are paid for by a large enough bump; others never pass.
+
+    ``direction`` is given in mode ``full`` (see ``modes``), ``allowed`` is the reason the allow-list has, ``hits`` are the
+    consumers it breaks, ``spared`` says that it breaks none of a complete list.
+    """
 
     rule: str
     at: str
@@ -42,6 +71,23 @@ class Finding:
     witness: str = ""
     curable: bool = True
     args: Mapping[str, Any] = field(default_factory=dict)
+    who: str = ""
+    direction: str = ""
+    allowed: str = ""
+    hits: tuple[str, ...] = ()
+    spared: bool = False
+    place: Place | None = None
+
+    @property
+    def snippet(self) -> str:
+        """A few lines of Python that show the break; empty when nothing was run."""
+        return str(self.args.get("snippet", ""))
+
+    @property
+    def fingerprint(self) -> str:
+        """Names this very break whatever its message says, on any machine: 16 hex digits over rule, place, old and new."""
+        named = json.dumps([self.rule, self.at, self.old, self.new])
+        return hashlib.sha256(named.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -78,10 +124,12 @@ class Rule:
                 chosen |= {key: value for key, value in variant.items() if key != "when"}
                 break
         words = {"old": change.old, "new": change.new, "at": change.at, **change.args}
-        message, fix = (str(text).format_map(words) for text in (chosen["message"], self.fix))
+        message, fix = (plain(str(text).format_map(words)) for text in (chosen["message"], self.fix))
+        if of := change.args.get("of"):  # one of several signatures or class lists
+            message = f"{plain(of)}: {message}"
         return Finding(
             self.id, change.at, Severity(chosen["severity"]), chosen["bump"], message, self.why, fix,
-            change.old, change.new, str(change.args.get("witness", "")), chosen["curable"], change.args,
+            change.old, change.new, plain(change.args.get("witness", "")), chosen["curable"], change.args, self.who,
         )  # fmt: skip
 
 
@@ -102,6 +150,13 @@ def load(rule_id: str) -> Rule:
 def judge(change: Change) -> Finding:
     """The finding of the rule that is named like the change."""
     return load(change.kind).apply(change)
+
+
+def plain(text: object) -> str:
+    """One line of characters that only show: whoever sends a model chooses the names in it, and they must not steer a terminal
+    or the log of a CI."""
+    shown = str(text)
+    return shown if shown.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in shown)
 
 
 def _bumps(value: Any) -> dict[str, Bump]:

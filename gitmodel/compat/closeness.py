@@ -1,0 +1,131 @@
+"""How close one output of a case is to the recorded one, for a person who decides whether that is meant."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gitmodel.bundle.card import Gates
+from gitmodel.bundle.signature import Signature, TensorSpec
+from gitmodel.compat.side_by_side import Arrays
+
+if TYPE_CHECKING:
+    import numpy as np
+
+#: How many changed decisions are named.
+NAMED = 3
+
+
+@dataclass(frozen=True)
+class Closeness:
+    """One output beside the recorded one.
+
+    ``apart`` says why they cannot be held side by side at all ('' mostly; the rest is empty then). ``max_abs`` is the
+    largest absolute difference, at index ``at``, from ``old`` to ``new``; ``max_rel`` the largest one relative to the
+    recorded value. ``beyond`` of ``values`` are beyond ``tolerance`` (rtol, atol); ``rtol`` is the smallest that would
+    let all pass with the same atol, or infinite, and ``atol`` the smallest with the same rtol. ``flips`` names the first
+    of ``flipped`` rows (of ``rows``) whose largest value stands elsewhere, as (row, old class, new class). ``broken`` is
+    how many values became NaN or infinite.
+    """
+
+    output: str
+    dtype: str
+    shape: tuple[int, ...]
+    apart: str = ""
+    max_abs: float = 0.0
+    at: tuple[int, ...] = ()
+    old: str = ""
+    new: str = ""
+    max_rel: float = 0.0
+    beyond: int = 0
+    values: int = 0
+    tolerance: tuple[float, float] = (0.0, 0.0)
+    rtol: float = 0.0
+    atol: float = 0.0
+    flipped: int = 0
+    rows: int = 0
+    flips: tuple[tuple[int, int, int], ...] = ()
+    broken: int = 0
+
+
+def closeness(recorded: Arrays, given: Arrays, signature: Signature, gates: Gates) -> Iterator[Closeness]:
+    """One per output that either side has."""
+    specs = {spec.name: spec for spec in signature.outputs}
+    for name in dict.fromkeys([*recorded, *given]):
+        old, new = recorded.get(name), given.get(name)
+        if new is None:
+            yield Closeness(name, str(old.dtype) if old is not None else "", (), "the model has no such output")
+        elif old is None:
+            yield Closeness(name, str(new.dtype), new.shape, "it was not recorded")
+        else:
+            yield _compare(specs.get(name, TensorSpec(name, str(new.dtype), None)), old, new, gates)
+
+
+def _compare(spec: TensorSpec, old: np.ndarray, new: np.ndarray, gates: Gates) -> Closeness:
+    dtype, shape = str(new.dtype), tuple(new.shape)
+    if old.shape != shape:
+        return Closeness(spec.name, dtype, shape, f"shape {list(old.shape)} is {list(shape)} now")
+    if old.dtype != new.dtype:
+        return Closeness(spec.name, dtype, shape, f"type {old.dtype} is {new.dtype} now")
+    numbers = old.dtype.kind in "fciu"
+    return _numbers(spec, old, new, gates) if numbers else _others(spec, old, new)
+
+
+def _others(spec: TensorSpec, old: np.ndarray, new: np.ndarray) -> Closeness:
+    """Words and flags are equal or they are not."""
+    import numpy as np
+
+    differs = np.asarray(old != new)
+    base = Closeness(spec.name, spec.dtype, new.shape, beyond=int(differs.sum()), values=old.size)
+    if not base.beyond:
+        return base
+    at = tuple(int(i[0]) for i in np.nonzero(differs))
+    return Closeness(
+        spec.name, spec.dtype, new.shape, max_abs=math.inf, at=at, old=repr(old[at])[:60], new=repr(new[at])[:60],
+        max_rel=math.inf, beyond=base.beyond, values=old.size, rtol=math.inf, atol=math.inf,
+    )  # fmt: skip
+
+
+def _numbers(spec: TensorSpec, old: np.ndarray, new: np.ndarray, gates: Gates) -> Closeness:
+    import numpy as np
+
+    rtol, atol = tolerance = gates.tolerance_for(spec.name, spec.dtype)
+    wide = np.complex128 if old.dtype.kind == "c" else np.float64
+    x, y = old.astype(wide), new.astype(wide)
+    close = np.isclose(y, x, rtol=rtol, atol=atol, equal_nan=True)
+    both = np.isfinite(x) & np.isfinite(y)
+    broken = ~np.isfinite(y) & np.isfinite(x)
+    gaps = np.where(both, np.abs(np.subtract(y, x, where=both, out=np.zeros(x.shape, wide))), 0.0)
+    odd = (~both & ~close).any()
+    size = np.abs(np.where(both, x, 0.0))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative = np.where(gaps > 0, gaps / size, 0.0)
+        wanted = np.where(gaps > atol, (gaps - atol) / size, 0.0)
+    at = (
+        tuple(int(i) for i in np.unravel_index(int(np.argmax(~both & ~close) if odd else np.argmax(gaps)), x.shape))
+        if x.size
+        else ()
+    )
+    flips = _flips(old, new)
+    return Closeness(
+        spec.name, spec.dtype, new.shape, "", math.inf if odd else float(gaps.max(initial=0.0)), at,
+        f"{old[at]:.6g}" if x.size else "", f"{new[at]:.6g}" if x.size else "", float(relative.max(initial=0.0)),
+        int((~close).sum()), x.size, tolerance, math.inf if odd else float(wanted.max(initial=0.0)),
+        math.inf if odd else max(0.0, float((gaps - rtol * size).max(initial=0.0))), len(flips),
+        old[..., 0].size if _has_classes(old) else 0, tuple(flips[:NAMED]), int(broken.sum()),
+    )  # fmt: skip
+
+
+def _has_classes(values: np.ndarray) -> bool:
+    """Whether a row's largest value is a decision, as drift.py has it."""
+    return values.dtype.kind == "f" and values.ndim > 1 and values.shape[-1] > 1
+
+
+def _flips(old: np.ndarray, new: np.ndarray) -> list[tuple[int, int, int]]:
+    """(row, old class, new class) wherever the largest value of the last axis stands elsewhere."""
+    if not _has_classes(old):
+        return []
+    before, after = (values.argmax(-1).reshape(-1) for values in (old, new))
+    return [(int(row), int(before[row]), int(after[row])) for row in (before != after).nonzero()[0]]

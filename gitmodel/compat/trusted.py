@@ -1,0 +1,90 @@
+"""The author's own models, opened in this very process: saving them has done so already, and a release waits for no child."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from gitmodel import runtime
+from gitmodel.bundle.bundle import Bundle
+from gitmodel.bundle.lock import TensorEntry
+from gitmodel.compat.isolated import CannotOpen, Models, Opened
+from gitmodel.compat.opening import Opens
+from gitmodel.formats.source import Description
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass
+class OwnModel:
+    """A model that runs here; see ``opening.Running``."""
+
+    opened: Opened
+    path: Path
+    options: Mapping[str, Any]
+    session: runtime.Session
+
+    def run(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, Any]:
+        """Raises RunFailed."""
+        return self.session.run(inputs, outputs)
+
+    def again(self, **options: Any) -> runtime.Session:
+        """Raises LoadFailed."""
+        return runtime.open_session(self.path, **{**self.options, **options})
+
+
+class OwnModels:
+    """For bundles of the author's own repository; see ``opening.Opens``. ONNX's own checker, which warns of what the runtime
+    loads all the same, is left to check-compat."""
+
+    failure = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """There is nothing to let go of."""
+
+    def read_soon(self, paths: Iterable[Path]) -> None:
+        """Nothing has to wake up for it."""
+
+    def run_soon(self, count: int, folder: Path, size: int) -> None:
+        """Nothing has to wake up for it."""
+
+    def describe(self, path: Path) -> Description:
+        """Raises InvalidModel."""
+        from gitmodel import registry
+
+        return registry.described(path)
+
+    def tensors(self, path: Path, *, digests: bool = True) -> tuple[TensorEntry, ...]:
+        """Raises InvalidModel."""
+        from gitmodel import formats
+        from gitmodel.formats import hdf5
+
+        with contextlib.closing(formats.read(path)) as source:
+            held = source.tensors
+            return tuple(TensorEntry(t.name, t.dtype, t.shape, hdf5.digest(t) if digests else "", "") for t in held)
+
+    def open(self, path: Path, bundle: Bundle, **options: Any) -> OwnModel:
+        """Raises CannotOpen, InvalidModel."""
+        from gitmodel.formats import onnx, onnx_facts
+
+        graph = onnx.parse(path.read_bytes(), bundle.label)
+        facts, size = onnx_facts.facts_of(graph), onnx_facts.size(graph, path)
+        opened = Opened(bundle.label, onnx.signature_of(graph, bundle.label), facts, size=size)
+        try:
+            session = runtime.open_session(path, label=bundle.label, **options)
+        except runtime.LoadFailed as error:
+            refused = replace(opened, limits=runtime.probed(), loads=False)
+            raise CannotOpen(error.message, error.hint, refused) from error
+        return OwnModel(opened, path, options, session)
+
+
+def for_release(*bundles: Bundle) -> Opens:
+    """Budgets are measured in children, whoever made the models."""
+    return Models() if any(bundle.card.budgets.to_dict() for bundle in bundles) else OwnModels()

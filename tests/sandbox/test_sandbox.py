@@ -1,0 +1,226 @@
+"""Real children: what they may, what they may not, and how their end reads."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gitmodel.sandbox import jail
+from gitmodel.sandbox.failures import OutOfMemory, Refused, SandboxFailed
+from gitmodel.sandbox.limits import Limits
+from gitmodel.sandbox.parent import Child
+from tests import support
+
+DEEDS = "tests.sandbox.deeds"
+ROOT = Path(__file__).parents[2]
+
+Start = Callable[..., Child]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts a child that sees the tests; it is ended with the test."""
+    children: list[Child] = []
+
+    def start_(warm: str = "", **limits: object) -> Child:
+        given = {"seconds": 30.0, **limits}
+        given["readable"] = (str(ROOT), *given.get("readable", ()))  # type: ignore[misc]  # a tuple of texts
+        children.append(Child.start(DEEDS, Limits(**given), warm))  # type: ignore[arg-type]  # the test's own
+        return children[-1]
+
+    yield start_
+    for child in children:
+        child.close()
+
+
+@pytest.fixture(autouse=True)
+def _found_by_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT))
+
+
+def test_this_machine_has_every_layer(start: Start) -> None:
+    """The tests below hold only where it does."""
+    assert start().missing == ()
+
+
+def test_values_and_arrays_come_back_as_they_went(start: Start) -> None:
+    value = {
+        "numbers": np.arange(6, dtype="float32").reshape(2, 3).T,
+        "empty": np.zeros((0, 4), "int64"),
+        "scalar": np.array(True),
+        "words": np.array([["a", "ä"]], dtype=object),
+        "plain": [1, 2.5, None, "text", {"inner": [np.array([1 + 2j])]}],
+        "map": [{1: 0.25, 2: 0.75}],
+    }
+    found = start().ask("same", value=value)
+    assert found["plain"][:4] == [1, 2.5, None, "text"]
+    assert found["map"] == [{1: 0.25, 2: 0.75}]
+    assert found["plain"][4]["inner"][0].tolist() == [1 + 2j]
+    for name in ("numbers", "empty", "scalar", "words"):
+        assert (found[name].dtype, found[name].shape) == (value[name].dtype, value[name].shape)  # type: ignore[attr-defined]  # arrays
+        assert found[name].tolist() == value[name].tolist()  # type: ignore[attr-defined]  # ditto
+
+
+def test_it_makes_ready_before_it_is_asked(start: Start) -> None:
+    assert start("warm").ask("tried") == ["warm"]
+
+
+def test_it_reads_what_it_may_and_nothing_else(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a").write_text("open")
+    (tmp_path / "secret").write_text("shut")
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "secret")
+    child = start(readable=(str(tmp_path / "in"),))
+    assert child.ask("read", path=str(tmp_path / "in" / "a")) == "open"
+    for hidden in (tmp_path / "secret", tmp_path / "in" / "link", Path("/etc/passwd"), Path("/proc/1/environ")):
+        with pytest.raises(Refused, match="PermissionError"):
+            child.ask("read", path=str(hidden))
+
+
+def test_it_writes_nowhere(start: Start, tmp_path: Path) -> None:
+    child = start(readable=(str(tmp_path),))
+    with pytest.raises(Refused, match="PermissionError"):
+        child.ask("write", path=str(tmp_path / "a"), size=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_with_a_scratch_folder_it_writes_there_alone_and_not_much(start: Start, tmp_path: Path) -> None:
+    child = start(writable=(str(tmp_path),), file_bytes=1000)
+    assert child.ask("unpack", size=1000) == str(tmp_path)
+    with pytest.raises(Refused, match="File too large"):
+        child.ask("unpack", size=1001)
+    with pytest.raises(Refused, match="PermissionError"):
+        child.ask("write", path="/tmp/elsewhere", size=1)
+
+
+def test_it_reaches_neither_the_network_nor_its_parent_nor_a_program(start: Start) -> None:
+    child = start()
+    with closing(socket.create_server(("127.0.0.1", 0))) as server, pytest.raises(Refused, match="Error"):
+        child.ask("connect", port=server.getsockname()[1])
+    with pytest.raises(Refused, match="PermissionError"):
+        child.ask("kill", process=os.getpid())
+    with pytest.raises(Refused, match="PermissionError"):
+        child.ask("execute", path="/bin/true")
+
+
+def test_it_knows_nothing_of_the_environment(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET_TOKEN", "hush")
+    found = start().ask("environment")
+    assert "SECRET_TOKEN" not in found
+    assert "HOME" not in found
+
+
+def test_it_holds_few_files_and_no_more_memory_than_it_may(start: Start) -> None:
+    child = start(files=64, memory=1 << 30)
+    assert child.ask("open_many", count=32) == 32
+    with pytest.raises(Refused, match="Too many open files"):
+        child.ask("open_many", count=64)
+    assert child.ask("take", size=1 << 20) == 1 << 20
+    child.label = "big.onnx"
+    with pytest.raises(OutOfMemory, match=r"big.onnx needs more than 1.1 GB of memory") as caught:
+        child.ask("take", size=2 << 30)
+    assert "--memory-limit" in caught.value.hint
+    assert child.ask("take", size=1) == 1, "it goes on"
+
+
+def test_what_never_ends_is_ended(start: Start) -> None:
+    child = start(seconds=1.0)
+    child.label = "loop.onnx"
+    with pytest.raises(SandboxFailed, match=r"loop.onnx took more than 1 s") as caught:
+        child.ask("spin")
+    assert "--time-limit" in caught.value.hint
+    with pytest.raises(SandboxFailed, match="took more than"):
+        child.ask("same", value=1)
+    assert child.failure is caught.value
+
+
+def test_time_is_counted_for_each_request(start: Start) -> None:
+    child = start(seconds=1.0)
+    for _ in range(3):
+        child.ask("take", size=1 << 20)
+    assert child.failure is None
+
+
+def test_who_sleeps_is_given_up_by_the_clock(start: Start) -> None:
+    child = start(seconds=0.2)
+    with pytest.raises(SandboxFailed, match="took more than"):
+        child.ask("sleep", seconds=60)
+
+
+def test_a_crash_is_an_error_with_its_signal(start: Start) -> None:
+    child = start()
+    child.label = "bad.h5"
+    with pytest.raises(SandboxFailed, match=r"bad.h5 crashed the process that opened it \(SIGSEGV\)"):
+        child.ask("crash", number=int(signal.SIGSEGV))
+
+
+def test_one_that_leaves_or_babbles_is_an_error(start: Start) -> None:
+    with pytest.raises(SandboxFailed, match="exit code 7"):
+        start().ask("leave")
+    child = start()
+    with pytest.raises(SandboxFailed, match="could not be opened in a sandbox"):
+        child.ask("babble")
+
+
+def test_what_the_function_raises_comes_back_as_what_it_was(start: Start) -> None:
+    child = start()
+    with pytest.raises(Refused) as ours:
+        child.ask("refuse")
+    assert (ours.value.code, ours.value.message, ours.value.hint) == ("storage-failed", "there is no room", "make some")
+    with pytest.raises(Refused) as theirs:
+        child.ask("stumble")
+    assert (theirs.value.code, theirs.value.message) == ("", "KeyError: 'what a library raises'")
+
+
+def test_an_interpreter_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.executable", "/nowhere/python")
+    with pytest.raises(SandboxFailed, match="no child can be started"):
+        Child.start(DEEDS, Limits())
+
+
+def test_a_child_ends_with_its_parent() -> None:
+    code = (
+        "import os, signal; from gitmodel.sandbox.parent import Child; from gitmodel.sandbox.limits import Limits\n"
+        f"child = Child.start({DEEDS!r}, Limits(readable=({str(ROOT)!r},))); child.ask('same', value=1)\n"
+        "child._channel.send({'call': 'spin', 'args': {}}); print(child.process, flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False, env=support.unmeasured()
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    until = time.monotonic() + 20
+    while _runs(int(done.stdout)):
+        assert time.monotonic() < until, "it is still there"
+        time.sleep(0.05)
+
+
+def _runs(process: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize("layer", ["_alone", "_limit", "_unplug", "_wall_in"])
+def test_a_layer_that_cannot_be_had_is_named(layer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[str] = []
+
+    def refuse(_: Limits) -> None:
+        raise OSError(38, "Function not implemented")
+
+    for name in ("_alone", "_limit", "_unplug", "_wall_in"):
+        monkeypatch.setattr(jail, name, refuse if name == layer else lambda _, name=name: taken.append(name))
+    monkeypatch.setattr(jail, "_die_with_parent", lambda: None)
+    assert len(jail.enter(Limits())) == 1
+    assert len(taken) == 3
