@@ -12,11 +12,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.compat.mutations import oracle
 from tests.compat.mutations.corpus import Specimen, opset
-from tests.compat.mutations.oracle import DRIFT, FAILED, INF, NAN, NOISE, SAME
+from tests.compat.mutations.oracle import DRIFT, FAILED, INF, MEANING, NAN, NOISE, SAME
 from tests.compat.mutations.surgery import FLOATS, constant, deliver, is_tensor, need, picked
 from tests.compat.mutations.truth import MAJOR, MINOR, Bumps, Mutant, Truth, mutation
 
-OWED: dict[str, Bumps] = {DRIFT: MINOR, FAILED: MAJOR, NAN: MAJOR, INF: MAJOR}
+OWED: dict[str, Bumps] = {MEANING: MAJOR, DRIFT: MINOR, FAILED: MAJOR, NAN: MAJOR, INF: MAJOR}
 INTEGERS = (TensorProto.INT64, TensorProto.INT32)
 
 
@@ -60,12 +60,12 @@ def output_within_tolerance(specimen: Specimen) -> Mutant:
 @mutation
 def output_beyond_tolerance(specimen: Specimen) -> Mutant:
     """Five in a hundred smaller: the best class stays, a value that stands for itself does not."""
-    return measured(specimen, _with_formula(specimen, "Mul", 0.95), (DRIFT, FAILED))
+    return measured(specimen, _with_formula(specimen, "Mul", 0.95), (DRIFT, FAILED, MEANING))
 
 
 @mutation
 def output_negated(specimen: Specimen) -> Mutant:
-    return measured(specimen, _with_formula(specimen, "Mul", -1.0), (DRIFT, FAILED))
+    return measured(specimen, _with_formula(specimen, "Mul", -1.0), (DRIFT, FAILED, MEANING))
 
 
 @mutation
@@ -145,13 +145,13 @@ def weights_one_step_apart(specimen: Specimen) -> Mutant:
 
 @mutation
 def weights_negated(specimen: Specimen) -> Mutant:
-    return measured(specimen, _weights(specimen, lambda w: -w), (DRIFT, FAILED, NAN, INF))
+    return measured(specimen, _weights(specimen, lambda w: -w), (DRIFT, FAILED, NAN, INF, MEANING))
 
 
 @mutation
 def weights_scaled(specimen: Specimen) -> Mutant:
     """Five in a hundred larger: noise, drift or failure, as the operators make of it."""
-    return measured(specimen, _weights(specimen, lambda w: w * 1.05), (SAME, NOISE, DRIFT, FAILED, NAN, INF))
+    return measured(specimen, _weights(specimen, lambda w: w * 1.05), (SAME, NOISE, DRIFT, FAILED, NAN, INF, MEANING))
 
 
 @mutation

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -11,12 +14,14 @@ import onnx
 from onnx import external_data_helper
 
 from gitmodel import registry
-from gitmodel.bundle.bundle import CARD, GOLDEN, LABELS, SIGNATURE, Bundle
-from gitmodel.bundle.folder import MemoryFolder
+from gitmodel.bundle.bundle import CARD, GOLDEN, LABELS, LOCK, ONNX_VIEW, SIGNATURE, WEIGHTS
+from gitmodel.bundle.golden import GoldenCase
+from gitmodel.bundle.lock import FileEntry, Lock
+from gitmodel.compat.opening import Opens
+from gitmodel.compat.trusted import OwnModels
 from gitmodel.compat.verdict import Report
 from gitmodel.formats import goldens
 from gitmodel.workflows import check
-from gitmodel.workflows.judge import judge
 from tests.compat.mutations import MUTATIONS, oracle
 from tests.compat.mutations.corpus import Specimen
 from tests.compat.mutations.surgery import NotDefined
@@ -46,18 +51,27 @@ class Row:
     outcome: Outcome = field(default_factory=Outcome)
 
 
-def prove(specimen: Specimen, name: str, folder: Path, states: dict[bytes, str]) -> Row:
-    """One mutant made, judged and held against its truth. ``states`` keeps what the oracle said of an OLD side."""
+def prove(
+    specimen: Specimen,
+    name: str,
+    folder: Path,
+    states: dict[bytes, str],
+    *,
+    opens: Callable[[], Opens] = OwnModels,
+    deadly: bool = False,
+) -> Row:
+    """One mutant made, judged and held against its truth. ``states`` keeps what the oracle said of an OLD side; it is not
+    asked of one that is known to be ``deadly``."""
     if specimen.heavy and name not in FOR_HEAVY:
         return Row(name, specimen.name, "it takes too long for this one")
     try:
         mutant = MUTATIONS[name](specimen)
-        state = _state(mutant, states)
+        state = "deadly" if deadly else _state(mutant, states)
         _refuse_unsound(mutant, state)
     except NotDefined as reason:
         return Row(name, specimen.name, str(reason))
     try:
-        report = judged(mutant, folder)
+        report = judged(mutant, folder, opens)
     except Exception as error:  # whatever it is, it is not a report
         return Row(name, specimen.name, "", Outcome(wrong=(f"raised {type(error).__name__}: {error}"[:300],)))
     outcome = held_against(report, mutant.truth, state)
@@ -97,31 +111,34 @@ def _refuse_unsound(mutant: Mutant, state: str) -> None:
         raise NotDefined("the runtime does not load the mutant")
 
 
-def judged(mutant: Mutant, folder: Path) -> Report:
-    """The report on two bare files, or on two bundles of them with labels or recorded cases."""
+def judged(mutant: Mutant, folder: Path, opens: Callable[[], Opens] = OwnModels) -> Report:
+    """The report on two bare files, or on two bundles of them with labels or recorded cases. ``opens`` is OwnModels, which
+    takes a tenth of the time, or Models: sandboxes, as a user's command has them."""
     paths = [
         _write(folder, "old", mutant.old, outside=False),
         _write(folder, "new", mutant.new, outside=mutant.outside),
     ]
-    if mutant.labels is None and not mutant.recorded:
-        return check.check_compat(*map(str, paths), repo=folder)
-    labels = mutant.labels or ([], [])
-    old, new = (_bundle(path, named) for path, named in zip(paths, labels, strict=True))
-    files = {f"{GOLDEN}/{path}": data for path, data in goldens.write("onnx", mutant.recorded).items()}
-    old = Bundle(old.name, old.label, MemoryFolder({**_files(old), **files}), file=old.file)
-    return judge(None, old, new)
+    if mutant.labels is not None or mutant.recorded:
+        labels, recorded = mutant.labels or ([], []), (mutant.recorded, ())
+        paths = [_bundle(*parts) for parts in zip(paths, labels, recorded, strict=True)]
+    return check.check_compat(*map(str, paths), repo=folder, models=opens())
 
 
-def _bundle(path: Path, labels: list[str]) -> Bundle:
-    bare = registry.resolve(None, str(path))
-    files = _files(bare)
+def _bundle(path: Path, labels: Sequence[str], cases: Sequence[GoldenCase]) -> Path:
+    """A bundle's folder around a model file."""
+    bare, folder = registry.resolve(None, str(path)), path.parent / f"{path.stem}-bundle"
+    shutil.rmtree(folder, ignore_errors=True)
+    digests = (hashlib.new(name, path.read_bytes(), usedforsecurity=False).hexdigest() for name in ("sha256", "md5"))
+    files = {name: bare.folder.read(name) or b"" for name in (CARD, SIGNATURE)}
+    files[LOCK] = Lock.of([], [FileEntry(ONNX_VIEW, path.stat().st_size, *digests)]).to_text().encode()
+    files[f"{WEIGHTS}/{ONNX_VIEW}"] = path.read_bytes()
+    files |= {f"{GOLDEN}/{name}": data for name, data in goldens.write("onnx", cases).items()}
     if labels:
         files[LABELS] = "".join(f"{label}\n" for label in labels).encode()
-    return Bundle(bare.name, bare.label, MemoryFolder(files), file=path)
-
-
-def _files(bundle: Bundle) -> dict[str, bytes]:
-    return {path: bundle.folder.read(path) or b"" for path in (CARD, SIGNATURE, LABELS) if bundle.folder.read(path)}
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return folder
 
 
 def _write(folder: Path, name: str, side: Side, *, outside: bool) -> Path:

@@ -26,10 +26,10 @@ REMARKS = frozenset(
         "opset-raised", "nondeterministic-output", "batch-variance",
     }
 )  # fmt: skip
-#: What the runtime's limits may be called, beside the failure to load.
-LIMITS = frozenset(
+#: Why a model does not load: one of them must stand, and owes a major step.
+WHY_NOT = frozenset(
     {"ir-exceeds-runtime", "opset-exceeds-runtime", "ml-opset-exceeds-runtime", "custom-domain-used", "op-unsupported",
-     "onnx-check-failed"}
+     "onnx-check-failed", "model-load-failed"}
 )  # fmt: skip
 Place = tuple[str, str]
 
@@ -105,17 +105,22 @@ class Outcome:
 
 def held_against(report: Report, truth: Truth, state: str) -> Outcome:
     """The report as the truth has it. ``state`` says what is true of OLD: "runs", "refuses" every drawn case, "undrawn" (no
-    case can be drawn), or "broken" (it does not load)."""
+    case can be drawn), "broken" (it does not load), or "deadly": drawn cases end the process that runs them, so that
+    a report may say that nobody could judge, and must still tell what the signatures tell."""
     loads = truth.loads and state != "broken"
     ran = state == "runs" and loads and truth.replayed and not truth.same_bytes
     expects = dict(truth.expects)
     if not ran:
         expects = {place: bumps for place, bumps in expects.items() if not _is_behaviour(place[0])}
-    if not loads and not truth.same_bytes:
-        expects["model-load-failed", "model"] = MAJOR
-    silent = REMARKS if loads else REMARKS | LIMITS
+    opened = loads or truth.same_bytes
+    silent = REMARKS if opened else REMARKS | WHY_NOT
     stands = {(f.rule, f.at) for f in report.findings if f.rule not in silent or (f.rule, f.at) in expects}
+    if state == "deadly":
+        stands = {(rule, at) for rule, at in stands if not _is_behaviour(rule)}
+    told = WHY_NOT & {f.rule for f in report.findings}
     wrong = [*_verdict(report, replace(truth, expects=expects), state, loads=loads, ran=ran)]
+    if not opened and not told:
+        wrong.append("it does not say why the model does not load")
     if ran and truth.exact and "golden-identical" not in {f.rule for f in report.findings}:
         wrong.append("outputs are not bit-equal")
     return Outcome(
@@ -131,7 +136,10 @@ def _verdict(report: Report, truth: Truth, state: str, *, loads: bool, ran: bool
     # A break that stands by the signatures alone needs no case; everything else that nobody could run is unjudged.
     tellable = ran or truth.same_bytes or (loads and not truth.replayed)
     verdict = truth.verdict() if tellable else Verdict.UNJUDGED
-    bump = truth.bump(ran=ran)
+    bump = truth.bump(ran=ran) if loads or truth.same_bytes else dict.fromkeys(PROFILES, Bump.MAJOR)
+    if state == "deadly":
+        may = (Verdict.UNJUDGED, truth.verdict())
+        return [] if report.verdict in may else [f"verdict {report.verdict}, must be {may[1]} or {may[0]}"]
     wrong = (
         [] if report.verdict is verdict else [f"verdict {report.verdict} ({report.unjudged[:200]}), must be {verdict}"]
     )
@@ -155,4 +163,4 @@ WITNESSED = frozenset(
 
 
 def _is_behaviour(rule: str) -> bool:
-    return rule.startswith(("golden-", "nan-", "inf-", "new-error-"))
+    return rule.startswith(("golden-", "nan-", "inf-", "new-error-", "output-semantics-"))
