@@ -23,12 +23,20 @@ _NO_MEMORY = re.compile(r"bad_alloc|bad allocation|Failed to allocate memory|Mem
 _HELD: dict[str, Session] = {}
 
 
-def warm() -> None:
-    """Imports what every ONNX model needs, before there is one."""
-    from gitmodel import runtime
-    from gitmodel.formats import onnx
+def prepare() -> None:
+    """Imports what most models need and what starts no threads; ONNX Runtime, which does, has to wait for ``warm``."""
+    import numpy  # noqa: F401
+
+    from gitmodel import formats, runtime  # noqa: F401
+    from gitmodel.formats import onnx, onnx_facts, wire  # noqa: F401
 
     onnx.messages()
+
+
+def warm() -> None:
+    """Imports what runs ONNX models, before there is one."""
+    from gitmodel import runtime
+
     runtime.preload()
 
 

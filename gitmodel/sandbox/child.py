@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import tempfile
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 from gitmodel.errors import GitmodelError
-from gitmodel.sandbox import jail
+from gitmodel.sandbox import forkserver, jail
 from gitmodel.sandbox.failures import OutOfMemory
 from gitmodel.sandbox.framing import BadFrame, Channel
 from gitmodel.sandbox.limits import Limits
 
 
-def serve(descriptor: int) -> None:
-    """The child's life. The first message says what it may do, which module's functions will be asked for, and which of
-    them makes ready; it locks itself in before it imports anything that starts threads, for those would stay outside."""
+def wait_for_work(descriptor: int, name: str) -> None:
+    """The life of a fork server, and of the children it becomes. Nothing may start a thread before they lock themselves in:
+    they have none that would stay outside, and miss none."""
+    module = import_module(name)
+    module.prepare()
+    gc.freeze()  # else the collector would copy pages that all children share
+    serve(forkserver.serve(descriptor), module)
+
+
+def serve(descriptor: int, module: ModuleType) -> None:
+    """A child's life. The first message says what it may do, and which of the module's functions makes it ready."""
     channel = Channel(socket.socket(fileno=descriptor))
     try:
         first = channel.receive()
         limits = Limits.from_dict(first["limits"])
         tempfile.tempdir = limits.writable[0] if limits.writable else None
         channel.send({"missing": jail.enter(limits)})
-        module = import_module(first["module"])
         if first["warm"]:
             getattr(module, first["warm"])()
         while True:

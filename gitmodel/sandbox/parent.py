@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
+from gitmodel.sandbox import forkserver
 from gitmodel.sandbox.failures import OutOfMemory, Refused, SandboxFailed
+from gitmodel.sandbox.forkserver import ForkServer
 from gitmodel.sandbox.framing import BadFrame, Channel, Late
 from gitmodel.sandbox.limits import Limits
 
@@ -29,7 +29,9 @@ _MACHINE = (
 class Child:
     """A child that calls functions of one module."""
 
-    _process: subprocess.Popen[bytes]
+    _server: ForkServer = field(repr=False)
+    #: What the server knows it by.
+    _number: int
     _channel: Channel
     limits: Limits
     #: What it is busy with, for messages.
@@ -37,30 +39,23 @@ class Child:
     #: Why it can do nothing more.
     failure: SandboxFailed | None = None
     _missing: tuple[str, ...] | None = field(default=None, repr=False)
+    _ended: bool = False
 
     @classmethod
     def start(cls, module: str, limits: Limits, warm: str = "") -> Child:
-        """Returns at once, while the child locks itself in, imports ``module`` and calls its function ``warm``. Raises
-        SandboxFailed."""
+        """Returns at once, while the child locks itself in and calls the function ``warm`` of ``module``. Raises SandboxFailed."""
         ours, theirs = socket.socketpair()
-        paths = _library_paths()
-        code = f"import sys;sys.path[:]={paths!r};from gitmodel.sandbox import child;child.serve({theirs.fileno()})"
         try:
-            process = subprocess.Popen(  # this very interpreter
-                [sys.executable, "-I", "-S", "-B", "-c", code],
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()], env=_environment(),
-            )  # fmt: skip
+            server, number = _forked(module, theirs)
         except OSError as error:
             ours.close()
             raise SandboxFailed(f"no child can be started ({error})", hint="mend the machine") from None
         finally:
             theirs.close()
-        child = cls(process, Channel(ours, limits.memory), limits)
-        seen = (*limits.readable, *_MACHINE, *paths, sys.base_prefix, sys.exec_prefix)
+        child = cls(server, number, Channel(ours, limits.memory), limits)
+        seen = (*limits.readable, *_MACHINE, *server.paths, sys.base_prefix, sys.exec_prefix)
         with contextlib.suppress(BadFrame):  # whoever asks first is told
-            given = replace(limits, readable=seen).to_dict()
-            child._channel.send({"module": module, "warm": warm, "limits": given}, limits.patience)
+            child._channel.send({"warm": warm, "limits": replace(limits, readable=seen).to_dict()}, limits.patience)
         return child
 
     @property
@@ -69,11 +64,6 @@ class Child:
         if self._missing is None:
             self._missing = tuple(map(str, self._receive().get("missing", ())))
         return self._missing
-
-    @property
-    def process(self) -> int:
-        """Its number."""
-        return self._process.pid
 
     def ask(self, call: str, /, **args: Any) -> Any:
         """What the function ``call`` gives. Raises SandboxFailed, OutOfMemory, and Refused for an error of its own."""
@@ -108,40 +98,39 @@ class Child:
         return said
 
     def close(self) -> None:
+        self._end()
+
+    def _end(self, patience: float = 0.0) -> int | None:
+        """Its exit code, or minus its signal, if it ended by itself in so many seconds; now it is gone in any case."""
+        if self._ended:
+            return None
+        self._ended = True
+        code = self._server.end(self._number, patience)
         self._channel.close()
-        with contextlib.suppress(OSError):
-            self._process.kill()
-        self._process.wait()
+        return code
 
     def _given_up(self, error: BadFrame) -> SandboxFailed:
         """Ends the child and says why it ended, for good."""
         late = isinstance(error, Late)
-        if not late:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(1)
-        ended = self._process.poll()
-        self.close()
+        ended = self._end(0.0 if late else 1.0)
         if late or ended == -signal.SIGXCPU:
             self.failure = SandboxFailed(f"{self.label} took more than {self.limits.seconds:.0f} s", hint=_MEND)
         elif ended is not None and ended < 0:
             text = f"{self.label} crashed the process that opened it ({signal.Signals(-ended).name})"
             self.failure = SandboxFailed(text, hint="look where it comes from; export the model again")
         else:
-            text = f"{self.label} could not be opened in a sandbox (exit code {ended}, {error})"
+            why = error if ended is None else f"exit code {ended}, {error}"
+            text = f"{self.label} could not be opened in a sandbox ({why})"
             self.failure = SandboxFailed(text, hint="mend the Python environment, or report this")
         return self.failure
 
 
-def _library_paths() -> list[str]:
-    """Where this process imports from, without what depends on the current folder."""
-    own = str(Path(__file__).resolve().parents[2])
-    found = [path for path in sys.path if Path(path).is_absolute()]
-    return found if own in found else [own, *found]
-
-
-def _environment() -> dict[str, str]:
-    """Nothing of the caller's: there may be secrets in it."""
-    import sysconfig  # what it reads takes milliseconds
-
-    libraries = str(sysconfig.get_config_var("LIBDIR") or "")
-    return {"LC_ALL": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1", "LD_LIBRARY_PATH": libraries}
+def _forked(module: str, channel: socket.socket) -> tuple[ForkServer, int]:
+    """A new child's server and number. A server that is gone, killed for want of memory perhaps, is started anew. Raises
+    OSError."""
+    try:
+        found = forkserver.server(module)
+        return found, found.fork(channel)
+    except (BrokenPipeError, ConnectionResetError):
+        found = forkserver.server(module, anew=True)
+        return found, found.fork(channel)

@@ -17,12 +17,33 @@ from gitmodel.files import StorageFailed
 TRIED: list[str] = []
 
 
+def prepare() -> None:
+    TRIED.append("prepare")
+
+
 def warm() -> None:
     TRIED.append("warm")
 
 
 def tried() -> list[str]:
     return TRIED
+
+
+def process() -> int:
+    return os.getpid()
+
+
+def parent() -> int:
+    return os.getppid()
+
+
+def descriptors() -> list[str]:
+    """What the open ones are, in order."""
+    found = []
+    for number in range(64):
+        with contextlib.suppress(OSError):
+            found.append(str(Path(f"/proc/self/fd/{number}").readlink()))
+    return found
 
 
 def same(value: Any) -> Any:

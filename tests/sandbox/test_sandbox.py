@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gitmodel.sandbox import jail
+from gitmodel.sandbox import forkserver, jail
 from gitmodel.sandbox.failures import OutOfMemory, Refused, SandboxFailed
 from gitmodel.sandbox.limits import Limits
 from gitmodel.sandbox.parent import Child
@@ -72,7 +72,8 @@ def test_values_and_arrays_come_back_as_they_went(start: Start) -> None:
 
 
 def test_it_makes_ready_before_it_is_asked(start: Start) -> None:
-    assert start("warm").ask("tried") == ["warm"]
+    assert start("warm").ask("tried") == ["prepare", "warm"]
+    assert start().ask("tried") == ["prepare"], "each is a process of its own"
 
 
 def test_it_reads_what_it_may_and_nothing_else(start: Start, tmp_path: Path) -> None:
@@ -133,6 +134,28 @@ def test_it_holds_few_files_and_no_more_memory_than_it_may(start: Start) -> None
     assert child.ask("take", size=1) == 1, "it goes on"
 
 
+def test_who_starts_children_knows_no_threads_and_is_one_for_all(start: Start) -> None:
+    first, second = start(), start()
+    assert first.ask("parent") == second.ask("parent") == forkserver.server(DEEDS).process
+    assert len(list(Path(f"/proc/{first.ask('parent')}/task").iterdir())) == 1
+
+
+def test_one_that_is_killed_is_started_anew(start: Start) -> None:
+    child = start()
+    before = child.ask("parent")
+    os.kill(before, signal.SIGKILL)
+    with pytest.raises(SandboxFailed, match="could not be opened in a sandbox"):
+        child.ask("sleep", seconds=20)
+    assert start().ask("parent") not in (before, os.getpid())
+
+
+def test_a_child_cannot_have_others_started(start: Start) -> None:
+    """The way to who starts children is closed in them: only their own channel is left, and what the tests hold."""
+    kinds = start().ask("descriptors")
+    assert [kind for kind in kinds if kind.startswith("socket")] == kinds[3:4]
+    assert len(kinds) == 4
+
+
 def test_what_never_ends_is_ended(start: Start) -> None:
     child = start(seconds=1.0)
     child.label = "loop.onnx"
@@ -184,6 +207,7 @@ def test_what_the_function_raises_comes_back_as_what_it_was(start: Start) -> Non
 
 def test_an_interpreter_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.executable", "/nowhere/python")
+    monkeypatch.setattr(forkserver, "_SERVERS", {})
     with pytest.raises(SandboxFailed, match="no child can be started"):
         Child.start(DEEDS, Limits())
 
@@ -191,8 +215,8 @@ def test_an_interpreter_that_is_not_there_is_an_error(monkeypatch: pytest.Monkey
 def test_a_child_ends_with_its_parent() -> None:
     code = (
         "import os, signal; from gitmodel.sandbox.parent import Child; from gitmodel.sandbox.limits import Limits\n"
-        f"child = Child.start({DEEDS!r}, Limits(readable=({str(ROOT)!r},))); child.ask('same', value=1)\n"
-        "child._channel.send({'call': 'spin', 'args': {}}); print(child.process, flush=True)\n"
+        f"child = Child.start({DEEDS!r}, Limits(readable=({str(ROOT)!r},))); process = child.ask('process')\n"
+        "child._channel.send({'call': 'spin', 'args': {}}); print(process, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     done = subprocess.run(
