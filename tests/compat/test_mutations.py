@@ -24,9 +24,9 @@ from tests.compat.mutations.proof import Row, line, prove
 from tests.compat.mutations.surgery import NotDefined
 from tests.compat.mutations.truth import Truth, held_against
 
-#: How many models each mutation meets here, how many mutations each model, and of how many models one is taken: each judgement
-#: starts two children. ``python -m tests.compat.mutations --all`` takes them all.
-MODELS, KINDS, STEP = 2, 1, 4
+#: How many models each mutation meets here, how many mutations each model, and of how many models one is taken.
+#: ``python -m tests.compat.mutations --all`` takes them all.
+MODELS, KINDS, STEP = 4, 2, 2
 #: Their drawn inputs are shapes and counts: the runtime is asked for gigabytes, or (STFT by steps of 0) dies of it.
 RAVENOUS = ("STFT", "Tile", "Pad", "Upsample", "Resize", "Expand", "ConstantOfShape")
 

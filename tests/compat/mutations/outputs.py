@@ -68,7 +68,11 @@ def own_output_removed(specimen: Specimen) -> Mutant:
     need(len(specimen.model.graph.output) > 1, "it has one output")
     new = specimen.copy()
     name = new.graph.output.pop().name
-    return Mutant(specimen.model, new, Truth({("output-removed", f"outputs.{name}"): MAJOR}))
+    owed = {("output-removed", f"outputs.{name}"): MAJOR}
+    if name.removesuffix("_new") in {value.name for value in specimen.model.graph.input}:
+        # ONNX's own training operators: H goes in, H_new comes out and is the next call's H.
+        owed[("state-pair-changed", f"state.{name}")] = MAJOR
+    return Mutant(specimen.model, new, Truth(owed))
 
 
 @mutation
