@@ -10,7 +10,7 @@ from typing import Any
 
 from gitmodel.bundle import yamlio
 from gitmodel.bundle.card import Card
-from gitmodel.bundle.folder import Folder
+from gitmodel.bundle.folder import Folder, Identified
 from gitmodel.bundle.lock import FileEntry, Lock, is_shared
 from gitmodel.bundle.signature import DEFAULT, Signature, Signatures
 from gitmodel.errors import GitmodelError
@@ -106,6 +106,16 @@ class Bundle:
     def golden_digests(self) -> dict[str, str]:
         """sha256 of each file of the golden cases, by path."""
         return {path: hashlib.sha256(self.folder.read(path) or b"").hexdigest() for path in self.golden_paths()}
+
+    def same_goldens(self, other: Bundle) -> bool:
+        """Whether both keep the same golden cases."""
+        paths = self.golden_paths()
+        if paths != other.golden_paths():
+            return False
+        if isinstance(self.folder, Identified) and isinstance(other.folder, Identified):
+            ids, others = self.folder.ids(GOLDEN), other.folder.ids(GOLDEN)
+            return all(ids[path] == others[path] for path in paths)
+        return all(self.folder.read(path) == other.folder.read(path) for path in paths)
 
     def graph_files(self) -> list[FileEntry]:
         """The files a session needs: the ONNX view and the tensor files. Raises NotServable."""

@@ -28,14 +28,6 @@ class Identified(Protocol):
         ...
 
 
-def same_files(one: Folder, other: Folder, prefix: str) -> bool:
-    """Whether two folders hold the same files below ``prefix``."""
-    if isinstance(one, Identified) and isinstance(other, Identified):
-        return one.ids(prefix) == other.ids(prefix)
-    paths = one.files(prefix)
-    return paths == other.files(prefix) and all(one.read(path) == other.read(path) for path in paths)
-
-
 class DiskFolder:
     """A folder of the file system. Symbolic links are not followed: a bundle holds plain files."""
 

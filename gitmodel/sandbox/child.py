@@ -27,10 +27,12 @@ def wait_for_work(descriptor: int, name: str) -> None:
 
 
 def serve(descriptor: int, module: ModuleType) -> None:
-    """A child's life. The first message says what it may do, and which of the module's functions makes it ready."""
+    """A child's life. The first message says where it works, what it may do, and which of the module's functions makes it
+    ready."""
     channel = Channel(socket.socket(fileno=descriptor))
     try:
         first = channel.receive()
+        os.chdir(first["folder"])
         limits = Limits.from_dict(first["limits"])
         tempfile.tempdir = limits.writable[0] if limits.writable else None
         channel.send({"missing": jail.enter(limits)})

@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from gitmodel.sandbox import forkserver
@@ -55,7 +56,8 @@ class Child:
         child = cls(server, number, Channel(ours, limits.memory), limits)
         seen = (*limits.readable, *_MACHINE, *server.paths, sys.base_prefix, sys.exec_prefix)
         with contextlib.suppress(BadFrame):  # whoever asks first is told
-            child._channel.send({"warm": warm, "limits": replace(limits, readable=seen).to_dict()}, limits.patience)
+            first = {"folder": str(Path.cwd()), "warm": warm, "limits": replace(limits, readable=seen).to_dict()}
+            child._channel.send(first, limits.patience)
         return child
 
     @property

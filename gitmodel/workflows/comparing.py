@@ -6,9 +6,8 @@ import contextlib
 import filecmp
 from collections.abc import Iterator
 
-from gitmodel.bundle.bundle import GOLDEN, Bundle
+from gitmodel.bundle.bundle import Bundle
 from gitmodel.bundle.card import Gates
-from gitmodel.bundle.folder import same_files
 from gitmodel.bundle.lock import TensorEntry
 from gitmodel.compat import assets, precision, tensors
 from gitmodel.compat.changes import Change, Comparison, Tensors
@@ -31,7 +30,7 @@ def compare(place: Workspace | None, old: Bundle, new: Bundle, found: Gathered) 
     if same:
         found.changes.append(Change("weights-unchanged", "weights"))
         # With the same weights, and the same golden cases, there is nothing to run. NEW's gates say nothing: OLD's are used.
-        if same_files(old.folder, new.folder, GOLDEN):
+        if old.same_goldens(new):
             found.changes += stale.signature_alone(place, old, new)
             return
     else:
@@ -115,7 +114,7 @@ def _policy_changes(old: Bundle, new: Bundle) -> Iterator[Change]:
     if old.card.gates != new.card.gates:
         args = {"what": ", ".join(_moved_gates(old.card.gates, new.card.gates))}
         yield Change("gates-changed", "model.yaml", old.card.gates.to_dict(), new.card.gates.to_dict(), args)
-    if old.golden_paths() and not same_files(old.folder, new.folder, GOLDEN):
+    if old.golden_paths() and not old.same_goldens(new):
         yield Change("goldens-changed", "golden", None, None, {"label": old.label})
 
 

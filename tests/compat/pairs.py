@@ -126,31 +126,19 @@ def cases(folder: Path, rows: Sequence[Sequence[float]]) -> Path:
 def report(rule: str, folder: Path) -> dict[str, Any]:
     """The whole JSON report on a pair, without what differs between machines."""
     from gitmodel.compat.reports import json as json_report
-    from gitmodel.compat.trusted import OwnModels
     from gitmodel.workflows import check
 
     with contextlib.chdir(folder):
         old, new = PAIRS[rule](folder)
-        models = None if _of_children(rule) else OwnModels()
-        (found,) = (
-            [check.check_compat(old, new, repo=folder, models=models)]
-            if new
-            else check.check_changed(folder, models=models)
-        )
+        (found,) = [check.check_compat(old, new, repo=folder)] if new else check.check_changed(folder)
     return stable(json.loads(json_report.render([found])))
 
 
-def _of_children(rule: str) -> bool:
-    """Whether the pair shows what only children tell. The others are opened in this process, which takes a tenth of the time."""
-    return (MODELS.get(rule) or PAIRS[rule]).__module__.endswith("pairs_limits")
-
-
 def judged(old: str, new: str, folder: Path) -> Report:
-    """The report on two references, opened in this process: what children add to it has tests of its own."""
-    from gitmodel.compat.trusted import OwnModels
+    """The report on two references."""
     from gitmodel.workflows import check
 
-    return check.check_compat(old, new, repo=folder, models=OwnModels())
+    return check.check_compat(old, new, repo=folder)
 
 
 def stable(document: dict[str, Any]) -> dict[str, Any]:

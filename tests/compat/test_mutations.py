@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from gitmodel.workflows import check
 from tests import support
 from tests.compat import pairs
 from tests.compat.mutations import MUTATIONS, magika, oracle, table
-from tests.compat.mutations.__main__ import PASSES, of_pass
+from tests.compat.mutations.__main__ import MEMORY, PASSES, of_pass
 from tests.compat.mutations.corpus import Specimen, sample, specimens
 from tests.compat.mutations.proof import Row, line, prove
 from tests.compat.mutations.surgery import NotDefined
@@ -29,6 +30,16 @@ from tests.compat.mutations.truth import Truth, held_against
 MODELS, KINDS, STEP = 4, 2, 2
 #: Their drawn inputs are shapes and counts: the runtime is asked for gigabytes, or (STFT by steps of 0) dies of it.
 RAVENOUS = ("STFT", "Tile", "Pad", "Upsample", "Resize", "Expand", "ConstantOfShape")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _bounded() -> Iterator[None]:
+    """Some models of one operator take what is drawn for them for a size: what the oracle runs is refused, not the machine."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 @pytest.fixture(scope="module")

@@ -237,6 +237,7 @@ def test_a_cache_that_the_base_names_is_used_when_it_is_one(branch: Path, tmp_pa
     (tmp_path / "storage").rename(tmp_path / "away")
     assert "golden-failed" in rules_of(judged(branch))
     (tmp_path / "shared").rename(tmp_path / "gone")
+    shutil.rmtree(branch / ".git" / "gitmodel" / "replays")
     assert judged(branch).verdict is Verdict.UNJUDGED
     assert not (tmp_path / "shared").exists(), "nothing is made where a commit says"
 
@@ -418,7 +419,7 @@ def test_what_the_base_changed_since_is_not_the_branchs_doing(behind: Path) -> N
 def test_what_both_changed_is_judged_as_the_branch_has_it(behind: Path, put: Put) -> None:
     put(FLIPPED)
     found = rules_of(judged(behind))
-    assert "input-renamed" in found
+    assert {"input-removed", "input-added-required"} <= found, "answers differ: nothing says that it is the same input"
     assert not {"signature-stale", "allowlist-changed"} & found
 
 

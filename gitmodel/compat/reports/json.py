@@ -38,7 +38,7 @@ def document(report: Report) -> dict[str, Any]:
         "new": report.new,
         "verdict": str(report.verdict),
         "profile": report.profile,
-        **({"mode": report.mode} if report.mode != "backward" else {}),
+        "mode": report.mode,
         "bump": {profile: str(bump) for profile, bump in report.bump.items()},
         "required_bump": str(report.required_bump),
         "declared_bump": None if report.declared is None else str(report.declared),
