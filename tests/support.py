@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -104,8 +103,3 @@ def cases_npz(path: Path, *, width: int = 4, rows: int = 16, name: str = "x") ->
     values = np.random.default_rng(2).normal(size=(rows, width)).astype("float32")
     np.savez(path, allow_pickle=False, **{name: values})
     return path
-
-
-def unmeasured() -> dict[str, str]:
-    """The environment of a child that cannot write its coverage down to the end."""
-    return {key: value for key, value in os.environ.items() if not key.startswith("COVERAGE_")}

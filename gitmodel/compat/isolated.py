@@ -90,7 +90,9 @@ class Model:
         if self._times == _STRIKES:  # each takes seconds
             raise RunFailed(self.starved)
         try:
-            answer: dict[str, Any] = self.ask("run", inputs=dict(inputs), outputs=list(outputs) if outputs else None)
+            with _as_ours():
+                said = self._child.ask("run", inputs=dict(inputs), outputs=list(outputs) if outputs else None)
+                answer = {str(name): value for name, value in said.items()}
         except OutOfMemory as error:
             self.starved, self._times = str(error), self._times + 1
             raise RunFailed(error.message, hint=error.hint) from None
@@ -290,6 +292,9 @@ def _as_ours() -> Iterator[None]:
         if kind is not None:
             raise kind(refused.message, hint=refused.hint) from None
         raise InvalidModel(refused.message, hint=refused.hint or "export the model again") from None
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # a model may have taken its child over
+        text = f"what opened the model gives no answer that is one ({type(error).__name__})"
+        raise InvalidModel(text, hint="look where the model comes from") from error
 
 
 @contextlib.contextmanager

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from gitmodel.errors import ExitCode, GitmodelError
 
+#: The exit code of a child that had not even memory enough to say so.
+NO_MEMORY = 12
+
 
 class SandboxFailed(GitmodelError):
     """A child did not do what it was asked: it crashed, or was ended because it took too much."""

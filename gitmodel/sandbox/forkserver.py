@@ -2,7 +2,7 @@
 
 It looks at no file itself, so that nothing hostile ever runs in it. A request is a command, the number its parent gave the
 child, and seconds, with the child's end of a socket pair beside the command to fork, which is not answered: who starts a
-child does not wait. The answer to the command to end is how it ended.
+child does not wait. The answer to the command to end is that number and how it ended.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 FORK, END = b"F", b"E"
-_REQUEST, _ANSWER = struct.Struct("<cId"), struct.Struct("<i")
+_REQUEST, _ANSWER = struct.Struct("<cId"), struct.Struct("<Ii")
 #: Instead of an exit code: it had to be killed.
 _KILLED = 1 << 16
 _BLINK = 0.002
+#: Seconds after which a server that says nothing is given up; it may still be importing.
+_PATIENCE = 60.0
 
 
 @dataclass
@@ -37,6 +39,7 @@ class ForkServer:
     _control: socket.socket
     #: Where it imports from; its children may read that.
     paths: tuple[str, ...]
+    _owner: int = field(default_factory=os.getpid)
     _turn: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _numbers: Iterator[int] = field(default_factory=itertools.count, repr=False)
 
@@ -69,39 +72,84 @@ class ForkServer:
         """Has a child forked that talks over ``channel``; returns a number for ``end``. Raises OSError if the server is gone."""
         with self._turn:
             number = next(self._numbers)
+            self._control.settimeout(_PATIENCE)
             socket.send_fds(self._control, [_REQUEST.pack(FORK, number, 0.0)], [channel.fileno()])
         return number
 
     def end(self, number: int, patience: float = 0.0) -> int | None:
         """Ends a child, which gets ``patience`` seconds to do so by itself: its exit code then, or minus its signal; None if
         it had to be killed, or the server is gone, and it with the server."""
-        with contextlib.suppress(OSError), self._turn:
-            self._control.sendall(_REQUEST.pack(END, number, patience))
-            answer = self._control.recv(_ANSWER.size, socket.MSG_WAITALL)
-            code = _ANSWER.unpack(answer)[0] if len(answer) == _ANSWER.size else _KILLED
-            return None if code == _KILLED else int(code)
-        return None
+        with self._turn:
+            if self._owner != os.getpid():
+                return None
+            try:
+                self._control.settimeout(patience + _PATIENCE)
+                self._control.sendall(_REQUEST.pack(END, number, patience))
+                code = self._answer(number)
+            except OSError:
+                self._process.kill()
+                self._process.wait()  # so that nobody takes it for alive
+                return None
+        return None if code == _KILLED else code
+
+    def _answer(self, number: int) -> int:
+        """What became of that child; what was said of others, to somebody who was interrupted, is passed over."""
+        while True:
+            answer = self._control.recv(_ANSWER.size)
+            if len(answer) < _ANSWER.size:
+                raise ConnectionError("it is gone")
+            found, code = _ANSWER.unpack(answer)
+            if found == number:
+                return int(code)
 
     def close(self) -> None:
-        self._control.close()
-        self._process.wait()
+        """Ends it, and all its children."""
+        if self._owner != os.getpid():
+            self._control.close()
+            return
+        with self._turn:
+            with contextlib.suppress(OSError):
+                self._control.shutdown(socket.SHUT_RDWR)  # whoever else holds a copy of our end
+            self._control.close()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
 
-_SERVERS: dict[tuple[str, int], ForkServer] = {}
+_SERVERS: dict[str, ForkServer] = {}
 _STARTING = threading.Lock()
 
 
-def server(module: str, *, anew: bool = False) -> ForkServer:
-    """The fork server of a module, started when there is none yet. ``anew`` gives up the one there is. Raises OSError."""
-    key = module, os.getpid()  # one that another process started is not ours to talk to
+def server(module: str, *, instead_of: ForkServer | None = None) -> ForkServer:
+    """The fork server of a module, started when there is none yet, or only one that is given up. Raises OSError."""
     with _STARTING:
-        if anew and key in _SERVERS:
-            _SERVERS.pop(key).close()
-        if key not in _SERVERS:
-            _SERVERS[key] = ForkServer.start(module)
-            # It ends when our end is closed; waited for, it leaves nothing behind.
-            atexit.register(_SERVERS[key].close)
-        return _SERVERS[key]
+        found = _SERVERS.get(module)
+        if found is None or found is instead_of:
+            _SERVERS[module] = ForkServer.start(module)
+            if found is not None:
+                found.close()
+        return _SERVERS[module]
+
+
+@atexit.register
+def _close_all() -> None:
+    while _SERVERS:
+        _SERVERS.popitem()[1].close()
+
+
+def _forget() -> None:
+    """In a process that this one forked: those servers are not its own, and nobody holds the lock."""
+    global _STARTING  # noqa: PLW0603  # a lock cannot be freed by who does not hold it
+    _STARTING = threading.Lock()
+    for found in _SERVERS.values():
+        found._control.close()
+        found._process.returncode = 0  # its end is not for this process to wait for
+    _SERVERS.clear()
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 def serve(descriptor: int) -> int:
@@ -110,16 +158,17 @@ def serve(descriptor: int) -> int:
     while True:
         text, descriptors, _, _ = socket.recv_fds(control, _REQUEST.size, 1, socket.MSG_WAITALL)
         if len(text) < _REQUEST.size:
-            os._exit(0)  # children that are left end with it, as jail.enter has it
+            os._exit(0)  # children that are left end with it, as jail.die_with_parent has it
         command, number, seconds = _REQUEST.unpack(text)
         if command == END:
             with contextlib.suppress(OSError):
-                control.sendall(_ANSWER.pack(_end(children.pop(number, 0), seconds)))
+                control.sendall(_ANSWER.pack(number, _end(children.pop(number, 0), seconds)))
             continue
         with contextlib.suppress(OSError):  # what could not be forked says nothing, like one that died
             children[number] = os.fork()
             if not children[number]:
                 control.close()  # a child starts none
+                os.setsid()  # what it starts ends with it
                 return descriptors[0]
         os.close(descriptors[0])
 
@@ -129,22 +178,22 @@ def _end(process: int, seconds: float) -> int:
     if not process:
         return _KILLED
     until = time.monotonic() + seconds
-    while True:
-        found, status = os.waitpid(process, os.WNOHANG)
-        if found:
-            return os.waitstatus_to_exitcode(status)
+    while (ended := os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is None:
         if time.monotonic() >= until:
             break
         time.sleep(_BLINK)
-    os.kill(process, signal.SIGKILL)
-    os.waitpid(process, 0)
-    return _KILLED
+    with contextlib.suppress(OSError):
+        os.killpg(process, signal.SIGKILL)
+    with contextlib.suppress(OSError):  # it has not got a group of its own yet
+        os.kill(process, signal.SIGKILL)
+    status = os.waitpid(process, 0)[1]
+    return _KILLED if ended is None else os.waitstatus_to_exitcode(status)
 
 
 def _library_paths() -> list[str]:
     """Where this process imports from, without what depends on the current folder."""
     own = str(Path(__file__).resolve().parents[2])
-    found = [path for path in sys.path if Path(path).is_absolute()]
+    found = [str(path) for path in sys.path if Path(path).is_absolute()]
     return found if own in found else [own, *found]
 
 

@@ -17,6 +17,8 @@ from typing import Any
 _HEAD = struct.Struct("<IQ")
 MAX_TEXT = 128 << 20
 _KINDS = "biufc"
+#: Bytes of room to begin with; it is doubled as it fills.
+_PIECE = 1 << 20
 
 
 class BadFrame(Exception):
@@ -59,18 +61,22 @@ class Channel:
         body = self._read(size, until)
         try:
             return _unpacked(json.loads(text), body)
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+        except Exception as error:  # numpy raises SyntaxError for some names of types
             raise BadFrame(f"no message ({error})") from None
 
     def _read(self, size: int, until: float | None) -> bytearray:
-        body = bytearray(size)
-        rest = memoryview(body)
+        """So many bytes; memory is taken as they come, for the number is a stranger's word."""
+        body, filled = bytearray(min(size, _PIECE)), 0
         try:
-            while rest:
+            while filled < size:
+                if filled == len(body):
+                    body.extend(bytes(min(filled, size - filled)))
                 self.socket.settimeout(None if until is None else max(until - time.monotonic(), 0.001))
-                if not (count := self.socket.recv_into(rest)):
+                with memoryview(body) as whole:
+                    count = self.socket.recv_into(whole[filled:])
+                if not count:
                     raise BadFrame("it is gone")
-                rest = rest[count:]
+                filled += count
         except TimeoutError:
             raise Late from None
         except OSError as error:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gitmodel.sandbox import forkserver
-from gitmodel.sandbox.failures import OutOfMemory, Refused, SandboxFailed
+from gitmodel.sandbox.failures import NO_MEMORY, OutOfMemory, Refused, SandboxFailed
 from gitmodel.sandbox.forkserver import ForkServer
 from gitmodel.sandbox.framing import BadFrame, Channel, Late
 from gitmodel.sandbox.limits import Limits
@@ -45,18 +45,19 @@ class Child:
     @classmethod
     def start(cls, module: str, limits: Limits, warm: str = "") -> Child:
         """Returns at once, while the child locks itself in and calls the function ``warm`` of ``module``. Raises SandboxFailed."""
-        ours, theirs = socket.socketpair()
+        folder = _folder()
         try:
-            server, number = _forked(module, theirs)
+            with contextlib.ExitStack() as undo:
+                ours, theirs = map(undo.enter_context, socket.socketpair())
+                server, number = _forked(module, theirs)
+                undo.pop_all()
+                theirs.close()
         except OSError as error:
-            ours.close()
             raise SandboxFailed(f"no child can be started ({error})", hint="mend the machine") from None
-        finally:
-            theirs.close()
         child = cls(server, number, Channel(ours, limits.memory), limits)
         seen = (*limits.readable, *_MACHINE, *server.paths, sys.base_prefix, sys.exec_prefix)
         with contextlib.suppress(BadFrame):  # whoever asks first is told
-            first = {"folder": str(Path.cwd()), "warm": warm, "limits": replace(limits, readable=seen).to_dict()}
+            first = {"folder": folder, "warm": warm, "limits": replace(limits, readable=seen).to_dict()}
             child._channel.send(first, limits.patience)
         return child
 
@@ -74,30 +75,36 @@ class Child:
             return said["value"]
         code, message, hint = (str(said.get(key, "")) for key in ("error", "message", "hint"))
         if code == OutOfMemory.code:
-            text = f"{self.label} needs more than {self.limits.memory / 1e9:.1f} GB of memory"
-            raise OutOfMemory(text, hint=_MEND)
+            raise self._starved()
         raise Refused(code, message, hint)
 
     def _exchange(self, value: Any) -> Mapping[str, Any]:
-        if self.failure is not None:
-            raise self.failure
         self.missing  # noqa: B018  # it comes first
-        try:
-            self._channel.send(value, self.limits.patience)
-        except BadFrame as error:
-            raise self._given_up(error) from None
-        return self._receive()
+        return self._talk(value)
 
     def _receive(self) -> Mapping[str, Any]:
+        return self._talk()
+
+    def _talk(self, value: Any = None) -> Mapping[str, Any]:
+        """The child's next word, after it was told ``value`` if there is one."""
         if self.failure is not None:
             raise self.failure
         try:
+            if value is not None:
+                self._channel.send(value, self.limits.patience)
             said = self._channel.receive(self.limits.patience)
             if not isinstance(said, Mapping):
                 raise BadFrame("no mapping")
         except BadFrame as error:
             raise self._given_up(error) from None
+        except BaseException:  # the answer is still under way: it would be taken for the next one
+            self.failure = SandboxFailed(f"{self.label} was interrupted", hint="run it again")
+            self.close()
+            raise
         return said
+
+    def _starved(self) -> OutOfMemory:
+        return OutOfMemory(f"{self.label} needs more than {self.limits.memory / 1e9:.1f} GB of memory", hint=_MEND)
 
     def close(self) -> None:
         self._end()
@@ -117,8 +124,10 @@ class Child:
         ended = self._end(0.0 if late else 1.0)
         if late or ended == -signal.SIGXCPU:
             self.failure = SandboxFailed(f"{self.label} took more than {self.limits.seconds:.0f} s", hint=_MEND)
+        elif ended == NO_MEMORY:
+            self.failure = SandboxFailed(str(self._starved()), hint=_MEND)
         elif ended is not None and ended < 0:
-            text = f"{self.label} crashed the process that opened it ({signal.Signals(-ended).name})"
+            text = f"{self.label} crashed the process that opened it ({_signal(-ended)})"
             self.failure = SandboxFailed(text, hint="look where it comes from; export the model again")
         else:
             why = error if ended is None else f"exit code {ended}, {error}"
@@ -127,12 +136,27 @@ class Child:
         return self.failure
 
 
+def _folder() -> str:
+    """Where this process is; the root where that is gone."""
+    try:
+        return str(Path.cwd())
+    except OSError:
+        return "/"
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # those for real time have no names
+        return f"signal {number}"
+
+
 def _forked(module: str, channel: socket.socket) -> tuple[ForkServer, int]:
     """A new child's server and number. A server that is gone, killed for want of memory perhaps, is started anew. Raises
     OSError."""
+    found = forkserver.server(module)
     try:
-        found = forkserver.server(module)
         return found, found.fork(channel)
-    except (BrokenPipeError, ConnectionResetError):
-        found = forkserver.server(module, anew=True)
+    except OSError:
+        found = forkserver.server(module, instead_of=found)
         return found, found.fork(channel)

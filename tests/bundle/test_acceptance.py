@@ -10,6 +10,9 @@ from gitmodel.bundle import acceptance
 from gitmodel.bundle.acceptance import Acceptance
 from gitmodel.bundle.yamlio import InvalidYaml
 
+#: What it runs again and again is measured by the tests of each part; tracing it would double its time.
+pytestmark = pytest.mark.no_cover
+
 JUNE = Acceptance((0, 3), "Trained on June", "Ada <ada@example.org>", "sha256:aa")
 _text = st.text(
     st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"], exclude_characters="\u2028\u2029\ufeff\ufffe\uffff")

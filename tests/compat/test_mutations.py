@@ -25,6 +25,9 @@ from tests.compat.mutations.proof import Row, line, prove
 from tests.compat.mutations.surgery import NotDefined
 from tests.compat.mutations.truth import Truth, held_against
 
+#: What it runs again and again is measured by the tests of each part; tracing it would double its time.
+pytestmark = pytest.mark.no_cover
+
 #: How many models each mutation meets here, how many mutations each model, and of how many models one is taken.
 #: ``python -m tests.compat.mutations --all`` takes them all.
 MODELS, KINDS, STEP = 4, 2, 2

@@ -26,7 +26,8 @@ from gitmodel.workflows import check, init, save
 from tests import support
 from tests.compat import pairs
 
-pytestmark = pytest.mark.realdata
+#: What it runs again and again is measured by the tests of each part; tracing it would double its time.
+pytestmark = [pytest.mark.realdata, pytest.mark.no_cover]
 
 NAME = "magika"
 

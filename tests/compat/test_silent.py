@@ -19,6 +19,9 @@ from gitmodel.workflows import check
 from tests import support
 from tests.compat import pairs
 
+#: What it runs again and again is measured by the tests of each part; tracing it would double its time.
+pytestmark = pytest.mark.no_cover
+
 Export = Callable[[onnx.ModelProto], None]
 
 

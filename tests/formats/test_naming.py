@@ -11,6 +11,9 @@ from hypothesis import strategies as st
 
 from gitmodel.formats.naming import MAX_BYTES, tensor_files
 
+#: What it runs again and again is measured by the tests of each part; tracing it would double its time.
+pytestmark = pytest.mark.no_cover
+
 #: Names that differ in case, in length and in what they are escaped to, and names that look like the outcome.
 _names = st.lists(
     st.text("aAbB%2F/._-~ é", max_size=4) | st.text(max_size=12) | st.text("aA", min_size=175, max_size=185),

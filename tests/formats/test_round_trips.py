@@ -16,6 +16,9 @@ from gitmodel import formats
 from tests.formats import building, keeping, strategies
 from tests.formats.keeping import contents, exported
 
+#: What it runs again and again is measured by the tests of each part; tracing it would double its time.
+pytestmark = pytest.mark.no_cover
+
 PACKAGE = Path(onnx.__file__).parent
 SHIPPED = sorted(PACKAGE.rglob("*.onnx"))
 #: The formats that hold tensors alone.

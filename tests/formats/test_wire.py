@@ -18,6 +18,9 @@ from gitmodel.formats.source import InvalidModel
 from tests import support
 from tests.formats import building
 
+#: What it runs again and again is measured by the tests of each part; tracing it would double its time.
+pytestmark = pytest.mark.no_cover
+
 THRESHOLD = 16
 
 

@@ -46,6 +46,15 @@ def descriptors() -> list[str]:
     return found
 
 
+def start_another() -> int:
+    """A process that a hostile model might leave behind."""
+    number = os.fork()
+    if not number:
+        time.sleep(60)
+        os._exit(0)
+    return number
+
+
 def same(value: Any) -> Any:
     return value
 

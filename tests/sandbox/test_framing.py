@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -77,6 +78,8 @@ def array(dtype: object = "<f4", shape: object = (1,)) -> bytes:
         frame(array(shape=(1 << 62, 4)), b"abcd"),
         frame(array(dtype="O"), b"abcdefgh"),
         frame(array(dtype="no type"), b"abcd"),
+        frame(array(dtype="(,)i4"), b"abcd"),
+        frame(b'{"array": "<f4", "shape": [Infinity]}', b"abcd"),
         frame(b'{"texts": ["a"], "shape": [7]}'),
         frame(b"{}", length=100),
     ],
@@ -89,6 +92,18 @@ def test_what_is_no_message_is_an_error(sent: bytes) -> None:
     with pytest.raises(BadFrame):
         channel.receive(5)
     channel.close()
+
+
+def test_room_is_made_for_what_came_not_for_what_was_announced() -> None:
+    one, other = socket.socketpair()
+    one.sendall(frame(b"{}", size=1 << 30))
+    one.close()
+    tracemalloc.start()
+    with pytest.raises(BadFrame):
+        Channel(other).receive(5)
+    assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    tracemalloc.stop()
+    other.close()
 
 
 def test_silence_is_late() -> None:

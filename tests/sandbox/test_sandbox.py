@@ -7,8 +7,10 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -19,7 +21,6 @@ from gitmodel.sandbox import forkserver, jail
 from gitmodel.sandbox.failures import OutOfMemory, Refused, SandboxFailed
 from gitmodel.sandbox.limits import Limits
 from gitmodel.sandbox.parent import Child
-from tests import support
 
 DEEDS = "tests.sandbox.deeds"
 ROOT = Path(__file__).parents[2]
@@ -149,6 +150,91 @@ def test_one_that_is_killed_is_started_anew(start: Start) -> None:
     assert start().ask("parent") not in (before, os.getpid())
 
 
+def test_several_that_find_it_gone_start_one(start: Start) -> None:
+    before = start().ask("parent")
+    os.kill(before, signal.SIGKILL)
+    with ThreadPoolExecutor(4) as pool:
+        parents = list(pool.map(lambda _: start().ask("parent"), range(4)))
+    assert len({*parents}) == 1
+    assert before not in parents
+
+
+def test_who_ignores_its_children_hears_of_these_all_the_same() -> None:
+    done = alone(
+        "signal.signal(signal.SIGCHLD, signal.SIG_IGN); child = start(); child.ask('process'); child.close(); print('done')"
+    )
+    assert (done.stdout, done.returncode) == ("done\n", 0), done.stderr
+
+
+def test_one_that_stands_still_is_given_up(monkeypatch: pytest.MonkeyPatch, start: Start) -> None:
+    monkeypatch.setattr(forkserver, "_PATIENCE", 0.2)
+    child = start()
+    os.kill(child.ask("parent"), signal.SIGSTOP)
+    child.close()
+    assert start().ask("same", value=1) == 1
+
+
+def test_a_copy_of_the_parent_keeps_nobody_waiting() -> None:
+    """A process that the parent forked holds its end of the line, and has children of its own."""
+    begun = time.monotonic()
+    done = alone(
+        "child = start(); before = child.ask('parent')\n"
+        "if not os.fork():\n"
+        "    child.close(); print(start().ask('parent') != before, flush=True); time.sleep(20); os._exit(0)\n"
+        "time.sleep(1); print(child.ask('same', value=1))"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["True", "1"]
+    assert time.monotonic() - begun < 15
+
+
+def test_an_interrupted_question_is_not_answered_with_the_next(start: Start) -> None:
+    child = start()
+    child.ask("same", value=0)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(lambda: child.ask("sleep", seconds=20))
+    with pytest.raises(SandboxFailed, match="interrupted"):
+        child.ask("same", value=1)
+
+
+def interrupted(function: Callable[[], object]) -> None:
+    """Calls the function, with a signal in the middle of it."""
+
+    def strike(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, strike)
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    try:
+        function()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_what_a_child_started_ends_with_it(start: Start) -> None:
+    child = start()
+    started = child.ask("start_another")
+    assert _runs(started)
+    child.close()
+    until = time.monotonic() + 20
+    while _runs(started):
+        assert time.monotonic() < until, "it is still there"
+        time.sleep(0.02)
+
+
+def test_no_folder_to_be_in_is_no_obstacle(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert start().ask("same", value=1) == 1
+
+
+def test_want_of_memory_before_there_is_a_question_has_its_name(start: Start) -> None:
+    child = start(memory=300 << 20)
+    with pytest.raises(SandboxFailed, match=r"needs more than 0.3 GB of memory"):
+        child.ask("same", value=np.zeros(400 << 20, "u1"))
+
+
 def test_a_child_cannot_have_others_started(start: Start) -> None:
     """The way to who starts children is closed in them: only their own channel is left, and what the tests hold."""
     kinds = start().ask("descriptors")
@@ -193,6 +279,8 @@ def test_one_that_leaves_or_babbles_is_an_error(start: Start) -> None:
     child = start()
     with pytest.raises(SandboxFailed, match="could not be opened in a sandbox"):
         child.ask("babble")
+    with pytest.raises(SandboxFailed, match="signal 40"):
+        start().ask("crash", number=40)
 
 
 def test_what_the_function_raises_comes_back_as_what_it_was(start: Start) -> None:
@@ -212,15 +300,25 @@ def test_an_interpreter_that_is_not_there_is_an_error(monkeypatch: pytest.Monkey
         Child.start(DEEDS, Limits())
 
 
+def alone(code: str) -> subprocess.CompletedProcess[str]:
+    """A Python process of its own that runs the code; ``start()`` starts a child there."""
+    given = (
+        "import os, signal, time; from gitmodel.sandbox.parent import Child; from gitmodel.sandbox.limits import Limits\n"
+        f"def start(): return Child.start({DEEDS!r}, Limits(readable=({str(ROOT)!r},)))\n"
+    )
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        # Files, not pipes: what the process leaves running would keep those open.
+        done = subprocess.run([sys.executable, "-c", given + code], cwd=ROOT, stdout=out, stderr=err, check=False)
+        out.seek(0)
+        err.seek(0)
+        return subprocess.CompletedProcess(done.args, done.returncode, out.read(), err.read())
+
+
 def test_a_child_ends_with_its_parent() -> None:
-    code = (
-        "import os, signal; from gitmodel.sandbox.parent import Child; from gitmodel.sandbox.limits import Limits\n"
-        f"child = Child.start({DEEDS!r}, Limits(readable=({str(ROOT)!r},))); process = child.ask('process')\n"
+    done = alone(
+        "child = start(); process = child.ask('process')\n"
         "child._channel.send({'call': 'spin', 'args': {}}); print(process, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False, env=support.unmeasured()
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
     until = time.monotonic() + 20
@@ -245,6 +343,5 @@ def test_a_layer_that_cannot_be_had_is_named(layer: str, monkeypatch: pytest.Mon
 
     for name in ("_alone", "_limit", "_unplug", "_wall_in"):
         monkeypatch.setattr(jail, name, refuse if name == layer else lambda _, name=name: taken.append(name))
-    monkeypatch.setattr(jail, "_die_with_parent", lambda: None)
     assert len(jail.enter(Limits())) == 1
     assert len(taken) == 3

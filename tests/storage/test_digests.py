@@ -22,7 +22,6 @@ import pytest
 
 from gitmodel.storage import digests as module
 from gitmodel.storage.digests import Digests, hash_file, is_settled
-from tests import support
 
 LIE = "0" * 64
 HOUR_NS = 3600 * 10**9 + 1
@@ -83,7 +82,7 @@ def rows(table: Path) -> list[tuple[object, ...]]:
 
 def child(code: str, *arguments: Path, prefix: list[str] | None = None) -> subprocess.CompletedProcess[str]:
     command = [*(prefix or []), sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=support.unmeasured())
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_a_file_is_known_by_its_sha256(file: Path, table: Path) -> None:

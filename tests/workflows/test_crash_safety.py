@@ -74,7 +74,7 @@ class Place:
     def run(self, stop: int, *command: str) -> subprocess.CompletedProcess[str]:
         """Runs the save, or another command, until its ``stop``th change."""
         argv = [*command, "--repo", str(self.repo)] if command else self.command
-        return support.run("python", "-B", "-c", DRIVER, str(stop), *argv, env=support.unmeasured())
+        return support.run("python", "-B", "-c", DRIVER, str(stop), *argv)
 
     def predicts(self, reference: str) -> int:
         """Which of the two models answers at a reference."""
@@ -158,7 +158,7 @@ def test_a_kill_amid_the_commit_asks_for_the_stale_lock_to_go(place: Place) -> N
     hook.parent.mkdir(exist_ok=True)
     hook.write_text("#!/bin/sh\nkill -9 0\n")
     hook.chmod(0o755)
-    done = support.run("gitmodel", *place.command, start_new_session=True, env=support.unmeasured())
+    done = support.run("gitmodel", *place.command, start_new_session=True)
     assert done.returncode == -signal.SIGKILL
     hook.unlink()
     lock = place.repo / ".git" / "index.lock"
@@ -263,7 +263,7 @@ def test_the_lock_ends_with_its_holder(place: Place) -> None:
         "import os, sys; from pathlib import Path; from gitmodel.git import Repository\n"
         "with Repository.open(Path(sys.argv[1])).lock(): os.kill(os.getpid(), 9)"
     )
-    assert support.run("python", "-c", program, str(place.repo), env=support.unmeasured()).returncode == -signal.SIGKILL
+    assert support.run("python", "-c", program, str(place.repo)).returncode == -signal.SIGKILL
     with Repository.open(place.repo).lock():
         pass
 
@@ -273,7 +273,7 @@ def test_no_room_is_one_line_and_leaves_the_repository_as_it_was(place: Place, t
     model = state.write(support.wide_model(tensors=20, size=100), tmp_path / "large.onnx")
     before = state.whole(place.repo)
     limited = ["sh", "-c", 'ulimit -f 100; exec "$@"', "sh", str(support.BIN / "gitmodel")]
-    done = support.run(*limited, "save", "large", model, "-m", "three", "--repo", place.repo, env=support.unmeasured())
+    done = support.run(*limited, "save", "large", model, "-m", "three", "--repo", place.repo)
     assert done.returncode == 3
     assert done.stderr.startswith("error[storage-failed]: "), done.stderr
     assert done.stderr.count("\n") == 1
