@@ -111,6 +111,7 @@ def test_the_fields_of_a_report() -> None:
         "new": "fraud",
         "verdict": "incompatible",
         "profile": "named",
+        "mode": "backward",
         "bump": {"positional": "none", "named": "major", "json": "major"},
         "required_bump": "major",
         "declared_bump": "minor",

@@ -69,9 +69,9 @@ def finding(found: Finding) -> dict[str, Any]:
         "witness": found.witness or None,
         "snippet": found.snippet or None,
         "fingerprint": found.fingerprint,
-        **({"direction": found.direction} if found.direction else {}),
-        **({"allowed": found.allowed} if found.allowed else {}),
-        **({"hits": list(found.hits)} if found.hits or found.spared else {}),
+        "direction": found.direction or None,
+        "allowed": found.allowed or None,
+        "hits": list(found.hits) if found.hits or found.spared else None,
     }
 
 
