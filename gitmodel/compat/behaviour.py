@@ -21,8 +21,8 @@ def changes(replay: Replay, gates: Gates, skipped: Collection[str] = ()) -> Iter
         yield Change("golden-refused", "golden", None, None, args)
     if replay.errors:
         case, error = replay.errors[0]
-        args = {"worst": case, "error": error, "witness": error}
-        yield Change("new-error-on-accepted-input", "behaviour", None, f"{len(replay.errors)} cases", args)
+        args = {"count": len(replay.errors), "worst": case, "error": error, "witness": error}
+        yield Change("new-error-on-accepted-input", "behaviour", None, None, args)
     yield from _shapes(replay)
     if replay.outputs and not replay.errors and all(drift.equal for drift in replay.outputs):
         if replay.cases:  # else the edges alone were answered

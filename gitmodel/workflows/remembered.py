@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import json
 import os
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -58,7 +57,7 @@ def entry(state_dir: Path, old: Bundle, new: Bundle, found: Sequence[Change]) ->
     key = {
         "schema": SCHEMA,
         "runtime": runtime.version(),
-        "options": [platform.machine(), threads()],
+        "options": [os.uname().machine, threads()],
         "rules": _digest(rules.names()),
         # Facts name the versions, some in the middle of a text.
         "labels": [old.label, new.label],
