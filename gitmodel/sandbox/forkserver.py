@@ -52,7 +52,7 @@ class ForkServer:
         code = f"import sys;sys.path[:]={paths!r};from gitmodel.sandbox import child;child.wait_for_work({number},{module!r})"
         try:
             process = subprocess.Popen(  # this very interpreter
-                [sys.executable, "-I", "-S", "-B", "-c", code],
+                [sys.executable, "-I", "-S", "-c", code],
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                 pass_fds=[number], env=_environment(), start_new_session=True,
             )  # fmt: skip
