@@ -147,12 +147,14 @@ def test_one_that_is_killed_is_started_anew(start: Start) -> None:
     os.kill(before, signal.SIGKILL)
     with pytest.raises(SandboxFailed, match="could not be opened in a sandbox"):
         child.ask("sleep", seconds=20)
+    until_gone(before)
     assert start().ask("parent") not in (before, os.getpid())
 
 
 def test_several_that_find_it_gone_start_one(start: Start) -> None:
     before = start().ask("parent")
     os.kill(before, signal.SIGKILL)
+    until_gone(before)
     with ThreadPoolExecutor(4) as pool:
         parents = list(pool.map(lambda _: start().ask("parent"), range(4)))
     assert len({*parents}) == 1
@@ -216,10 +218,7 @@ def test_what_a_child_started_ends_with_it(start: Start) -> None:
     started = child.ask("start_another")
     assert _runs(started)
     child.close()
-    until = time.monotonic() + 20
-    while _runs(started):
-        assert time.monotonic() < until, "it is still there"
-        time.sleep(0.02)
+    until_gone(started)
 
 
 def test_no_folder_to_be_in_is_no_obstacle(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,10 +320,14 @@ def test_a_child_ends_with_its_parent() -> None:
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
+    until_gone(int(done.stdout))
+
+
+def until_gone(process: int) -> None:
     until = time.monotonic() + 20
-    while _runs(int(done.stdout)):
+    while _runs(process):
         assert time.monotonic() < until, "it is still there"
-        time.sleep(0.05)
+        time.sleep(0.01)
 
 
 def _runs(process: int) -> bool:
