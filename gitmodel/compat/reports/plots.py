@@ -50,7 +50,7 @@ class Scale:
 
 
 def by_case(drift: OutputDrift) -> str:
-    """The largest difference of each case, in the order they ran, against what is tolerated anywhere and the noise floor."""
+    """The largest difference of each case, the worst first, against what is tolerated anywhere and the noise floor."""
     atol, floor = drift.tolerance[1], drift.floor
     scale = Scale.of([*(case.max_abs for case in drift.by_case), atol, floor])
     label = f"largest absolute difference of output {plain(drift.name)} in each of {len(drift.by_case)} cases"
@@ -91,7 +91,7 @@ def _axis(scale: Scale) -> Iterator[str]:
         yield f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">1e{exponent}</text>'
     for value, name in ((0.0, "equal"), (math.inf, "apart")):
         yield f'<text x="{LEFT - 8}" y="{scale.y(value) + 4:.1f}" text-anchor="end">{name}</text>'
-    yield f'<text x="{(LEFT + right) / 2:.0f}" y="{HEIGHT - 8}" text-anchor="middle">cases, in the order they ran</text>'
+    yield f'<text x="{(LEFT + right) / 2:.0f}" y="{HEIGHT - 8}" text-anchor="middle">cases, the worst first</text>'
 
 
 def _lines(scale: Scale, atol: float, floor: float) -> Iterator[str]:

@@ -80,6 +80,31 @@ def rungs(old: onnx.ModelProto, new: onnx.ModelProto) -> dict[str, str]:
     return {name: rung(found) for name, found in pairs.items()}
 
 
+def lies(model: onnx.ModelProto) -> set[str]:
+    """The outputs of which some answer has another shape than the graph declares; a name stands for any size."""
+    opened = session(model)
+    if opened is None:
+        return set()
+    declared = {
+        value.name: [dim.dim_value if dim.HasField("dim_value") else None for dim in value.type.tensor_type.shape.dim]
+        for value in model.graph.output
+        if value.type.tensor_type.HasField("shape")
+    }
+    signature = onnx_format.signature_of(model, "oracle")
+    calls = itertools.chain(_answered(opened, signature), _run(opened, generate.edges(signature)))
+    return {
+        value.name
+        for _, outputs in calls
+        for value, given in zip(model.graph.output, outputs, strict=True)
+        if value.name in declared and not _fits(given, declared[value.name])
+    }
+
+
+def _fits(given: Any, declared: Sequence[int | None]) -> bool:
+    shape = np.shape(given)
+    return len(shape) == len(declared) and all(d in (None, size) for d, size in zip(declared, shape, strict=True))
+
+
 def rung(pairs: Sequence[tuple[Any, Any]]) -> str:
     """The ladder of compatibility.md over all cases of one output."""
     if any(not isinstance(a, np.ndarray) for a, _ in pairs):

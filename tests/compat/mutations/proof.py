@@ -79,7 +79,17 @@ def prove(
         return Row(
             name, specimen.name, "the runtime compiles the mutant otherwise, and the model amplifies its rounding"
         )
+    if outcome.false and _is_lie_of_its_own(mutant, outcome):
+        return Row(name, specimen.name, "the model says of its outputs what the runtime's answers contradict")
     return Row(name, specimen.name, "", outcome)
+
+
+def _is_lie_of_its_own(mutant: Mutant, outcome: Outcome) -> bool:
+    """Whether all that should not stand is that NEW's answers have another shape than it declares, and they have: what the
+    mutant declares is what the model's own file says, and the mutation takes that for true."""
+    if isinstance(mutant.new, dict):
+        return False
+    return set(outcome.false) <= {f"output-shape-lies at outputs.{name}" for name in oracle.lies(mutant.new)}
 
 
 def _amplified(mutant: Mutant, outcome: Outcome) -> bool:
