@@ -26,7 +26,8 @@ def compare_precision(
     changed, which says more."""
     if _border(old) != _border(new):
         return []
-    olds, news = ([t for t in side if t.dtype in _WEIGHTS] for side in (before, after))
+    fed = {spec.name for spec in (*old.inputs, *new.inputs)}  # what stands for an input is a default, no weight
+    olds, news = ([t for t in side if t.dtype in _WEIGHTS and t.name not in fed] for side in (before, after))
     if not olds or not news:
         return []
     was, is_ = _most(olds), _most(news)

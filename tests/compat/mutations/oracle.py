@@ -80,6 +80,17 @@ def rungs(old: onnx.ModelProto, new: onnx.ModelProto) -> dict[str, str]:
     return {name: rung(found) for name, found in pairs.items()}
 
 
+def is_refused_by_the_checker(model: onnx.ModelProto | Mapping[str, Any]) -> bool:
+    """Whether ONNX's own checker, which asks for more than the runtime does, has something against it."""
+    if not isinstance(model, onnx.ModelProto):
+        return False
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError:
+        return True
+    return False
+
+
 def lies(model: onnx.ModelProto) -> set[str]:
     """The outputs of which some answer has another shape than the graph declares; a name stands for any size."""
     opened = session(model)
