@@ -10,6 +10,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -105,6 +106,15 @@ def _child(pairs: Sequence[Pair], state: Path, deaths: Mapping[tuple[str, str], 
     pid = os.fork()
     if pid:
         return os.waitpid(pid, 0)[1]
+    try:
+        _judge_all(pairs, state, deaths)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)  # with sessions open, an orderly end may take for ever
+    os._exit(0)
+
+
+def _judge_all(pairs: Sequence[Pair], state: Path, deaths: Mapping[tuple[str, str], int]) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with tempfile.TemporaryDirectory() as folder, state.open("a") as file:
@@ -116,7 +126,6 @@ def _child(pairs: Sequence[Pair], state: Path, deaths: Mapping[tuple[str, str], 
             row = _judged(specimen, name, Path(folder), states, died=died, sandboxed=number % SANDBOXED == 0)
             file.write(line(row, time.perf_counter() - started))
             file.flush()
-    os._exit(0)
 
 
 def _judged(

@@ -74,6 +74,8 @@ def prove(
         _refuse_unsound(mutant, state)
     except NotDefined as reason:
         return Row(name, specimen.name, str(reason))
+    except MemoryError:
+        return Row(name, specimen.name, "what its drawn cases give does not go into memory")
     try:
         report = judged(mutant, folder, opens)
     except Exception as error:  # whatever it is, it is not a report

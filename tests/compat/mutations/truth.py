@@ -134,10 +134,11 @@ def held_against(report: Report, truth: Truth, state: str) -> Outcome:
 
 
 def _carried(expects: Mapping[Place, Bumps]) -> set[Place]:
-    """What may be said of a state whose one half changed: ONNX's own training operators take X and give the next call's
-    X as X_new."""
-    names = {at.partition(".")[2].partition(".")[0].partition("[")[0].removesuffix("_new") for _, at in expects}
-    return {("state-pair-changed", f"state.{name}_new") for name in names}
+    """What may be said of a state whose one half changed: by its own name where it comes out, and where it goes in by that of
+    ONNX's training operators, which take X and give the next call's X as X_new."""
+    places = [at.partition(".")[::2] for _, at in expects]
+    names = [(side, rest.partition(".")[0].partition("[")[0]) for side, rest in places]
+    return {("state-pair-changed", f"state.{name}{'_new' if side == 'inputs' else ''}") for side, name in names}
 
 
 def _verdict(report: Report, truth: Truth, state: str, *, loads: bool, ran: bool) -> list[str]:
