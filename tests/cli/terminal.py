@@ -18,12 +18,8 @@ from pathlib import Path
 from tests import support
 
 PATIENCE = 120.0
-#: Makes stdin the session's own terminal, so that Ctrl-C typed there becomes a signal, heeds that signal even where whoever
-#: started the tests ignores it, then becomes the command.
-_TAKE = (
-    "import fcntl, os, signal, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
-    "signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
-)
+#: Makes stdin the session's own terminal, so that Ctrl-C typed there becomes a signal, then becomes the command.
+_TAKE = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
 
 
 @dataclass

@@ -200,8 +200,6 @@ def waiting(place: Place) -> Iterator[subprocess.Popen[str]]:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            # Who started the tests may ignore interrupts (a shell's background job does), and children inherit that.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  # no threads here
         )
         try:
             _wait_until_blocked(child)
