@@ -27,7 +27,7 @@ def compare_precision(
     if _border(old) != _border(new):
         return []
     fed = {spec.name for spec in (*old.inputs, *new.inputs)}  # what stands for an input is a default, no weight
-    olds, news = ([t for t in side if t.dtype in _WEIGHTS and t.name not in fed] for side in (before, after))
+    olds, news = ([t for t in side if _is_weight(t) and t.name not in fed] for side in (before, after))
     if not olds or not news:
         return []
     was, is_ = _most(olds), _most(news)
@@ -43,6 +43,11 @@ def compare_precision(
 
 def _change(old: str, new: str, share: float) -> Change:
     return Change("precision-changed", "weights", old, new, {"share": share})
+
+
+def _is_weight(tensor: TensorEntry) -> bool:
+    """A single number is a constant of the computation, whatever its type."""
+    return tensor.dtype in _WEIGHTS and math.prod(tensor.shape) > 1
 
 
 def _border(signature: Signature) -> Counter[str]:

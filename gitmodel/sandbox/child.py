@@ -15,7 +15,7 @@ from typing import Any
 from gitmodel.errors import GitmodelError
 from gitmodel.sandbox import forkserver, jail
 from gitmodel.sandbox.failures import NO_MEMORY, OutOfMemory
-from gitmodel.sandbox.framing import BadFrame, Channel
+from gitmodel.sandbox.framing import BadFrame, Channel, TooLarge
 from gitmodel.sandbox.limits import Limits
 
 
@@ -53,13 +53,17 @@ def _live(channel: Channel, module: ModuleType) -> None:
         os.chdir(first["folder"])
     limits = Limits.from_dict(first["limits"])
     tempfile.tempdir = limits.writable[0] if limits.writable else None
+    channel.gives = limits.answer
     channel.send({"missing": jail.enter(limits)})
     if first["warm"]:
         getattr(module, first["warm"])()
     while True:
         request = channel.receive()
         jail.meter(limits.seconds)
-        channel.send(answer(module, request))
+        try:
+            channel.send(answer(module, request))
+        except (TooLarge, MemoryError):
+            channel.send({"error": OutOfMemory.code, "message": "", "hint": ""})
 
 
 def answer(module: Any, request: dict[str, Any]) -> dict[str, Any]:

@@ -29,18 +29,25 @@ class Late(BadFrame):
     """Nothing came in time."""
 
 
+class TooLarge(Exception):
+    """There is more to say than may be said at once."""
+
+
 @dataclass
 class Channel:
-    """One end of a socket pair. ``most`` is how many bytes of arrays are taken in one message."""
+    """One end of a socket pair. A message that comes may have ``takes`` bytes of arrays, one that goes ``gives``."""
 
     socket: socket.socket
-    most: int = 1 << 40
+    takes: int = 1 << 40
+    gives: int = 1 << 40
     _sizes: list[int] = field(default_factory=list, repr=False)
 
     def send(self, value: Any, seconds: float | None = None) -> None:
-        """Raises BadFrame, Late."""
+        """Raises BadFrame, Late, and, before anything is sent, TooLarge."""
         buffers: list[memoryview] = []
         text = json.dumps(_packed(value, buffers)).encode()
+        if sum(map(len, buffers)) > self.gives:
+            raise TooLarge
         try:
             self.socket.settimeout(seconds)
             self.socket.sendall(_HEAD.pack(len(text), sum(map(len, buffers))) + text)
@@ -55,7 +62,7 @@ class Channel:
         """The next value. Raises BadFrame, Late."""
         until = None if seconds is None else time.monotonic() + seconds
         length, size = _HEAD.unpack(self._read(_HEAD.size, until))
-        if length > MAX_TEXT or size > self.most:
+        if length > MAX_TEXT or size > self.takes:
             raise BadFrame(f"a message of {length + size} bytes")
         text = bytes(self._read(length, until))
         body = self._read(size, until)

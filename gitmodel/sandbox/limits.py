@@ -10,6 +10,7 @@ MEMORY = 4 << 30
 #: More of each for a large model: a second per this many bytes, and this many times the bytes.
 _BYTES_PER_SECOND = 10_000_000
 _TIMES = 4
+_SHARE = 4
 #: Where a machine is shared, ten seconds of work may take a minute.
 _PATIENCE = 6
 
@@ -30,6 +31,11 @@ class Limits:
     def patience(self) -> float:
         """Seconds by the clock after which a request is given up."""
         return self.seconds * _PATIENCE
+
+    @property
+    def answer(self) -> int:
+        """Bytes of arrays that one answer may have: whoever asked has to hold it, and several others."""
+        return self.memory // _SHARE
 
     def scaled(self, size: int) -> Limits:
         """The limits for a model of ``size`` bytes."""

@@ -54,7 +54,7 @@ class Child:
                 theirs.close()
         except OSError as error:
             raise SandboxFailed(f"no child can be started ({error})", hint="mend the machine") from None
-        child = cls(server, number, Channel(ours, limits.memory), limits)
+        child = cls(server, number, Channel(ours, takes=limits.answer), limits)
         seen = (*limits.readable, *_MACHINE, *server.paths, sys.base_prefix, sys.exec_prefix)
         with contextlib.suppress(BadFrame):  # whoever asks first is told
             first = {"folder": folder, "warm": warm, "limits": replace(limits, readable=seen).to_dict()}

@@ -31,10 +31,11 @@ def tensors(**dtypes: str) -> list[TensorEntry]:
         ({"w": "float32", "axes_900": "int64"}, {"w": "float32"}, None),
         ({"w": "float32", "b": "float16"}, {"w": "float32", "c": "float16"}, None),
         ({"w": "float32"}, {"w": "float32", "x_900": "float16"}, None),
+        ({"k_1": "float32"}, {"k_1": "float32", "l_1": "float16", "m_1": "float16"}, None),
         ({}, {"w": "float16"}, None),
         ({"w": "float16"}, {"axes": "int64"}, None),
     ],
-    ids=["half", "quantized", "brain", "a third", "same", "axes", "axes gone", "mixed", "a default", "none", "none left"],
+    ids=["half", "quantized", "brain", "a third", "same", "axes", "axes gone", "mixed", "a default", "numbers", "none", "none left"],
 )  # fmt: skip
 def test_most_weights_or_some_of_the_same_name(
     old: dict[str, str], new: dict[str, str], expected: tuple[str, str, float] | None

@@ -101,6 +101,10 @@ def take(size: int) -> int:
     return int(np.ones(size, "u1").sum())
 
 
+def give(size: int) -> np.ndarray:
+    return np.zeros(size, "u1")
+
+
 def spin() -> None:
     while True:
         pass

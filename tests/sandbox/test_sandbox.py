@@ -241,6 +241,13 @@ def test_a_child_cannot_have_others_started(start: Start) -> None:
     assert len(kinds) == 4
 
 
+def test_an_answer_that_is_too_large_for_whoever_asked_is_want_of_memory(start: Start) -> None:
+    child = start(memory=1 << 30)
+    with pytest.raises(OutOfMemory, match=r"more than 1\.1 GB"):
+        child.ask("give", size=(1 << 28) + 1)
+    assert child.ask("give", size=1 << 20).nbytes == 1 << 20
+
+
 def test_what_never_ends_is_ended(start: Start) -> None:
     child = start(seconds=1.0)
     child.label = "loop.onnx"
