@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -53,9 +54,16 @@ def version() -> str:
     return metadata.version("onnxruntime")
 
 
-def preload() -> None:
-    """Imports ONNX Runtime, so that who needs it in a moment does not wait."""
-    import onnxruntime  # noqa: F401
+def preload() -> Any:
+    """Imports ONNX Runtime, so that who needs it in a moment does not wait.
+
+    From 1.29 on its binaries send the names and digests of every model to their maker, and keep them in the user's
+    ~/.cache meanwhile, unless they are told before they are loaded.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    return onnxruntime
 
 
 def open_session(
@@ -66,8 +74,7 @@ def open_session(
     Without ``prepack`` large weights stay mapped (a load in milliseconds, runs somewhat slower); without ``optimise``
     the graph is run as it is written. ``label`` names the model in errors. Raises LoadFailed.
     """
-    import onnxruntime as ort
-
+    ort = preload()
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -111,8 +118,7 @@ class RuntimeLimits:
 @cache
 def probed() -> RuntimeLimits:
     """The limits of the installed runtime, found by having it load models of one node: no table is as new as it is."""
-    import onnxruntime as ort
-
+    ort = preload()
     return RuntimeLimits(
         ort.__version__,
         _newest(lambda number: _one_node("Not", "", number, _OLDEST_OPSET), _OLD_IR),
@@ -140,8 +146,7 @@ def _newest(model: Callable[[int], bytes], least: int) -> int:
 
 
 def _loads(model: bytes) -> bool:
-    import onnxruntime as ort
-
+    ort = preload()
     options = ort.SessionOptions()
     options.log_severity_level = 4
     try:

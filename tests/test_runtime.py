@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -28,6 +31,24 @@ def test_a_session_gives_outputs_by_name(linear: Path) -> None:
     assert (session.input_names, session.output_names) == (("x",), ("scores",))
     plain = onnxruntime.InferenceSession(str(linear)).run(None, {"x": X})[0]
     assert np.allclose(session.run({"x": X})["scores"], plain, rtol=1e-6)
+
+
+def test_the_runtime_tells_nobody_of_the_models_it_runs(linear: Path, tmp_path: Path) -> None:
+    """Its telemetry has a thread from the import on, and what waits to be sent lies in the user's cache."""
+    code = (
+        "import os, sys; from pathlib import Path; from gitmodel import runtime\n"
+        "before = len(os.listdir('/proc/self/task'))\n"
+        "runtime.preload(); print(len(os.listdir('/proc/self/task')) - before)\n"
+        "runtime.open_session(Path(sys.argv[1]))"
+    )
+    # It says nothing in tests and in what calls itself CI: this is a user's machine.
+    loud = {key: value for key, value in os.environ.items() if key != "CI" and not key.startswith("ORT_")}
+    given = {**loud, "HOME": str(tmp_path / "home"), "OPENBLAS_NUM_THREADS": "1"}
+    given.pop("XDG_CACHE_HOME", None)
+    command = [sys.executable, "-c", f"import numpy\n{code}", str(linear)]
+    done = subprocess.run(command, env=given, capture_output=True, text=True, check=True)
+    assert done.stdout == "0\n"
+    assert not (tmp_path / "home").exists()
 
 
 @pytest.mark.parametrize(("threads", "prepack"), [(1, False), (2, True)])
