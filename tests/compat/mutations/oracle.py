@@ -80,6 +80,15 @@ def rungs(old: onnx.ModelProto, new: onnx.ModelProto) -> dict[str, str]:
     return {name: rung(found) for name, found in pairs.items()}
 
 
+def refuses(old: onnx.ModelProto, new: onnx.ModelProto) -> bool:
+    """Whether NEW refuses a drawn call that OLD answers."""
+    before, after = session(old), session(new)
+    if before is None or after is None:
+        return False
+    answered = [inputs for inputs, _ in _answered(before, onnx_format.signature_of(old, "oracle"))]
+    return len(list(_run(after, (GoldenCase("", inputs, {}) for inputs in answered)))) < len(answered)
+
+
 def is_refused_by_the_checker(model: onnx.ModelProto | Mapping[str, Any]) -> bool:
     """Whether ONNX's own checker, which asks for more than the runtime does, has something against it."""
     if not isinstance(model, onnx.ModelProto):

@@ -87,9 +87,20 @@ def prove(
         return Row(
             name, specimen.name, "the runtime compiles the mutant otherwise, and the model amplifies its rounding"
         )
+    if outcome.false == ("new-error-on-accepted-input at behaviour",) and _is_not_run(mutant):
+        return Row(name, specimen.name, "the runtime loads the mutant, and does not run it")
     if outcome.false and _is_lie_of_its_own(mutant, outcome):
         return Row(name, specimen.name, "the model says of its outputs what the runtime's answers contradict")
     return Row(name, specimen.name, "", outcome)
+
+
+def _is_not_run(mutant: Mutant) -> bool:
+    """Whether ONNX Runtime by itself answers a call on OLD and refuses it on NEW, which should be the same in every way."""
+    return (
+        isinstance(mutant.old, onnx.ModelProto)
+        and isinstance(mutant.new, onnx.ModelProto)
+        and oracle.refuses(mutant.old, mutant.new)
+    )
 
 
 def _is_lie_of_its_own(mutant: Mutant, outcome: Outcome) -> bool:
