@@ -126,6 +126,15 @@ def _judge_all(pairs: Sequence[Pair], state: Path, deaths: Mapping[tuple[str, st
             row = _judged(specimen, name, Path(folder), states, died=died, sandboxed=number % SANDBOXED == 0)
             file.write(line(row, time.perf_counter() - started))
             file.flush()
+            if (
+                _address_space() > MEMORY / 2
+            ):  # what is left there would soon fail for want of room: the next child goes on
+                return
+
+
+def _address_space() -> int:
+    """Bytes that this process has mapped."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 
 
 def _judged(
