@@ -19,7 +19,7 @@ from gitmodel.workflows import check
 from tests import support
 from tests.compat import pairs
 from tests.compat.mutations import MUTATIONS, magika, oracle, table
-from tests.compat.mutations.__main__ import MEMORY, PASSES, of_pass
+from tests.compat.mutations.__main__ import PASSES, of_pass
 from tests.compat.mutations.corpus import Specimen, sample, specimens
 from tests.compat.mutations.proof import Row, line, prove
 from tests.compat.mutations.surgery import NotDefined
@@ -31,6 +31,8 @@ pytestmark = pytest.mark.no_cover
 #: How many models each mutation meets here, how many mutations each model, and of how many models one is taken.
 #: ``python -m tests.compat.mutations --all`` takes them all.
 MODELS, KINDS, STEP = 3, 1, 2
+#: Bytes that the oracle may take beyond what is taken already.
+MEMORY = 4 << 30
 #: Their drawn inputs are shapes and counts: the runtime is asked for gigabytes, or (STFT by steps of 0) dies of it.
 RAVENOUS = ("STFT", "Tile", "Pad", "Upsample", "Resize", "Expand", "ConstantOfShape")
 

@@ -21,7 +21,7 @@ from tests.compat.mutations.corpus import Specimen, sample, specimens
 from tests.compat.mutations.proof import Row, line, prove
 
 #: A child has this much memory (bytes) and this long (seconds) for one judgement.
-MEMORY, SECONDS = 4 << 30, 90
+MEMORY, SECONDS = 10 << 30, 90
 #: Every so many judgements are made in sandboxes, whatever this process says.
 SANDBOXED = 50
 PASSES = 4
