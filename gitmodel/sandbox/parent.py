@@ -97,6 +97,11 @@ class Child:
                 raise BadFrame("no mapping")
         except BadFrame as error:
             raise self._given_up(error) from None
+        except MemoryError:
+            text = f"{self.label} gives more than goes into this machine's memory"
+            self.failure = SandboxFailed(text, hint="use smaller cases, or a larger machine")
+            self.close()
+            raise self.failure from None
         except BaseException:  # the answer is still under way: it would be taken for the next one
             self.failure = SandboxFailed(f"{self.label} was interrupted", hint="run it again")
             self.close()

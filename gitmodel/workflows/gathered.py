@@ -39,6 +39,8 @@ class Gathered:
                 pass
             except GitmodelError as error:
                 self.unjudged = str(error)
+            except MemoryError:  # what both gave is compared here
+                self.unjudged = "there is not memory enough to compare what the models give: use smaller golden cases"
             if failure := self.models.failure:
                 self.unjudged = failure
                 self.changes = [change for change in self.changes if change.kind != "new-error-on-accepted-input"]
