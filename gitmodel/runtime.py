@@ -60,7 +60,7 @@ def preload() -> Any:
     From 1.29 on its binaries send the names and digests of every model to their maker, and keep them in the user's
     ~/.cache meanwhile, unless they are told before they are loaded.
     """
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    os.putenv("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
     return onnxruntime

@@ -102,7 +102,10 @@ def finding(kind: str, at: str, **args: object) -> Finding:
         (finding("label-renamed", "labels", index=1), ("shop", "feeds b")),
         (finding("model-removed", "model"), ("shop", "bank", "feeds b")),
         (finding("output-dim-changed", "outputs.z[1]", name="z", axis=1), ("bank",)),
-        (finding("new-error-on-accepted-input", "behaviour", worst="a", error="b"), ("shop", "bank", "feeds b")),
+        (
+            finding("new-error-on-accepted-input", "behaviour", count=1, worst="a", error="b"),
+            ("shop", "bank", "feeds b"),
+        ),
     ],
     ids=lambda value: value.rule if isinstance(value, Finding) else "",
 )
