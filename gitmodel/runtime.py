@@ -54,8 +54,8 @@ def version() -> str:
     return metadata.version("onnxruntime")
 
 
-def preload() -> Any:
-    """Imports ONNX Runtime, so that who needs it in a moment does not wait.
+def load_library() -> Any:
+    """ONNX Runtime, imported; asked for early, so that who needs it in a moment does not wait.
 
     From 1.29 on its binaries send the names and digests of every model to their maker, and keep them in the user's
     ~/.cache meanwhile, unless they are told before they are loaded.
@@ -74,7 +74,7 @@ def open_session(
     Without ``prepack`` large weights stay mapped (a load in milliseconds, runs somewhat slower); without ``optimise``
     the graph is run as it is written. ``label`` names the model in errors. Raises LoadFailed.
     """
-    ort = preload()
+    ort = load_library()
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -118,7 +118,7 @@ class RuntimeLimits:
 @cache
 def probed() -> RuntimeLimits:
     """The limits of the installed runtime, found by having it load models of one node: no table is as new as it is."""
-    ort = preload()
+    ort = load_library()
     return RuntimeLimits(
         ort.__version__,
         _newest(lambda number: _one_node("Not", "", number, _OLDEST_OPSET), _OLD_IR),
@@ -146,7 +146,7 @@ def _newest(model: Callable[[int], bytes], least: int) -> int:
 
 
 def _loads(model: bytes) -> bool:
-    ort = preload()
+    ort = load_library()
     options = ort.SessionOptions()
     options.log_severity_level = 4
     try:

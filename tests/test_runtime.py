@@ -38,7 +38,7 @@ def test_the_runtime_tells_nobody_of_the_models_it_runs(linear: Path, tmp_path: 
     code = (
         "import os, sys; from pathlib import Path; from gitmodel import runtime\n"
         "before = len(os.listdir('/proc/self/task'))\n"
-        "runtime.preload(); print(len(os.listdir('/proc/self/task')) - before)\n"
+        "runtime.load_library(); print(len(os.listdir('/proc/self/task')) - before)\n"
         "runtime.open_session(Path(sys.argv[1]))"
     )
     # It says nothing in tests and in what calls itself CI: this is a user's machine.

@@ -88,9 +88,8 @@ def check_compat(
 
     Without arguments every model of the working tree changed since its latest release is judged. What a revision
     names is read from Git, and DVC's configuration from OLD. Exit code 0: compatible (or the declared bump is enough),
-    1: incompatible, 2: wrong usage, 3: could not judge. -v prints the entries that would allow what breaks.
-
-    With -v each break comes with lines of Python that show it.
+    1: incompatible, 2: wrong usage, 3: could not judge. With -v each break comes with lines of Python that show it, and
+    with the entry that would allow it.
 
     Example: gitmodel check-compat fraud@v1.2.0 fraud --report html=report.html
     """
@@ -115,6 +114,11 @@ def check_compat(
     console.clear()
     if against and (left := check.uncommitted(repo)):
         console.note(f"not judged: what is not committed of {', '.join(map(ascii, left[:8]))}")
+    _tell(reports, format_, files, against)
+    raise typer.Exit(max(report.exit_code for report in reports) if reports else 0)
+
+
+def _tell(reports: list[Report], format_: ReportFormat, files: dict[Path, str], against: str) -> None:
     if not reports and format_ is ReportFormat.TEXT:
         console.say(f"NOTHING COMPARED  no model differs from {against or 'its latest release'}")
     else:
@@ -123,7 +127,6 @@ def check_compat(
         _write(file, _rendered(name, reports))
     if console.verbosity:
         _show_entries(reports)
-    raise typer.Exit(max(report.exit_code for report in reports) if reports else 0)
 
 
 def _rendered(name: str, reports: list[Report], *, colour: bool = False) -> str:

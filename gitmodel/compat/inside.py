@@ -37,7 +37,7 @@ def warm() -> None:
     """Imports what runs ONNX models, before there is one."""
     from gitmodel import runtime
 
-    runtime.preload()
+    runtime.load_library()
 
 
 def describe(path: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from gitmodel.errors import GitmodelError
 from gitmodel.sandbox import forkserver, jail
-from gitmodel.sandbox.failures import NO_MEMORY, OutOfMemory
+from gitmodel.sandbox.failures import NO_MEMORY, TOO_LARGE, OutOfMemory
 from gitmodel.sandbox.framing import BadFrame, Channel, TooLarge
 from gitmodel.sandbox.limits import Limits
 
@@ -62,8 +62,10 @@ def _live(channel: Channel, module: ModuleType) -> None:
         jail.meter(limits.seconds)
         try:
             channel.send(answer(module, request))
-        except (TooLarge, MemoryError):
-            channel.send({"error": OutOfMemory.code, "message": "", "hint": ""})
+        except TooLarge:
+            channel.send({"error": TOO_LARGE})
+        except MemoryError:
+            channel.send({"error": OutOfMemory.code})
 
 
 def answer(module: Any, request: dict[str, Any]) -> dict[str, Any]:
@@ -73,6 +75,6 @@ def answer(module: Any, request: dict[str, Any]) -> dict[str, Any]:
     except GitmodelError as error:
         return {"error": error.code, "message": error.message, "hint": error.hint}
     except MemoryError:
-        return {"error": OutOfMemory.code, "message": "", "hint": ""}
+        return {"error": OutOfMemory.code}
     except Exception as error:  # whatever a library makes of a hostile file; the child goes on
         return {"error": "", "message": f"{type(error).__name__}: {error}"[:400], "hint": ""}

@@ -6,6 +6,8 @@ from gitmodel.errors import ExitCode, GitmodelError
 
 #: The exit code of a child that had not even memory enough to say so.
 NO_MEMORY = 12
+#: What a child says instead of an answer that is larger than one may be.
+TOO_LARGE = "answer-too-large"
 
 
 class SandboxFailed(GitmodelError):

@@ -79,9 +79,9 @@ class ForkServer:
     def end(self, number: int, patience: float = 0.0) -> int | None:
         """Ends a child, which gets ``patience`` seconds to do so by itself: its exit code then, or minus its signal; None if
         it had to be killed, or the server is gone, and it with the server."""
+        if self._owner != os.getpid():  # the lock may have been held when this process was forked
+            return None
         with self._turn:
-            if self._owner != os.getpid():
-                return None
             try:
                 self._control.settimeout(patience + _PATIENCE)
                 self._control.sendall(_REQUEST.pack(END, number, patience))
@@ -104,9 +104,6 @@ class ForkServer:
 
     def close(self) -> None:
         """Ends it, and all its children."""
-        if self._owner != os.getpid():
-            self._control.close()
-            return
         with self._turn:
             with contextlib.suppress(OSError):
                 self._control.shutdown(socket.SHUT_RDWR)  # whoever else holds a copy of our end
@@ -116,6 +113,11 @@ class ForkServer:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+    def disown(self) -> None:
+        """For a process that was forked from the owner: it lets go of its copy, and waits for nobody's end."""
+        self._control.close()
+        self._process.returncode = 0
 
 
 _SERVERS: dict[str, ForkServer] = {}
@@ -144,8 +146,7 @@ def _forget() -> None:
     global _STARTING  # noqa: PLW0603  # a lock cannot be freed by who does not hold it
     _STARTING = threading.Lock()
     for found in _SERVERS.values():
-        found._control.close()
-        found._process.returncode = 0  # its end is not for this process to wait for
+        found.disown()
     _SERVERS.clear()
 
 

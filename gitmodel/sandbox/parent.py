@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gitmodel.sandbox import forkserver
-from gitmodel.sandbox.failures import NO_MEMORY, OutOfMemory, Refused, SandboxFailed
+from gitmodel.sandbox.failures import NO_MEMORY, TOO_LARGE, OutOfMemory, Refused, SandboxFailed
 from gitmodel.sandbox.forkserver import ForkServer
 from gitmodel.sandbox.framing import BadFrame, Channel, Late
 from gitmodel.sandbox.limits import Limits
@@ -65,25 +65,22 @@ class Child:
     def missing(self) -> tuple[str, ...]:
         """The layers of the sandbox that this machine does not have. Raises SandboxFailed."""
         if self._missing is None:
-            self._missing = tuple(map(str, self._receive().get("missing", ())))
+            self._missing = tuple(map(str, self._talk().get("missing", ())))
         return self._missing
 
     def ask(self, call: str, /, **args: Any) -> Any:
         """What the function ``call`` gives. Raises SandboxFailed, OutOfMemory, and Refused for an error of its own."""
-        said = self._exchange({"call": call, "args": args})
+        self.missing  # noqa: B018  # it is said first
+        said = self._talk({"call": call, "args": args})
         if "value" in said:
             return said["value"]
         code, message, hint = (str(said.get(key, "")) for key in ("error", "message", "hint"))
         if code == OutOfMemory.code:
             raise self._starved()
+        if code == TOO_LARGE:
+            text = f"{self.label} gives more than {self.limits.answer / 1e9:.1f} GB at once"
+            raise OutOfMemory(text, hint="use smaller cases, or raise --memory-limit")
         raise Refused(code, message, hint)
-
-    def _exchange(self, value: Any) -> Mapping[str, Any]:
-        self.missing  # noqa: B018  # it comes first
-        return self._talk(value)
-
-    def _receive(self) -> Mapping[str, Any]:
-        return self._talk()
 
     def _talk(self, value: Any = None) -> Mapping[str, Any]:
         """The child's next word, after it was told ``value`` if there is one."""

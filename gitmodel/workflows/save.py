@@ -201,7 +201,7 @@ class _Reader:
             if source.graph is not None:
                 from gitmodel import runtime
 
-                self.ahead.submit(runtime.preload)
+                self.ahead.submit(runtime.load_library)
             lock, added = store_weights(source, self.place.cache, self.parent, self.drafts)
             cases, stale = _check_runs(self.place, self.folder, lock, source, self.golden, self.card, given.label)
         if changed := receipt.changed_since(files):

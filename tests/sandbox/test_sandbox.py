@@ -243,7 +243,7 @@ def test_a_child_cannot_have_others_started(start: Start) -> None:
 
 def test_an_answer_that_is_too_large_for_whoever_asked_is_want_of_memory(start: Start) -> None:
     child = start(memory=1 << 30)
-    with pytest.raises(OutOfMemory, match=r"more than 1\.1 GB"):
+    with pytest.raises(OutOfMemory, match=r"gives more than 0\.3 GB at once"):
         child.ask("give", size=(1 << 28) + 1)
     assert child.ask("give", size=1 << 20).nbytes == 1 << 20
 

@@ -14,6 +14,7 @@ import pytest
 from onnx import helper
 
 from gitmodel import runtime
+from gitmodel.compat.drift import Gauge
 from gitmodel.compat.rules import Finding, Severity
 from gitmodel.compat.verdict import Report, Verdict
 from gitmodel.errors import ExitCode
@@ -716,14 +717,14 @@ def test_an_opset_a_node_uses_but_the_runtime_lacks_is_not_judged(tmp_path: Path
 
 
 def test_want_of_memory_on_this_side_is_unjudged(tmp_path: Path) -> None:
-    """Each model gives 160 MB for the only case there is, and there is room for three times as much."""
+    """Each model gives 160 MB for the only case there is, and there is room for the two, and no more."""
     text = "(float[1] x) => (float[40000000] y) <int64[1] shape = {40000000}> { z = Expand(x, shape) y = %s(z) }"
     for name, operator in (("old", "Abs"), ("new", "Neg")):
         (tmp_path / f"{name}.onnx").write_bytes(pairs.model(text % operator).SerializeToString())
     code = (
         "import resource, sys; import numpy; from gitmodel.workflows import check\n"
         "pages = int(open('/proc/self/statm').read().split()[0])\n"
-        "most = pages * resource.getpagesize() + (480 << 20)\n"
+        "most = pages * resource.getpagesize() + (340 << 20)\n"
         "resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))\n"
         "report = check.check_compat('old.onnx', 'new.onnx', repo='.')\n"
         "print(report.verdict, report.unjudged)"
@@ -732,3 +733,17 @@ def test_want_of_memory_on_this_side_is_unjudged(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("unjudged ")
     assert "memory" in done.stdout
+
+
+def test_want_of_memory_while_comparing_is_unjudged(put: Save, repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(ONE)
+    support.git(repo, "tag", "-am", "One", "fraud@v1.0.0")
+    put(FLIPPED)
+
+    def take(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Gauge, "take", take)
+    report = check.check_compat("fraud@v1.0.0", "fraud", repo=repo)
+    assert (report.verdict, report.exit_code) == (Verdict.UNJUDGED, ExitCode.INCOMPLETE)
+    assert "memory enough to compare" in report.unjudged
