@@ -10,9 +10,11 @@ import os
 import socket
 import stat
 import tempfile
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from gitmodel.errors import ExitCode, GitmodelError
 
@@ -27,8 +29,7 @@ class NoServer(GitmodelError):
     exit_code = ExitCode.INCOMPLETE
 
 
-@dataclass(frozen=True)
-class Endpoint:
+class Endpoint(Struct, frozen=True):
     """A running server: its process, its public URL and its management socket."""
 
     pid: int

@@ -7,9 +7,10 @@ import stat
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from gitmodel import endpoint, registry, resources
 from gitmodel.errors import GitmodelError
@@ -32,8 +33,7 @@ class WrongRepository(GitmodelError):
     code = "wrong-repository"
 
 
-@dataclass(frozen=True)
-class HookStatus:
+class HookStatus(Struct, frozen=True):
     """One hook: ``installed``, ``absent``, ``foreign`` (somebody else's) or ``outdated``; whether a foreign one is chained."""
 
     name: str

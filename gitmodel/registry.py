@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from gitmodel import formats
 from gitmodel.bundle import bundle as bundle_files
@@ -39,8 +41,7 @@ class UnknownVersion(GitmodelError):
     code = "unknown-version"
 
 
-@dataclass(frozen=True)
-class Release:
+class Release(Struct, frozen=True):
     """A version and the tag it is. ``number`` is its place in the order of release, from 1, withdrawn ones counted: an
     integer for clients that want one, kept for good."""
 
@@ -53,8 +54,7 @@ class Release:
         return self.tag.version
 
 
-@dataclass(frozen=True)
-class StageMove:
+class StageMove(Struct, frozen=True):
     """A stage put on a version; the move with the highest counter counts."""
 
     tag: StageTag

@@ -6,8 +6,9 @@ Sources: Semantic Versioning 2.0.0; the tag grammar of GTO (``name@v1.2.3``, ``n
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import IntEnum
+
+from msgspec import Struct
 
 from gitmodel.errors import GitmodelError
 
@@ -61,8 +62,7 @@ class Bump(IntEnum):
             raise InvalidVersion(f"'{text}' is no bump", hint="use major, minor or patch") from None
 
 
-@dataclass(frozen=True)
-class Version:
+class Version(Struct, frozen=True):
     """A semantic version. Order is SemVer's, section 11: numbers as numbers, a pre-release before its release."""
 
     major: int
@@ -136,8 +136,7 @@ class Version:
         return f"v{self.major}.{self.minor}.{self.patch}{pre}{build}"
 
 
-@dataclass(frozen=True)
-class ReleaseTag:
+class ReleaseTag(Struct, frozen=True):
     """``fraud@v1.2.0``; with ``cancelled`` (a trailing ``!``) the version is withdrawn."""
 
     model: str
@@ -148,8 +147,7 @@ class ReleaseTag:
         return f"{self.model}@{self.version}{'!' if self.cancelled else ''}"
 
 
-@dataclass(frozen=True)
-class StageTag:
+class StageTag(Struct, frozen=True):
     """``fraud#prod#3``: the third time stage ``prod`` was moved. Without a counter it counts as 0."""
 
     model: str

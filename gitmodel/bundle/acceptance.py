@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from gitmodel.bundle import yamlio
 
@@ -13,8 +15,7 @@ ACCEPTED = "accepted.yaml"
 _KEYS = {"cases", "reason", "by", "weights"}
 
 
-@dataclass(frozen=True)
-class Acceptance:
+class Acceptance(Struct, frozen=True):
     """``cases`` are numbers within the group; ``by`` is Git's author, ``weights`` the digest of the weights whose outputs
     they are. When is Git's to say."""
 

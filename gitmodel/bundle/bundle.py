@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from gitmodel.bundle import yamlio
 from gitmodel.bundle.card import Card
@@ -44,14 +45,13 @@ class NoBundle(GitmodelError):
     code = "no-bundle"
 
 
-@dataclass(frozen=True)
-class Bundle:
+class Bundle(Struct, frozen=True, eq=False, dict=True):
     """``label`` is how messages name it (``fraud@v1.2.0``); ``commit`` is empty for the working tree; ``file`` is
     set for a bare model file, which has no lock; ``called`` names a signature other than the one its card declares."""
 
     name: str
     label: str
-    folder: Folder = field(repr=False, compare=False)
+    folder: Folder
     commit: str = ""
     file: Path | None = None
     called: str = ""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from gitmodel.bundle import limits, meaning, yamlio
 from gitmodel.bundle.limits import Budgets
@@ -23,7 +26,7 @@ DEFAULT_AGREEMENT = 0.9
 DEFAULT_DISTANCE = 0.3
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Gates:
     """Thresholds of the golden replay.
 
@@ -33,10 +36,10 @@ class Gates:
     asks for it, be it as much as the default.
     """
 
-    tolerance: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    tolerance: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
     agreement: float = DEFAULT_AGREEMENT
     distance: float = DEFAULT_DISTANCE
-    agreement_set: bool = field(default=False, compare=False)
+    agreement_set: bool = dataclasses.field(default=False, compare=False)
 
     def tolerance_for(self, output: str, dtype: str) -> tuple[float, float]:
         """(rtol, atol) for one output: the card's for its name, the card's for ``*`` (floats only), its dtype's default."""
@@ -49,7 +52,7 @@ class Gates:
     def over(self, new: Gates, known: Collection[str]) -> Gates:
         """These gates, with what ``new`` says of outputs that were not ``known`` when these were written."""
         added = {name: pair for name, pair in new.tolerance.items() if name not in known and name != "*"}
-        return replace(self, tolerance={**added, **self.tolerance})
+        return dataclasses.replace(self, tolerance={**added, **self.tolerance})
 
     def to_dict(self) -> dict[str, Any]:
         out: dict[str, Any] = {}
@@ -91,8 +94,7 @@ class Gates:
         return cls(tolerance, agreement, distance, "agreement" in value)
 
 
-@dataclass(frozen=True)
-class Group:
+class Group(Struct, frozen=True):
     """A named signature over the model's own graph: some of its inputs and outputs; all of them where nothing is named."""
 
     inputs: tuple[str, ...] = ()
@@ -125,8 +127,7 @@ _OWN_KEYS = ("schema_version", "gates", "signatures", "consumers_complete", "tar
 _KEYS = frozenset({*_OWN_KEYS, *meaning.KEYS, *_TEXT_KEYS})
 
 
-@dataclass(frozen=True)
-class Card:
+class Card(Struct, frozen=True):
     """``model.yaml``. ``format`` is the kind of file it was saved from; ``signature`` the one clients get by default;
     ``signatures`` are further ones over the same graph; ``meaning`` is what no graph can say. ``consumers_complete``
     promises that whoever uses the model is listed in ``consumers/``. ``targets`` are the oldest runtimes that must still load

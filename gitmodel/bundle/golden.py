@@ -4,8 +4,9 @@ for. Reading and writing them is formats/."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from gitmodel.bundle import yamlio
 
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
 SLICE = "slice.yaml"
 
 
-@dataclass(frozen=True)
-class Slice:
+class Slice(Struct, frozen=True):
     """Some of the callers, such as ``country=DE``, with thresholds of their own; see card.Gates for what they mean.
     None leaves that one to the card."""
 
@@ -47,8 +47,7 @@ class Slice:
         return cls(name, agreement, distance)
 
 
-@dataclass(frozen=True, eq=False)
-class GoldenCase:
+class GoldenCase(Struct, frozen=True, eq=False):
     """One call. ``inputs`` and ``outputs`` map tensor names to arrays; ``generated`` cases have no outputs."""
 
     name: str

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from typing import Any
+
+from msgspec import Struct
 
 from gitmodel.bundle import yamlio
 
 _TARGET = re.compile(r"onnxruntime [0-9]{1,3}\.[0-9]{1,3}")
 
 
-@dataclass(frozen=True)
-class Budgets:
+class Budgets(Struct, frozen=True):
     """At most how many times OLD's latency, peak memory, time to load and size NEW may have; None where nothing is asked.
 
     Ratios, because seconds and bytes of a machine say little about another one.
@@ -25,14 +25,14 @@ class Budgets:
     size: float | None = None
 
     def to_dict(self) -> dict[str, float]:
-        return {entry.name: value for entry in fields(self) if (value := getattr(self, entry.name)) is not None}
+        return {name: value for name in self.__struct_fields__ if (value := getattr(self, name)) is not None}
 
     @classmethod
     def from_dict(cls, value: Any, where: str) -> Budgets:
         """Raises InvalidYaml."""
         if not isinstance(value, dict):
             raise yamlio.InvalidYaml(f"{where} must be a mapping", hint="such as {latency: 1.2, size: 1.1}")
-        yamlio.check_keys(value, {entry.name for entry in fields(cls)}, where)
+        yamlio.check_keys(value, set(cls.__struct_fields__), where)
         found: Mapping[str, float] = {key: yamlio.finite(ratio, f"{where}.{key}") for key, ratio in value.items()}
         for key, ratio in found.items():
             if ratio <= 0:

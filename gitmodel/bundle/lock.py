@@ -16,8 +16,9 @@ import hashlib
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cached_property
+
+from msgspec import Struct
 
 from gitmodel.bundle.signature import DTYPES
 from gitmodel.errors import GitmodelError
@@ -48,8 +49,7 @@ def is_shared(dtype: str, shape: tuple[int, ...]) -> bool:
     return dtype not in _INLINE and math.prod(shape) >= _SHARED_ELEMENTS
 
 
-@dataclass(frozen=True, order=True)
-class TensorEntry:
+class TensorEntry(Struct, frozen=True, order=True):
     """``shape`` in elements; ``file`` is where its bytes stand, relative to ``weights/``."""
 
     name: str
@@ -63,8 +63,7 @@ class TensorEntry:
         return f"tensor {_escape(self.name)} {self.dtype} {shape} {self.sha256} {_escape(self.file)}"
 
 
-@dataclass(frozen=True, order=True)
-class FileEntry:
+class FileEntry(Struct, frozen=True, order=True):
     """``size`` in bytes."""
 
     path: str
@@ -76,8 +75,7 @@ class FileEntry:
         return f"file {_escape(self.path)} {self.size} {self.sha256} {self.md5}"
 
 
-@dataclass(frozen=True)
-class Lock:
+class Lock(Struct, frozen=True, dict=True):
     """Entries sorted by name and path; see the module for the format."""
 
     tensors: tuple[TensorEntry, ...]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from gitmodel.bundle import yamlio
 from gitmodel.bundle.lock import inside
@@ -17,8 +18,7 @@ KEYS = frozenset(
 WHERE = ("client", "graph")
 
 
-@dataclass(frozen=True)
-class Meaning:
+class Meaning(Struct, frozen=True):
     """Keys of ``model.yaml``, all of them optional.
 
     ``preprocessing`` and ``postprocessing`` are free mappings; the former's ``where`` says who does it. ``labels`` maps an

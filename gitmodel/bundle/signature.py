@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from gitmodel.bundle import yamlio
 
@@ -24,8 +25,7 @@ DTYPES = frozenset(
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class TensorSpec:
+class TensorSpec(Struct, frozen=True):
     """One named input or output.
 
     ``shape`` has one entry per dimension, or is None when the rank is unknown. ``optional`` inputs have a
@@ -85,8 +85,7 @@ class TensorSpec:
         return f"{self.name}: {self.type}"
 
 
-@dataclass(frozen=True)
-class Signature:
+class Signature(Struct, frozen=True):
     """Inputs and outputs in the order the model has them."""
 
     inputs: tuple[TensorSpec, ...]
@@ -116,8 +115,7 @@ class Signature:
         return cls(sides[0], sides[1])
 
 
-@dataclass(frozen=True)
-class Signatures:
+class Signatures(Struct, frozen=True):
     """The named signatures of a bundle (``signature.yaml``). A checkpoint without a graph has none."""
 
     by_name: Mapping[str, Signature] = field(default_factory=dict)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from msgspec.structs import asdict
 
 from gitmodel.cli.console import Format, FormatOption, Quiet, RepoOption, Verbose, console, count, human, table
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from msgspec.structs import asdict
 
 from gitmodel.cli.console import Format, FormatOption, Quiet, RepoOption, Verbose, console, table
 from gitmodel.errors import ExitCode

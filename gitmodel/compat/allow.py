@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from gitmodel.bundle import yamlio
 from gitmodel.compat import rules
@@ -21,8 +23,7 @@ _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 _NEVER = ("allow-expired", "allow-unmatched", "allowlist-changed", "bump-too-small")
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """One break that is allowed: the finding's rule, place and fingerprint, and why. ``expires`` is the last day it
     counts, ``until`` the version at which it ends."""
 
@@ -75,8 +76,7 @@ class Entry:
         return ""
 
 
-@dataclass(frozen=True)
-class AllowList:
+class AllowList(Struct, frozen=True):
     """The entries of one file, in its order."""
 
     entries: tuple[Entry, ...] = ()
@@ -101,8 +101,7 @@ class AllowList:
         return cls(entries)
 
 
-@dataclass(frozen=True)
-class Lists:
+class Lists(Struct, frozen=True):
     """``counting`` is the list of the side that is trusted. An entry that the version under test ``keeps`` must still be
     good for something; one that the latest version had already, ``spent``, has had its release."""
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
 
 from gitmodel.bundle.signature import Signature
 from gitmodel.compat.changes import Change, Comparison
@@ -29,8 +30,7 @@ _RELABELLED = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Bridge:
+class Bridge(Struct, frozen=True):
     """How an OLD call is made on NEW: tensors that live on under another name, inputs that are cast to a wider type.
 
     ``classes`` are how many there were and are, by output (``*`` for all), where clients were told that there may be more.

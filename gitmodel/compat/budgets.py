@@ -11,8 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from gitmodel.bundle.golden import GoldenCase
 from gitmodel.bundle.limits import Budgets
@@ -34,8 +35,7 @@ _LEAST_BYTES = 1e6
 Inputs = Mapping[str, "np.ndarray"]
 
 
-@dataclass(frozen=True)
-class Measured:
+class Measured(Struct, frozen=True):
     """The ratio NEW/OLD: its median and the bounds of it, and the median cost of each side."""
 
     ratio: float
@@ -45,8 +45,7 @@ class Measured:
     after: float
 
 
-@dataclass(frozen=True)
-class Race:
+class Race(Struct, frozen=True):
     """Both models, and the same call for each."""
 
     old: Model

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from gitmodel.bundle.signature import Dim, Signature, TensorSpec
 
@@ -16,8 +17,7 @@ _FAMILIES = (
 )
 
 
-@dataclass(frozen=True)
-class Change:
+class Change(Struct, frozen=True):
     """One fact. ``kind`` names it, ``at`` is the place (``inputs.pixels``), ``args`` say more for rules and messages."""
 
     kind: str
@@ -27,8 +27,7 @@ class Change:
     args: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Comparison:
+class Comparison(Struct, frozen=True):
     """All changes, and which OLD names are believed to live on under a NEW one."""
 
     changes: tuple[Change, ...]

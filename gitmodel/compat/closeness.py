@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from gitmodel.bundle.card import Gates
 from gitmodel.bundle.signature import Signature, TensorSpec
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
 NAMED = 3
 
 
-@dataclass(frozen=True)
-class Closeness:
+class Closeness(Struct, frozen=True):
     """One output beside the recorded one.
 
     ``apart`` says why they cannot be held side by side at all ('' mostly; the rest is empty then). ``max_abs`` is the

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from gitmodel.bundle import yamlio
 from gitmodel.bundle.signature import Signature
@@ -24,8 +26,7 @@ _ALL = ("input-added-required", "input-added-with-default")
 _BY_PLACE = ("input-reordered", "output-reordered", "output-added")
 
 
-@dataclass(frozen=True)
-class Consumer:
+class Consumer(Struct, frozen=True):
     """A client of one model: the ``inputs`` it feeds and the ``outputs`` it reads by name, all of them when None; how it
     calls; whether it looks at class ``labels``."""
 
@@ -81,8 +82,7 @@ class Consumer:
         return finding.bump[self.profile] is Bump.MAJOR and self.touches(finding)
 
 
-@dataclass(frozen=True)
-class Listed:
+class Listed(Struct, frozen=True):
     """Those who are listed for a model. ``complete`` is the card's promise that there are no others."""
 
     consumers: tuple[Consumer, ...] = ()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from gitmodel.compat.numbers import BLOCK
 
@@ -21,8 +22,7 @@ _HALF, _SINGLE = 1e-2, 1e-3
 _TINY = 1e-12
 
 
-@dataclass(frozen=True)
-class Flip:
+class Flip(Struct, frozen=True):
     """A decision that did not stay. ``row`` counts the rows of the case (all axes but the last, flattened), ``old`` and
     ``new`` are classes, or the values themselves of an output that is discrete. ``margin`` is how far OLD held its
     own class above NEW's, in the output's unit; 0 for discrete values."""

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
+
 from gitmodel.bundle.card import Gates
 from gitmodel.bundle.signature import TensorSpec
 from gitmodel.compat import decisions, numbers
@@ -25,8 +27,7 @@ KEPT = 256
 FLOORS = 2.0
 
 
-@dataclass(frozen=True)
-class CaseDrift:
+class CaseDrift(Struct, frozen=True):
     """One case: its largest absolute difference, in which ``row`` of the first axis, and whether all is within tolerance."""
 
     case: str
@@ -35,8 +36,7 @@ class CaseDrift:
     within: bool
 
 
-@dataclass(frozen=True)
-class OutputDrift:
+class OutputDrift(Struct, frozen=True):
     """How one output differs over all cases.
 
     ``max_abs`` is the largest absolute difference, found in case ``worst`` at index ``at`` (infinite where the values
@@ -97,7 +97,7 @@ class OutputDrift:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> OutputDrift:
-        """From what ``dataclasses.asdict`` gives, after JSON too. Raises TypeError, KeyError."""
+        """From what ``msgspec.to_builtins`` gives, after JSON too. Raises TypeError, KeyError."""
         lists = {name: tuple(value[name]) for name in ("at", "smallest", "tolerance")}
         parts = {"flips": tuple(Flip(**flip) for flip in value["flips"])}
         cases = tuple(CaseDrift(**case) for case in value["by_case"])

@@ -6,9 +6,12 @@ import contextlib
 import glob
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from gitmodel.bundle.bundle import Bundle
 from gitmodel.bundle.lock import TensorEntry
@@ -47,8 +50,7 @@ class CannotOpen(GitmodelError):
         self.opened = opened
 
 
-@dataclass(frozen=True)
-class Opened:
+class Opened(Struct, frozen=True):
     """What a child said of a model. ``outside`` are [kind, text] of data that are not where they should be; ``limits`` are
     the runtime's, asked for only when it refused the model."""
 
@@ -117,8 +119,7 @@ class Model:
         return str(self._child.failure or "")
 
 
-@dataclass(frozen=True)
-class Again:
+class Again(Struct, frozen=True):
     """A model as it was opened last, with other options; ``Model.again`` makes it, and the next one ends it."""
 
     model: Model

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from gitmodel.bundle.signature import Signatures
 from gitmodel.compat import changes
 from gitmodel.compat.changes import Change, Tensors
 
 
-@dataclass(frozen=True)
-class Offer:
+class Offer(Struct, frozen=True):
     """The signatures of one side, and the name of the one that callers get who name none."""
 
     signatures: Signatures

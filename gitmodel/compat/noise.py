@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from gitmodel.bundle.golden import GoldenCase
 from gitmodel.bundle.signature import Signature
@@ -26,8 +28,7 @@ if TYPE_CHECKING:
 CASES, ROWS = 4, 8
 
 
-@dataclass(frozen=True)
-class Setting:
+class Setting(Struct, frozen=True):
     """How a session is opened, and whether rows go one by one or together."""
 
     optimised: bool
@@ -40,8 +41,7 @@ class Setting:
         return f"{batch}, {threads}, {'optimised' if self.optimised else 'not optimised'}"
 
 
-@dataclass(frozen=True)
-class Floor:
+class Floor(Struct, frozen=True):
     """OLD against itself in one output: the largest absolute difference, the largest as a share of its own answer's largest
     value, and the setting that showed the latter."""
 
@@ -51,8 +51,7 @@ class Floor:
     setting: str
 
 
-@dataclass(frozen=True)
-class Unsteady:
+class Unsteady(Struct, frozen=True):
     """Two equal runs that differed: of which ``side`` (OLD or NEW), in which output, at most by how much."""
 
     side: str
@@ -61,8 +60,7 @@ class Unsteady:
     case: str
 
 
-@dataclass(frozen=True)
-class Noise:
+class Noise(Struct, frozen=True):
     """``why`` says what was measured, or why nothing was."""
 
     why: str = ""

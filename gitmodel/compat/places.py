@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from functools import cached_property
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from gitmodel.bundle import yamlio
 from gitmodel.bundle.bundle import ASSETS, CARD, LABELS, LOCK, METRICS, PARAMS, SIGNATURE, Bundle
@@ -21,8 +23,7 @@ _ASPECTS = {"dtype": "dtype", "string": "dtype", "rank": "shape", "optional": "o
 _AXIS = re.compile(r"(?P<name>.*)\[(?P<index>[0-9]+)\]", re.DOTALL)
 
 
-@dataclass(frozen=True)
-class _Spot:
+class _Spot(Struct, frozen=True):
     """A line of a file of the bundle; ``exact`` when it is the very thing, and not only what is nearest to it."""
 
     file: str
@@ -30,8 +31,7 @@ class _Spot:
     exact: bool = False
 
 
-@dataclass(frozen=True)
-class Side:
+class Side(Struct, frozen=True, dict=True):
     """One bundle, and the folder it lies in, relative to the repository (``models/fraud``)."""
 
     bundle: Bundle

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from gitmodel.bundle import meaning
 from gitmodel.bundle.signature import Signature
@@ -25,8 +27,7 @@ _NOT_POLICY = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Policy:
+class Policy(Struct, frozen=True):
     """What OLD says about how NEW is judged, and what NEW would have liked. ``version`` is NEW's own, or else the latest
     there is; ``back`` are the changes from NEW to OLD, needed in mode ``full`` alone."""
 

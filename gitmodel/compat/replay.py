@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from gitmodel.bundle.card import Gates
 from gitmodel.bundle.golden import GoldenCase, Slice
@@ -17,16 +19,14 @@ from gitmodel.compat.side_by_side import Answer, Runs, one_by_one, stacked
 from gitmodel.errors import GitmodelError
 
 
-@dataclass(frozen=True)
-class SliceDrift:
+class SliceDrift(Struct, frozen=True):
     """How one output differs over the cases of one slice."""
 
     slice: Slice
     output: OutputDrift
 
 
-@dataclass(frozen=True)
-class Replay:
+class Replay(Struct, frozen=True):
     """What running the cases showed. ``errors`` are cases OLD answers and NEW refuses, ``refused`` those that OLD
     refuses itself, both with the runtime's words; ``lies`` outputs of NEW in another shape than it declares."""
 
@@ -39,8 +39,7 @@ class Replay:
     noise: Noise = field(default_factory=Noise)
 
 
-@dataclass(frozen=True)
-class SelfCheck:
+class SelfCheck(Struct, frozen=True):
     """A version against its own recorded outputs: how many cases passed, and what is wrong with the others."""
 
     cases: int

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 #: How far a row of probabilities may be from one, and what is too far even for one that lost digits on its way.
 CLOSE, FAR = 1e-2, 1e-1
@@ -13,8 +14,7 @@ HALF_STEP = 1 / 512
 FEWEST = 2
 
 
-@dataclass(frozen=True)
-class Rows:
+class Rows(Struct, frozen=True):
     """What was seen of one side's rows (the last axis): how many, whether all are probabilities, whether some surely are none."""
 
     seen: int = 0

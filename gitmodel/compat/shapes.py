@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec import Struct
 
 from gitmodel.bundle.signature import Signature, TensorSpec
 
@@ -12,8 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-@dataclass(frozen=True)
-class Lie:
+class Lie(Struct, frozen=True):
     """An output of NEW, by OLD's name, that is ``declared`` (as its type reads) and came in another shape."""
 
     name: str
@@ -40,11 +42,10 @@ class Witness:
             self.lie = Lie(self.name, new[0].type, tuple(new[1].shape), case)
 
 
-@dataclass(frozen=True)
-class Sizes:
+class Sizes(Struct, frozen=True):
     """What size each symbol of a signature has in one call, by its inputs; None where they disagree."""
 
-    by_symbol: Mapping[str, int | None] = field(default_factory=dict)
+    by_symbol: Mapping[str, int | None] = msgspec.field(default_factory=dict)
 
     @classmethod
     def of(cls, signature: Signature, inputs: Mapping[str, np.ndarray]) -> Sizes:

@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from msgspec import Struct
+
 from gitmodel.bundle.golden import GoldenCase
 from gitmodel.bundle.signature import Signature
 from gitmodel.errors import GitmodelError
@@ -64,8 +66,7 @@ def _key(inputs: Arrays) -> bytes:
     return digest.digest()
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """What both sides gave for one case: outputs by name, or the refusal."""
 
     case: GoldenCase

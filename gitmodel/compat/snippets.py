@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from gitmodel.bundle.bundle import Bundle
 from gitmodel.bundle.golden import GoldenCase
@@ -21,8 +23,7 @@ _WRITTEN = 32
 _INDENT = "    "
 
 
-@dataclass(frozen=True)
-class Calls:
+class Calls(Struct, frozen=True):
     """What the cases were run with: OLD's own signature, and the bridge over which its calls reached NEW."""
 
     old: Bundle

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from gitmodel.bundle.signature import Dim, Signature, TensorSpec
 from gitmodel.compat.changes import Change, Comparison
@@ -25,8 +26,7 @@ _SPELLINGS = (
 )
 
 
-@dataclass(frozen=True)
-class Pair:
+class Pair(Struct, frozen=True):
     """An output and the input it is fed to in the next call."""
 
     output: TensorSpec

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import StrEnum
+
+from msgspec import Struct, field
 
 from gitmodel.compat.drift import OutputDrift
 from gitmodel.compat.rules import PROFILES, Finding, Severity
@@ -23,8 +24,7 @@ class Verdict(StrEnum):
     UNJUDGED = "unjudged"
 
 
-@dataclass(frozen=True)
-class Report:
+class Report(Struct, frozen=True):
     """All that a check found. ``base`` is OLD's version and ``declared`` the bump NEW's own tag makes, if it has one.
     ``drifts`` are the statistics of every output that was replayed, ``noise`` says how noise was measured or why not;
     ``remembered`` that nothing was run, for an earlier check had."""

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from gitmodel.formats.declared import load_json
 
@@ -27,8 +28,7 @@ def is_vocabulary(path: str) -> bool:
     return _NAMES.fullmatch(path.rpartition("/")[2].lower()) is not None
 
 
-@dataclass(frozen=True)
-class Difference:
+class Difference(Struct, frozen=True):
     """``appended`` is how many tokens NEW has beyond OLD's when nothing else differs, else 0; ``what`` says the first thing
     that does."""
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from msgspec import Struct
+
 from gitmodel.errors import ExitCode
 from gitmodel.git import Repository
 from gitmodel.history.past import History
@@ -31,8 +33,7 @@ class Ailment:
         return words | {"advice": self.advice, "repairable": self.repair is not None, "repaired": self.repaired}
 
 
-@dataclass(frozen=True)
-class Checkup:
+class Checkup(Struct, frozen=True):
     """``incomplete`` is why not all could be looked at."""
 
     ailments: tuple[Ailment, ...]

@@ -10,10 +10,12 @@ import math
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+
+from msgspec import Struct
 
 from gitmodel.bundle.card import DEFAULT_AGREEMENT, DEFAULT_TOLERANCES
 from gitmodel.bundle.signature import Signature
@@ -167,8 +169,7 @@ def check(source: Source, run: Callable[[Mapping[str, np.ndarray]], Mapping[str,
                 )
 
 
-@dataclass(frozen=True)
-class _Gap:
+class _Gap(Struct, frozen=True):
     """How far one output is from what the library gives: the share of values that agree, and the largest difference."""
 
     name: str

@@ -8,10 +8,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from gitmodel.bundle.lock import is_shared
 from gitmodel.bundle.signature import DTYPES
@@ -51,8 +52,7 @@ _NUMERIC_KINDS = "biufc"
 _BLOCK = 16 << 20
 
 
-@dataclass(frozen=True)
-class TensorFile:
+class TensorFile(Struct, frozen=True):
     """The bytes around a tensor's own in its file: ``header`` before them, nothing after; ``offset`` is their place."""
 
     header: bytes
@@ -140,8 +140,7 @@ def stored_offset(image: bytes | memoryview) -> int | None:
         return contiguous_offset(file[DATASET])
 
 
-@dataclass(frozen=True)
-class View:
+class View(Struct, frozen=True):
     """The bytes of an HDF5 view, and where in them the tensors begin that can be read right from there."""
 
     image: bytes
@@ -168,19 +167,20 @@ def write_view(source: Source, files: Mapping[str, str]) -> View:
         own = {tensor.name: tensor for tensor in source.tensors if not is_numeric(kept.get(tensor.name))}
         groups = {name for name, item in kept.items() if isinstance(item, h5py.Group)}
         named = dataset_names(own, kept.keys() - groups, groups)
+        offsets: dict[str, int | None] = {}
         for name in sorted(own):
             group, _, last = named[name].rpartition("/")
             parent = require_group(view, group)
             if name in files:
                 parent[last] = h5py.ExternalLink(files[name], f"/{DATASET}")
             else:
-                write_dataset(parent, last, own[name])
+                offsets[name] = write_dataset(parent, last, own[name])
         write_metadata(view, source.metadata)
         view.flush()
         shared = [t.name for t in source.tensors if t.name not in files and is_shared(t.dtype, t.shape)]
-        places = ((name, contiguous_offset(view[named.get(name, name)])) for name in shared)
-        offsets = {name: offset for name, offset in places if offset is not None}
-        return View(image_of(view), offsets)
+        offsets |= {name: contiguous_offset(view[name]) for name in shared if name not in own}
+        places = ((name, offsets[name]) for name in shared)
+        return View(image_of(view), {name: offset for name, offset in places if offset is not None})
 
 
 def write_metadata(view: Any, metadata: Mapping[str, str]) -> None:

@@ -9,8 +9,9 @@ import io
 import math
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from gitmodel.bundle.signature import DTYPES
 from gitmodel.formats import declared
@@ -28,8 +29,7 @@ _TILE_BYTES = 4 << 20
 MAX_TEXT_BYTES = 64 << 20
 
 
-@dataclass(frozen=True)
-class Array:
+class Array(Struct, frozen=True):
     """An array as it stands in a member: ``body`` are its bytes, ``fortran`` their order."""
 
     dtype: Any

@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 import zipfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from gitmodel.formats import declared, npy
 from gitmodel.formats.dtypes import storage
@@ -33,8 +34,7 @@ _MAX_ABOUT_BYTES = 100_000_000
 _MAX_NAME_BYTES = 60_000  # a zip file takes 65535
 
 
-@dataclass(frozen=True)
-class _About:
+class _About(Struct, frozen=True):
     """What ``gitmodel.json`` says: tensor names by array name, and types and shapes by tensor name."""
 
     metadata: Mapping[str, str]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from gitmodel.formats.mapping import let_go
 from gitmodel.formats.source import UnsafePart, blocks, first_line, rooms
@@ -18,8 +19,7 @@ _ENCRYPTED = 1
 _BLOCK = 4 << 20
 
 
-@dataclass(frozen=True)
-class _Member:
+class _Member(Struct, frozen=True):
     """``packed`` are the member's bytes as they stand in the file, from ``begin`` (its header) to ``end``."""
 
     name: str

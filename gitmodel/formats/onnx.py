@@ -6,10 +6,11 @@ import importlib
 import importlib.util
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from gitmodel.bundle.lock import inside
 from gitmodel.bundle.signature import Dim, Signature, TensorSpec
@@ -25,8 +26,7 @@ _IR_WITH_OPSETS = 3
 _TYPED = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data")
 
 
-@dataclass(frozen=True)
-class Placement:
+class Placement(Struct, frozen=True):
     """Where a tensor's bytes stand for the ONNX view: a file relative to ``weights/``, bytes from and how many."""
 
     location: str

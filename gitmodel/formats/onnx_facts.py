@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from gitmodel.bundle.lock import inside
 from gitmodel.formats import wire
@@ -19,8 +20,7 @@ ONNX, ML = "", "ai.onnx.ml"
 _STANDARD = {ONNX, ML, "ai.onnx", "ai.onnx.training", "ai.onnx.preview.training", "ai.onnx.preview"}
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(Struct, frozen=True):
     """``opsets`` has the version of each domain that a node really uses; ``foreign`` those domains among them that are
     neither ONNX's own nor defined by the model itself."""
 
@@ -37,8 +37,7 @@ class Facts:
         return cls(int(value["ir"]), opsets, tuple(map(str, value["foreign"])))
 
 
-@dataclass(frozen=True)
-class Outside:
+class Outside(Struct, frozen=True):
     """Something wrong with data kept in another file: it is ``missing``, ``escapes`` the folder, or does not ``fit``."""
 
     kind: str
@@ -76,16 +75,14 @@ def _all_nodes(nodes: Any) -> Iterator[Any]:
 
 def size(model: Any, path: Path) -> int:
     """Bytes of the model's file and of those its tensors name."""
-    found = {path}
-    for _, tensor in tensors(model):
-        places = {entry.key: entry.value for entry in tensor.external_data}
-        if (location := places.get("location", "")) and _place(path.parent, location) is None:
-            found.add(path.parent / location)
-    return sum(file.stat().st_size for file in found)
+    named = {entry.value for _, tensor in tensors(model) for entry in tensor.external_data if entry.key == "location"}
+    beside = {path.parent / location for location in named if location and _place(path.parent, location) is None}
+    return sum(file.stat().st_size for file in {path, *beside})
 
 
 def outside(model: Any, folder: Path) -> Iterator[Outside]:
     """What is wrong with the files beside the model that its tensors name."""
+    place = cache(partial(_place, folder))  # thousands of tensors may share a file
     for name, tensor in tensors(model):
         entries = {entry.key: entry.value for entry in tensor.external_data}
         if tensor.data_location != EXTERNAL or wire.CUT_KEY in entries:
@@ -93,7 +90,7 @@ def outside(model: Any, folder: Path) -> Iterator[Outside]:
         here, location = f"tensor '{name[:80]}'", entries.get("location", "")
         if not location:
             yield Outside("missing", f"{here} names no file for its data")
-        elif (problem := _place(folder, location)) is not None:
+        elif (problem := place(location)) is not None:
             yield Outside(problem, f"{here} keeps its data in {location[:120]!r}, {_WORDS[problem]}")
         elif text := _span(entries, (folder / location).stat().st_size):
             yield Outside("fit", f"{here} wants {text} of {location[:120]!r}")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from gitmodel.bundle.bundle import HDF5_VIEW, ONNX_VIEW
 from gitmodel.bundle.lock import Lock, TensorEntry
@@ -19,8 +20,7 @@ MEND = "the file is not of this lock: run 'gitmodel checkout' on the version, or
 _FURTHER = re.compile(r"model\.(.+)\.onnx")
 
 
-@dataclass(frozen=True, eq=False)
-class StoredGraph:
+class StoredGraph(Struct, frozen=True, eq=False):
     """A view as it was read, and its tensors by the names they have in the lock."""
 
     view: Source

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from typing import Any
 
 import git
+from msgspec import Struct
 
 
-@dataclass(frozen=True)
-class TagRef:
+class TagRef(Struct, frozen=True):
     """A tag as Git has it. ``commit`` is what it points at in the end; ``annotated`` is False for a lightweight one."""
 
     name: str

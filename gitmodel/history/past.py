@@ -9,6 +9,8 @@ from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 
+from msgspec import Struct
+
 from gitmodel.bundle.lock import FileEntry
 from gitmodel.storage.pointer import listing_of
 from gitmodel.versions import ReleaseTag, Version, parse_tag
@@ -24,8 +26,7 @@ class Why(StrEnum):
     BRANCH = "branch"
 
 
-@dataclass(frozen=True)
-class Mention:
+class Mention(Struct, frozen=True):
     """A bundle under a name people use: ``label`` is a reference, ``digest`` the lock's, ``pointer`` what the ``.dvc`` file
     beside it names ('' when there is none)."""
 
@@ -36,8 +37,7 @@ class Mention:
     pointer: str = ""
 
 
-@dataclass(frozen=True)
-class Change:
+class Change(Struct, frozen=True):
     """A commit that gave a model other weights: digests of the locks before and after, '' where there is none."""
 
     model: str

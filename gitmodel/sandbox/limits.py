@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import asdict, replace
 
 SECONDS = 10.0
 MEMORY = 4 << 30
@@ -15,8 +17,7 @@ _SHARE = 4
 _PATIENCE = 6
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """``seconds`` of processor time for each request, ``memory`` bytes of address space, ``files`` open at once,
     ``file_bytes`` for each file it writes, which it may below ``writable`` alone; it reads below ``readable``."""
 

@@ -7,9 +7,11 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from gitmodel.sandbox import forkserver
 from gitmodel.sandbox.failures import NO_MEMORY, TOO_LARGE, OutOfMemory, Refused, SandboxFailed

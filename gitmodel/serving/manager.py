@@ -7,8 +7,10 @@ import ctypes
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
+
+from msgspec.structs import replace
 
 from gitmodel.errors import GitmodelError
 from gitmodel.serving.last_good import LastGood
@@ -235,7 +237,7 @@ class Manager:
             before = self._statuses.pop(version.key, None)
             base = before or VersionStatus(version.model, version.version, version.commit, state)
             fresh = {"reason": "", **more, "state": state, "since": time.time(), "number": version.number}
-            status = replace(base, **fresh)  # type: ignore[arg-type]  # the keys are its fields
+            status = replace(base, **fresh)  # the keys are its fields
             self._statuses[version.key] = status
             ended = [k for k, s in self._statuses.items() if s.state is State.END and k[0] == version.model]
             for old in ended[:-_KEPT_ENDED]:

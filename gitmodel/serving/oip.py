@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import orjson
+from msgspec import Struct
 
 from gitmodel.bundle.signature import TensorSpec
 from gitmodel.formats.dtypes import dtype_name
@@ -53,8 +53,7 @@ class _Request(msgspec.Struct):
     outputs: list[_Wanted] | None = None
 
 
-@dataclass(frozen=True)
-class InferRequest:
+class InferRequest(Struct, frozen=True):
     """A decoded call: arrays by input name, the outputs asked for (None: all), and which of them go back as bytes."""
 
     id: str | None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 from gitmodel.registry import Release, StageMove
 from gitmodel.versions import check_name
 
@@ -28,8 +30,7 @@ class AspiredVersion:
         return (self.model, self.version, self.commit)
 
 
-@dataclass(frozen=True)
-class VersionPolicy:
+class VersionPolicy(Struct, frozen=True):
     """``latest``: the latest release. A stage's name: the version it stands on. ``auto``: stage ``prod`` once a model
     has one, the latest release until then."""
 

@@ -11,9 +11,10 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from gitmodel.errors import ExitCode, GitmodelError
 from gitmodel.files import write_all
@@ -37,8 +38,7 @@ class CannotRecord(GitmodelError):
     exit_code = ExitCode.INCOMPLETE
 
 
-@dataclass(frozen=True)
-class Answered:
+class Answered(Struct, frozen=True):
     """One call and its answer, tensors by name; ``path`` is MODEL/VERSION, below the folder of the record."""
 
     path: str

@@ -10,11 +10,11 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from typing import Any
 
 import msgspec
 import orjson
+from msgspec.structs import asdict
 
 from gitmodel.errors import GitmodelError
 from gitmodel.serving import oip

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import Struct
 
 from gitmodel.bundle.signature import Signature
 
@@ -25,8 +28,7 @@ class State(StrEnum):
     END = "END"
 
 
-@dataclass(frozen=True)
-class VersionStatus:
+class VersionStatus(Struct, frozen=True):
     """What an operator sees of one version. ``seconds`` is how long loading took; ``reason`` why it failed."""
 
     model: str
@@ -40,7 +42,7 @@ class VersionStatus:
     digest: str = ""
     number: int = 0
     stages: tuple[str, ...] = ()
-    since: float = field(default_factory=time.time)
+    since: float = msgspec.field(default_factory=time.time)
 
 
 @dataclass(eq=False)
@@ -72,8 +74,7 @@ class Servable:
         )
 
 
-@dataclass(frozen=True)
-class Serving:
+class Serving(Struct, frozen=True):
     """One model's entry in the table: the version asked for by default, and all that can be asked for by name."""
 
     default: Servable

@@ -8,12 +8,12 @@ import signal
 import socket
 import stat
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import uvicorn
+from msgspec import Struct
 
 from gitmodel.endpoint import Endpoint, announce, socket_path
 from gitmodel.errors import ExitCode, GitmodelError
@@ -37,8 +37,7 @@ class CannotListen(GitmodelError):
     exit_code = ExitCode.INCOMPLETE
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(Struct, frozen=True):
     """``poll`` in seconds between looks at the refs without a hint; ``threads`` per call; ``max_body`` in bytes. ``record`` is a
     folder for every ``record_every``-th answered request, ``record_limit`` of each version at most."""
 

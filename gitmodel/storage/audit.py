@@ -7,8 +7,9 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from gitmodel.bundle.lock import FileEntry
 from gitmodel.files import storing
@@ -18,8 +19,7 @@ from gitmodel.storage.remote import Progress
 _NAMES = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?:\.dir)?(?![0-9a-f])")
 
 
-@dataclass(frozen=True)
-class Digest:
+class Digest(Struct, frozen=True):
     """What was read; ``error`` is why it could not be."""
 
     md5: str = ""

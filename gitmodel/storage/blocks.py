@@ -8,9 +8,10 @@ import mmap
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from msgspec import Struct
 
 from gitmodel.bundle.lock import FileEntry
 from gitmodel.files import write_all
@@ -25,8 +26,7 @@ _SEGMENT = 4 << 20
 _HUGE, _HUGE_BLOCK = 64 << 20, 1 << 20
 
 
-@dataclass(frozen=True)
-class Hashed:
+class Hashed(Struct, frozen=True):
     """What was written: the digests of all of it, and its ``size`` in bytes."""
 
     md5: str

@@ -11,10 +11,12 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from gitmodel.errors import GitmodelError
 from gitmodel.files import StorageFailed, aside, fsync_folder, storing
@@ -38,8 +40,7 @@ class NoCache(GitmodelError):
     code = "no-cache"
 
 
-@dataclass(frozen=True)
-class Stored:
+class Stored(Struct, frozen=True):
     """A file of a place: its object's name ('' for what is no object), ``size`` in bytes (-1: unknown), when it was written
     (seconds; None: unknown), its permission bits (0: it has none) and where it is."""
 
@@ -50,8 +51,7 @@ class Stored:
     path: str
 
 
-@dataclass(frozen=True)
-class Listing:
+class Listing(Struct, frozen=True):
     """All files of a place: objects by name, half-written ones, and those that have no business there."""
 
     objects: dict[str, Stored]

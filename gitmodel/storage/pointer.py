@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from gitmodel.bundle import yamlio
 from gitmodel.bundle.lock import FileEntry
 from gitmodel.files import replace_file
 
 
-@dataclass(frozen=True)
-class Pointer:
+class Pointer(Struct, frozen=True):
     """``md5`` ends in ``.dir``; ``size`` in bytes over ``nfiles`` files; ``path`` is the folder beside the pointer."""
 
     md5: str

@@ -6,8 +6,9 @@ import contextlib
 import hashlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from gitmodel.bundle.lock import FileEntry, Lock
 from gitmodel.errors import ExitCode, GitmodelError
@@ -32,8 +33,7 @@ class MissingWeights(GitmodelError):
     exit_code = ExitCode.INCOMPLETE
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(Struct, frozen=True):
     """What must happen for a weights folder to hold exactly a lock's files: which to write anew, which to remove.
     ``drafts`` may have some of them ready."""
 

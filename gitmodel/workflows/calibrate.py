@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import cached_property
+
+from msgspec import Struct
 
 from gitmodel.bundle.golden import GoldenCase
 from gitmodel.bundle.signature import Signature
@@ -25,8 +26,7 @@ SMALL = 16 << 20
 _FEWEST, _MOST = 2, 8
 
 
-@dataclass(frozen=True)
-class Side:
+class Side(Struct, frozen=True, dict=True):
     """A model that runs. ``signature`` is the one it is called by as the model itself has it, whatever signature.yaml says;
     ``whole`` the one of its graph, which golden cases are recorded by; ``size`` in bytes of weights."""
 

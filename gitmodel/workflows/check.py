@@ -4,10 +4,11 @@ checked out; only where no revision is given, NEW is the author's own working tr
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from gitmodel import registry
 from gitmodel.bundle.bundle import Bundle

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from gitmodel import registry
 from gitmodel.bundle.bundle import WEIGHTS, Bundle
@@ -15,8 +16,7 @@ from gitmodel.workflows.store import lock_before
 from gitmodel.workflows.workspace import Workspace
 
 
-@dataclass(frozen=True)
-class CheckedOut:
+class CheckedOut(Struct, frozen=True):
     """``files`` is how many weight files had to be rewritten."""
 
     label: str

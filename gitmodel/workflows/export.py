@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+
+from msgspec import Struct
 
 from gitmodel import formats, registry
 from gitmodel.bundle.bundle import ASSETS, SIGNATURE, Bundle, view_of
@@ -35,8 +37,7 @@ class WouldOverwrite(GitmodelError):
     code = "would-overwrite"
 
 
-@dataclass(frozen=True)
-class Exported:
+class Exported(Struct, frozen=True):
     """``files`` as written, the model first; ``size`` of them together in bytes; ``left_out``, in words, what the model has
     and the format has no place for."""
 

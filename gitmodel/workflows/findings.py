@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from gitmodel.errors import ExitCode
 
@@ -26,8 +28,7 @@ KINDS = {
 MATTERS = ("missing", "corrupt", "clash", "listing", "pointer", "lock")
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """``where`` is a place (the cache, a remote, a folder), ``objects`` what it is about there, ``size`` in bytes.
     ``versions`` suffer from it, in their ``files``. ``mended`` says how it was mended, ``moved`` where damaged bytes went."""
 
@@ -48,8 +49,7 @@ class Finding:
         return self.kind in MATTERS
 
 
-@dataclass(frozen=True)
-class Read:
+class Read(Struct, frozen=True):
     """How much of a place was read afresh; ``size`` in bytes."""
 
     where: str
@@ -57,8 +57,7 @@ class Read:
     size: int
 
 
-@dataclass(frozen=True)
-class Report:
+class Report(Struct, frozen=True):
     """``incomplete`` is why not all could be looked at; ``partial``: Git has a part of the history only; ``versions`` is
     how many names of bundles there are; ``root`` the repository."""
 

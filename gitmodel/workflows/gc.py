@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from gitmodel.errors import GitmodelError
 from gitmodel.git import Repository
@@ -32,8 +35,7 @@ class SharedPlace(GitmodelError):
     code = "shared-place"
 
 
-@dataclass(frozen=True)
-class Going:
+class Going(Struct, frozen=True):
     """A state of a model that loses bytes: ``size`` of ``whole``, in ``files`` files."""
 
     label: str
@@ -43,8 +45,7 @@ class Going:
     files: int
 
 
-@dataclass(frozen=True)
-class Collected:
+class Collected(Struct, frozen=True):
     """What goes, or would go, from ``where``. ``keeps``: by reason, the states that stay; ``unnamed``: objects that
     nothing names, which go; ``young``: objects that stay for the age of their file; ``applied``: they are gone."""
 
@@ -60,7 +61,7 @@ class Collected:
     applied: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        return {"schema": 1} | asdict(self)
+        return {"schema": 1} | asdict(self) | {"going": [asdict(item) for item in self.going]}
 
 
 def gc(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from gitmodel import registry
 from gitmodel.bundle.acceptance import Acceptance
@@ -28,8 +29,7 @@ if TYPE_CHECKING:
     from gitmodel.runtime import Session
 
 
-@dataclass(frozen=True)
-class Running:
+class Running(Struct, frozen=True):
     """A model that can be asked. ``signature`` is the model's own; ``cases`` are those recorded, ``places`` their folders."""
 
     bundle: Bundle
@@ -43,8 +43,7 @@ class Running:
         return self.bundle.card.gates
 
 
-@dataclass(frozen=True)
-class Held:
+class Held(Struct, frozen=True):
     """A case beside what the model gives for it now, which is a refusal when it gives nothing. ``wrong`` is in what they
     differ beyond the card's tolerance, '' when the case holds."""
 
@@ -53,8 +52,7 @@ class Held:
     wrong: str
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(Struct, frozen=True):
     """One case of a list: rows of its first input, bytes of its files. ``wrong`` is None where nothing was run;
     ``accepted`` is why its outputs are what they are, where somebody said so."""
 
@@ -65,8 +63,7 @@ class Row:
     accepted: Acceptance | None
 
 
-@dataclass(frozen=True)
-class Group:
+class Group(Struct, frozen=True):
     """The cases of one group, and the slice of callers they stand for, if any."""
 
     name: str
@@ -106,8 +103,7 @@ def _ask(session: Session, case: GoldenCase) -> Arrays | GitmodelError:
     return given
 
 
-@dataclass(frozen=True)
-class _Answer:
+class _Answer(Struct, frozen=True):
     """Stands in for a session that was asked already."""
 
     given: Arrays | GitmodelError

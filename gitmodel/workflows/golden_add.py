@@ -6,9 +6,11 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from gitmodel import registry
 from gitmodel.bundle.bundle import GOLDEN
@@ -29,8 +31,7 @@ if TYPE_CHECKING:
 _DRAWS = 3
 
 
-@dataclass(frozen=True)
-class Added:
+class Added(Struct, frozen=True):
     """``added`` names the new cases, ``known`` counts those that were there already; of ``drawn`` inputs some may have been
     ``left_out``, which the model refuses or answers with NaN or infinity. ``wrong`` are new cases whose given outputs are
     not the model's. ``total`` cases of ``size`` bytes are there now."""
@@ -44,8 +45,7 @@ class Added:
     size: int
 
 
-@dataclass(frozen=True)
-class Origin:
+class Origin(Struct, frozen=True):
     """Where cases come from: a ``file`` (npz), a folder of recorded ``traffic``, or else ``auto``, how many to draw."""
 
     file: Path | None = None
@@ -224,8 +224,7 @@ def _agree(there: GoldenCase, case: GoldenCase, model: Running) -> bool:
     return not any(c.apart or c.beyond for c in closeness(old, new, model.signature, model.gates))
 
 
-@dataclass(frozen=True)
-class Recorded:
+class Recorded(Struct, frozen=True):
     """``recorded`` names the cases that got outputs, ``kept`` counts those that had them."""
 
     recorded: tuple[str, ...]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from gitmodel.bundle import acceptance
 from gitmodel.bundle.acceptance import ACCEPTED, Acceptance

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from msgspec import Struct
+
 from gitmodel import registry
 from gitmodel.bundle.acceptance import Acceptance
 from gitmodel.bundle.bundle import GOLDEN
@@ -51,8 +53,7 @@ class Failing:
     mark: str
 
 
-@dataclass(frozen=True)
-class Review:
+class Review(Struct, frozen=True):
     """``failing`` are the cases still to be decided, ``rejected`` how many were rejected before the last interruption;
     ``cases`` ran in all. ``weights`` is the digest of the weights they ran through."""
 
@@ -135,8 +136,7 @@ def end(review: Review, *, repo: Path | str | Workspace = ".") -> None:
         _progress(place, review.name).unlink(missing_ok=True)
 
 
-@dataclass(frozen=True)
-class Accepted:
+class Accepted(Struct, frozen=True):
     """``cases`` have new outputs now; ``held`` counts those named that held as they were."""
 
     cases: tuple[Failing, ...]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from gitmodel import resources
 from gitmodel.files import replace_file
@@ -14,8 +15,7 @@ from gitmodel.workflows.workspace import NeedsWorkingTree
 _STAGED = (".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitattributes")
 
 
-@dataclass(frozen=True)
-class Initialised:
+class Initialised(Struct, frozen=True):
     """``done`` says in words what was changed; empty when everything was there."""
 
     root: Path

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from gitmodel import registry
 from gitmodel.bundle.bundle import GOLDEN, Bundle
@@ -15,8 +16,7 @@ from gitmodel.git import NotARepository, Repository
 from gitmodel.versions import check_name
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(Struct, frozen=True):
     """One model: its latest version, where its stages stand, the size of its weights in bytes and when it changed."""
 
     name: str
@@ -27,8 +27,7 @@ class Row:
     unreleased: bool
 
 
-@dataclass(frozen=True)
-class LogEntry:
+class LogEntry(Struct, frozen=True):
     """One version. ``verdict`` and ``changed`` come from the tag and the two locks; ``stored`` in bytes is what it added."""
 
     version: str

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from gitmodel.files import aside, storing
 from gitmodel.history.past import History

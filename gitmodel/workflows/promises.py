@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from gitmodel.bundle.bundle import ASSETS, ONNX_VIEW, Bundle, view_of
 from gitmodel.bundle.lock import TensorEntry

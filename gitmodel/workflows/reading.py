@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from gitmodel import formats
 from gitmodel.bundle.signature import DEFAULT
@@ -26,8 +27,7 @@ class UnclearFiles(GitmodelError):
     code = "unclear-files"
 
 
-@dataclass(frozen=True)
-class Given:
+class Given(Struct, frozen=True, dict=True):
     """``files`` in the caller's order, or a ``model`` that is none; ``weights`` for a graph's names; ``signatures`` maps names to the
     graphs of further ones; ``example`` are inputs for what has to be converted."""
 

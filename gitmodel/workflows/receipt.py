@@ -6,8 +6,10 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from gitmodel.bundle import bundle as bundle_files
 from gitmodel.bundle.folder import DiskFolder
@@ -17,8 +19,7 @@ from gitmodel.storage.digests import is_settled
 _SCHEMA = 1
 
 
-@dataclass(frozen=True)
-class Receipt:
+class Receipt(Struct, frozen=True):
     """``given`` is what the caller asked for; ``files`` maps the absolute paths of all that was read for it to their state;
     ``bundle`` names what was written from them; ``stale`` is how many recorded golden cases did not hold."""
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+
+from msgspec import Struct
 
 from gitmodel import registry
 from gitmodel.bundle.bundle import Bundle
@@ -61,8 +62,7 @@ class GateRefused(GitmodelError):
         self.exit_code = report.exit_code
 
 
-@dataclass(frozen=True)
-class Released:
+class Released(Struct, frozen=True):
     """The tag made, the commit it names, the gate's report (None when the tag was there and only had to be pushed), and
     what Git said while pushing."""
 

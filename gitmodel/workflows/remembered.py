@@ -11,9 +11,11 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, to_builtins
+from msgspec.structs import asdict
 
 from gitmodel import runtime
 from gitmodel.bundle.bundle import CARD, SIGNATURE, Bundle
@@ -31,8 +33,7 @@ SCHEMA = 1
 MOST = 256
 
 
-@dataclass(frozen=True)
-class Shown:
+class Shown(Struct, frozen=True):
     """All the facts after running, those from before it among them, and what else the report says of it."""
 
     changes: tuple[Change, ...]
@@ -42,8 +43,7 @@ class Shown:
     drifts: tuple[OutputDrift, ...]
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """Where a result is kept, and all that it depends on."""
 
     path: Path
@@ -95,7 +95,7 @@ def keep(where: Entry, shown: Shown) -> None:
         "cases": shown.cases,
         "generated": shown.generated,
         "noise": shown.noise,
-        "drifts": [asdict(drift) for drift in shown.drifts],
+        "drifts": [to_builtins(drift) for drift in shown.drifts],
     }
     with contextlib.suppress(GitmodelError, TypeError, ValueError):
         document = {"key": where.key, "sha256": _digest(body), "body": body}

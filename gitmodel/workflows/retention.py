@@ -5,8 +5,9 @@ from __future__ import annotations
 import heapq
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+from msgspec import Struct
 
 from gitmodel.errors import GitmodelError
 from gitmodel.history.past import Change, History, Why
@@ -22,8 +23,7 @@ class InvalidAge(GitmodelError):
     code = "invalid-age"
 
 
-@dataclass(frozen=True)
-class Policy:
+class Policy(Struct, frozen=True):
     """Besides what tags, branches and working trees hold: the ``last`` states of each model on each branch, and all that
     was in use less than ``younger`` ago."""
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from gitmodel.bundle.bundle import GOLDEN, ONNX_VIEW, Bundle
 from gitmodel.bundle.card import Card
@@ -74,8 +76,7 @@ def _replay_named(place: Workspace | None, old: Bundle, new: Bundle, found: Gath
         found.unjudged = f"signature '{new.called}': {part.unjudged}"
 
 
-@dataclass(frozen=True)
-class _Drawn:
+class _Drawn(Struct, frozen=True):
     """Drawn cases, made anew each time they are gone through: together they may be larger than memory."""
 
     signature: Signature

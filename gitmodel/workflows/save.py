@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from gitmodel import registry
 from gitmodel.bundle import bundle as bundle_files
@@ -16,7 +17,6 @@ from gitmodel.bundle.folder import DiskFolder
 from gitmodel.bundle.golden import SLICE, GoldenCase
 from gitmodel.bundle.lock import FileEntry, Lock
 from gitmodel.bundle.signature import DEFAULT, Signature, Signatures
-from gitmodel.compat.replay import check_self
 from gitmodel.errors import ExitCode, GitmodelError
 from gitmodel.files import replace_file, storing
 from gitmodel.formats import golden_files, goldens
@@ -42,8 +42,7 @@ class ChangedMeanwhile(GitmodelError):
     exit_code = ExitCode.INCOMPLETE
 
 
-@dataclass(frozen=True)
-class Saved:
+class Saved(Struct, frozen=True):
     """``changed`` is False when everything was there already; sizes in bytes; ``commit`` is '' when none was made;
     ``stale_goldens`` how many cases recorded earlier the new weights do not keep."""
 
@@ -114,7 +113,7 @@ def _save(
 ) -> Saved:
     folder = place.repo.root / registry.model_path(name)
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="ahead") as ahead:
-        # Git is asked, and the runtime imported, while the files are read.
+        # Git is asked while the files are read.
         allowed = ahead.submit(place.repo.check_can_commit) if message else None
         _refuse_own_files(given.paths, folder / bundle_files.WEIGHTS)
         place.cache.sweep()
@@ -124,7 +123,7 @@ def _save(
         with place.cache.undone_on_error():
             content = None if golden or not given.key else _as_before(place, name, given, folder)
             if content is None:
-                content = _Reader(place, folder, card, parent, golden, allowed, ahead, drafts).read(given)
+                content = _Reader(place, folder, card, parent, golden, allowed, drafts).read(given)
             made = (content.format, content.framework)
             written = describe.described(folder, card, made, content.signatures, description)
             layout = plan(content.lock, place.cache, folder / bundle_files.WEIGHTS, parent, drafts)
@@ -149,8 +148,7 @@ def _save(
     )
 
 
-@dataclass(frozen=True)
-class _Content:
+class _Content(Struct, frozen=True):
     """What the given files make. ``files`` are all that were read for it, with the states they had; ``added`` is what was
     not stored before; ``cases`` are newly recorded golden cases, None when those there are stay."""
 
@@ -175,10 +173,9 @@ def _as_before(place: Workspace, name: str, given: Given, folder: Path) -> _Cont
     return _Content(found.format, found.framework, bundle.signatures, bundle.lock, found.files, stale=found.stale)
 
 
-@dataclass(frozen=True)
-class _Reader:
+class _Reader(Struct, frozen=True):
     """Reads what is given, stores its tensors, and runs what was stored. ``allowed`` is Git's word on whether a commit
-    can be made, which comes before anything is written; ``ahead`` imports what will be needed."""
+    can be made, which comes before anything is written."""
 
     place: Workspace
     folder: Path
@@ -186,7 +183,6 @@ class _Reader:
     parent: Lock | None
     golden: Path | str | None
     allowed: Future[None] | None
-    ahead: ThreadPoolExecutor
     drafts: Drafts
 
     def read(self, given: Given) -> _Content:
@@ -198,11 +194,8 @@ class _Reader:
             signatures = named_signatures.of(source, self.card.signatures, given.label)
             if self.allowed:
                 self.allowed.result()
-            if source.graph is not None:
-                from gitmodel import runtime
-
-                self.ahead.submit(runtime.load_library)
-            lock, added = store_weights(source, self.place.cache, self.parent, self.drafts)
+            meanwhile = _load_runtime if source.graph is not None else lambda: None
+            lock, added = store_weights(source, self.place.cache, self.parent, self.drafts, meanwhile)
             cases, stale = _check_runs(self.place, self.folder, lock, source, self.golden, self.card, given.label)
         if changed := receipt.changed_since(files):
             raise ChangedMeanwhile(f"{changed} changed while it was saved", hint="save it when nobody writes it")
@@ -217,6 +210,12 @@ def _refuse_own_files(files: Iterable[Path], weights: Path) -> None:
             raise WouldLose(
                 f"{file} lies in the folder that is about to be written", hint="move it out and save it from there"
             )
+
+
+def _load_runtime() -> None:
+    from gitmodel import runtime
+
+    runtime.load_library()
 
 
 def _check_runs(
@@ -243,6 +242,10 @@ def _check_runs(
             golden_files.check_total(where, len(cases), golden_files.size_of(cases))
             return cases, 0
         recorded = goldens.read(DiskFolder(folder), bundle_files.GOLDEN, source.signature, where)
+        if not recorded:
+            return None, 0
+        from gitmodel.compat.replay import check_self
+
         return None, len(check_self(session, recorded, source.signature, card.gates).failures)
 
 

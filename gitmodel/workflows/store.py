@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from gitmodel.bundle.bundle import HDF5_VIEW, LOCK, view_of
 from gitmodel.bundle.lock import FileEntry, InvalidLock, Lock, TensorEntry
@@ -21,16 +22,14 @@ from gitmodel.storage.drafts import Drafts
 _WORKERS = 4
 
 
-@dataclass(frozen=True)
-class _Place:
+class _Place(Struct, frozen=True):
     """Where a tensor's file stands, and where in it its bytes begin; None when they cannot be mapped from it."""
 
     path: str
     offset: int | None
 
 
-@dataclass(frozen=True)
-class _Stored:
+class _Stored(Struct, frozen=True):
     """A tensor's file and the digest of the tensor."""
 
     entry: FileEntry
@@ -38,24 +37,22 @@ class _Stored:
 
 
 def store_weights(
-    source: Source, cache: Cache, parent: Lock | None, drafts: Drafts | None = None
+    source: Source,
+    cache: Cache,
+    parent: Lock | None,
+    drafts: Drafts | None = None,
+    meanwhile: Callable[[], object] = lambda: None,
 ) -> tuple[Lock, list[FileEntry]]:
     """Writes tensor files and views into the cache; returns the lock and the files that were not known before. ``drafts``
-    get what was written, for the working tree."""
+    get what was written, for the working tree. ``meanwhile`` is called once while tensors are hashed."""
     from gitmodel.formats import hdf5
 
     large = [t for t in source.tensors if len(t.data) >= TENSOR_FILE_BYTES and t.dtype != "string"]
     paths = naming.tensor_files(t.name for t in large)
-    # HDF5 is not for several threads, so headers are made first; hashing and writing release the interpreter's lock.
-    headers = {t.name: hdf5.tensor_file(t.dtype, t.shape) for t in large}
-    places = {
-        t.name: _Place(paths[t.name], hdf5.stored_offset(t.stored) if t.stored is not None else headers[t.name].offset)
-        for t in large
-    }
     known = {(t.name, t.dtype, t.shape): t for t in parent.tensors} if parent else {}
 
-    def store(tensor: TensorData) -> _Stored:
-        header, path = headers[tensor.name].header, paths[tensor.name]
+    def store(tensor: TensorData, header: bytes) -> _Stored:
+        path = paths[tensor.name]
         if tensor.stored is not None:
             return _Stored(cache.add(tensor.stored).entry(path), hdf5.digest(tensor))
         before = known.get((tensor.name, tensor.dtype, tensor.shape))
@@ -65,11 +62,18 @@ def store_weights(
             return _Stored(FileEntry(path, entry.size, entry.sha256, entry.md5), entry.sha256)
         return _add(cache, tensor.data, header, drafts, path)
 
+    places: dict[str, _Place] = {}
+    pending: dict[str, Future[_Stored]] = {}
     with _pool() as pool:
-        # The largest first, so that the last to end is a small one; the views are made meanwhile.
-        largest = sorted(large, key=lambda tensor: -len(tensor.data))
-        pending = {tensor.name: pool.submit(store, tensor) for tensor in largest}
-        views = _views(source, cache, places)
+        # The largest first, so that the last to end is a small one. HDF5 is not for several threads, so headers are made
+        # here; hashing and writing release the interpreter's lock.
+        for tensor in sorted(large, key=lambda tensor: -len(tensor.data)):
+            head = hdf5.tensor_file(tensor.dtype, tensor.shape)
+            offset = head.offset if tensor.stored is None else hdf5.stored_offset(tensor.stored)
+            places[tensor.name] = _Place(paths[tensor.name], offset)
+            pending[tensor.name] = pool.submit(store, tensor, head.header)
+        views = _views(source, cache, {tensor.name: places[tensor.name] for tensor in large})
+        meanwhile()
         stored = {name: future.result() for name, future in pending.items()}
     tensors = []
     for tensor in source.tensors:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import hashlib
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from gitmodel import registry
 from gitmodel.bundle.bundle import WEIGHTS, Bundle
@@ -34,8 +35,7 @@ class UnknownView(GitmodelError):
     code = "unknown-view"
 
 
-@dataclass(frozen=True)
-class Moved:
+class Moved(Struct, frozen=True):
     """How many bundles were looked at, and how many objects of ``size`` bytes together had to move."""
 
     bundles: int

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 
@@ -16,7 +14,7 @@ def test_a_case_is_frozen_and_equal_to_itself_alone() -> None:
     case, twin = GoldenCase("a/0", values, {}), GoldenCase("a/0", values, {})
     assert case != twin
     assert len({case, twin, case}) == 2
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(AttributeError):
         case.name = "b"  # type: ignore[misc]  # that it cannot be set is what is tested
 
 

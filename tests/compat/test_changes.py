@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from gitmodel.bundle.signature import DTYPES, Dim, Signature, TensorSpec
 from gitmodel.compat.changes import Change, compare

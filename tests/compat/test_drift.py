@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -333,7 +333,7 @@ def test_a_drift_comes_back_from_json() -> None:
         [(np.array([[0.9, 0.1]], "float32"), np.array([[0.1, 0.9]], "float32")), (array(1.0), array(2.0, 3.0))],
     )
     assert shown.flips
-    assert OutputDrift.from_dict(json.loads(json.dumps(dataclasses.asdict(shown)))) == shown
+    assert OutputDrift.from_dict(json.loads(json.dumps(msgspec.to_builtins(shown)))) == shown
     with pytest.raises((TypeError, KeyError)):
         OutputDrift.from_dict({"name": "y", "flips": [], "by_case": []})
 
@@ -341,5 +341,5 @@ def test_a_drift_comes_back_from_json() -> None:
 def test_noise_is_within_tolerance_or_a_little_above_olds_own() -> None:
     shown = drift(array(1.0, 100.0), array(1.01, 100.0))
     assert not shown.noise
-    assert not dataclasses.replace(shown, floor_share=0.4e-4).noise
-    assert dataclasses.replace(shown, floor_share=0.6e-4).noise
+    assert not msgspec.structs.replace(shown, floor_share=0.4e-4).noise
+    assert msgspec.structs.replace(shown, floor_share=0.6e-4).noise

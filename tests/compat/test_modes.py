@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from gitmodel.compat import changes, labels, modes, rules
 from gitmodel.compat.rules import Finding, Severity

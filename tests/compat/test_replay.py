@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -355,7 +355,7 @@ FLIPS_FIRST = "(float[n,4] x) => (float[n,4] y) <float[4] scale = {9.0, 1.0, 1.0
 
 def sliced(part: Slice) -> list[GoldenCase]:
     """Four cases, of which the first, which flips, stands for the slice together with the second, which stays."""
-    return [dataclasses.replace(case, slice=part if i < 2 else None) for i, case in enumerate(cases())]
+    return [msgspec.structs.replace(case, slice=part if i < 2 else None) for i, case in enumerate(cases())]
 
 
 @pytest.mark.parametrize(

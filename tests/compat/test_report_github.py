@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from gitmodel.compat import rules
 from gitmodel.compat.reports import github, wording

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import replace
 from html.parser import HTMLParser
 from xml.etree import ElementTree as Xml
 
 import pytest
+from msgspec.structs import replace
 
 from gitmodel.compat import rules
 from gitmodel.compat.drift import CaseDrift, OutputDrift

@@ -8,13 +8,13 @@ property but those this producer means to write.
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import jsonschema
 import pytest
+from msgspec.structs import replace
 
 from gitmodel.compat import rules
 from gitmodel.compat.reports import sarif, wording

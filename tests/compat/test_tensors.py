@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from gitmodel.bundle.lock import TensorEntry
 from gitmodel.compat.tensors import compare_defaults, compare_tensors

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from gitmodel.compat.rules import PROFILES, Finding, Severity
 from gitmodel.compat.verdict import Report, Verdict, owed, worst_first

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 import onnxruntime
 import pytest
+from msgspec.structs import replace
 
 from gitmodel.bundle.lock import FileEntry, Lock, TensorEntry
 from gitmodel.files import StorageFailed

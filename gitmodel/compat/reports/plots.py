@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from html import escape
+
+from msgspec import Struct
 
 from gitmodel.compat.drift import CaseDrift, OutputDrift
 from gitmodel.compat.rules import plain
@@ -18,8 +19,7 @@ _WORST, _BAR = 5, 24
 _MAX_TICKS = 7
 
 
-@dataclass(frozen=True)
-class Scale:
+class Scale(Struct, frozen=True):
     """Powers of ten on the way up: ``low`` and ``high`` are exponents, zero has a place below, infinity one above."""
 
     low: int

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
 from importlib import resources
 from typing import Any
+
+from msgspec import Struct, field
 
 from gitmodel.bundle import yamlio
 from gitmodel.compat.changes import Change
@@ -28,8 +29,7 @@ class Severity(StrEnum):
     INFO = "info"
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(Struct, frozen=True):
     """Where in the committed files a finding lies; ``compat.places`` finds it.
 
     ``path`` is relative to the repository. ``line`` counts from 1 and is None in a file that has no lines (a bare model).
@@ -51,8 +51,7 @@ class Place:
         return f"{self.path}{line}{' of OLD' if self.side == 'old' else ''}"
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """A rule applied to a change. ``curable`` breaks are paid for by a large enough bump; others never pass.
 
     ``direction`` is given in mode ``full`` (see ``modes``), ``allowed`` is the reason the allow-list has, ``hits`` are the
@@ -90,8 +89,7 @@ class Finding:
         return hashlib.sha256(named.encode()).hexdigest()[:16]
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(Struct, frozen=True):
     """See ``docs/reference/rules.md``. ``who``: C callers, O output consumers, R runtimes, F rollback, B behaviour, H hygiene."""
 
     id: str
