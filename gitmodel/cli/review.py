@@ -23,6 +23,13 @@ class Mode(StrEnum):
     TRANSITIVE = "transitive"
 
 
+class ReleaseMode(StrEnum):
+    """A version is judged against the one before it alone, so ``transitive`` is not among them."""
+
+    BACKWARD = "backward"
+    FULL = "full"
+
+
 class Profile(StrEnum):
     """Which clients the verdict is for."""
 
@@ -191,6 +198,9 @@ def release(
     push: Annotated[
         str, typer.Option("--push", metavar="REMOTE", help="Send weights, then the commit, then the tag.")
     ] = "",
+    mode: Annotated[
+        ReleaseMode, typer.Option("--mode", help="backward; full: who is put back on the old version counts, too.")
+    ] = ReleaseMode.BACKWARD,
     repo: RepoOption = ".",
     quiet: Quiet = False,
     verbose: Verbose = 0,
@@ -201,11 +211,19 @@ def release(
     """
     from gitmodel.workflows.workspace import Workspace
 
-    release_in(Workspace.of(repo, progress=console.progress), name, step, message=message, sign=sign, push=push)
+    place = Workspace.of(repo, progress=console.progress)
+    release_in(place, name, step, message=message, sign=sign, push=push, mode=str(mode))
 
 
 def release_in(
-    place: Workspace, name: str, step: str, *, message: str = "", sign: bool = False, push: str = ""
+    place: Workspace,
+    name: str,
+    step: str,
+    *,
+    message: str = "",
+    sign: bool = False,
+    push: str = "",
+    mode: str = "backward",
 ) -> None:
     """Releases, and tells of the verdict and of what comes next."""
     from gitmodel.compat.reports import text
@@ -216,7 +234,7 @@ def release_in(
         if report.findings or report.unjudged:
             console.note(text.render([report], colour=False))
 
-    done = workflow.release(name, step, repo=place, message=message, sign=sign, push=push, told=told)
+    done = workflow.release(name, step, repo=place, message=message, sign=sign, push=push, mode=mode, told=told)
     console.say(done.tag)
     if done.pushed:
         console.note(done.pushed)

@@ -52,6 +52,12 @@ def test_a_refused_release_shows_the_report_and_the_bump_that_pays(released: Com
     assert support.git(repo, "tag", "--list") == "fraud@v1.0.0"
 
 
+def test_a_release_may_be_judged_for_a_rollback_too(released: Command, repo: Path) -> None:
+    assert released("release", "fraud", "--mode", "full")
+    assert "\nMode: full\n" in support.git(repo, "tag", "--list", "--format=%(contents)", "fraud@v1.1.0") + "\n"
+    assert released("release", "fraud", "--mode", "transitive").code == 2
+
+
 def test_a_push_shows_what_git_said(released: Command, repo: Path, tmp_path: Path) -> None:
     subprocess.run(["git", "init", "-q", "--bare", str(tmp_path / "bare.git")], check=True)
     support.git(repo, "remote", "add", "production", str(tmp_path / "bare.git"))
