@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from gitmodel.bundle.card import Gates
 from gitmodel.bundle.signature import Signature, TensorSpec
+from gitmodel.compat import decisions, numbers
 from gitmodel.compat.side_by_side import Arrays
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ class Closeness(Struct, frozen=True):
     ``apart`` says why they cannot be held side by side at all ('' mostly; the rest is empty then). ``max_abs`` is the
     largest absolute difference, at index ``at``, from ``old`` to ``new``; ``max_rel`` the largest one relative to the
     recorded value. ``beyond`` of ``values`` are beyond ``tolerance`` (rtol, atol); ``rtol`` is the smallest that would
-    let all pass with the same atol, or infinite, and ``atol`` the smallest with the same rtol. ``flips`` names the first
-    of ``flipped`` rows (of ``rows``) whose largest value stands elsewhere, as (row, old class, new class). ``broken`` is
+    let all pass with the same atol, or infinite, and ``atol`` the smallest with the same rtol. ``flips`` names those
+    of ``flipped`` rows (of ``rows``) whose largest value stands elsewhere that were surest, as (row, old class, new class). ``broken`` is
     how many values became NaN or infinite.
     """
 
@@ -69,8 +70,7 @@ def _compare(spec: TensorSpec, old: np.ndarray, new: np.ndarray, gates: Gates) -
         return Closeness(spec.name, dtype, shape, f"shape {list(old.shape)} is {list(shape)} now")
     if old.dtype != new.dtype:
         return Closeness(spec.name, dtype, shape, f"type {old.dtype} is {new.dtype} now")
-    numbers = old.dtype.kind in "fciu"
-    return _numbers(spec, old, new, gates) if numbers else _others(spec, old, new)
+    return _numbers(spec, old, new, gates) if old.dtype.kind in "fciu" else _others(spec, old, new)
 
 
 def _others(spec: TensorSpec, old: np.ndarray, new: np.ndarray) -> Closeness:
@@ -91,41 +91,32 @@ def _others(spec: TensorSpec, old: np.ndarray, new: np.ndarray) -> Closeness:
 def _numbers(spec: TensorSpec, old: np.ndarray, new: np.ndarray, gates: Gates) -> Closeness:
     import numpy as np
 
-    rtol, atol = tolerance = gates.tolerance_for(spec.name, spec.dtype)
-    wide = np.complex128 if old.dtype.kind == "c" else np.float64
-    x, y = old.astype(wide), new.astype(wide)
-    close = np.isclose(y, x, rtol=rtol, atol=atol, equal_nan=True)
-    both = np.isfinite(x) & np.isfinite(y)
-    broken = ~np.isfinite(y) & np.isfinite(x)
-    gaps = np.where(both, np.abs(np.subtract(y, x, where=both, out=np.zeros(x.shape, wide))), 0.0)
-    odd = (~both & ~close).any()
-    size = np.abs(np.where(both, x, 0.0))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        relative = np.where(gaps > 0, gaps / size, 0.0)
-        wanted = np.where(gaps > atol, (gaps - atol) / size, 0.0)
-    at = (
-        tuple(int(i) for i in np.unravel_index(int(np.argmax(~both & ~close) if odd else np.argmax(gaps)), x.shape))
-        if x.size
-        else ()
-    )
-    flips = _flips(old, new)
+    tolerance = gates.tolerance_for(spec.name, spec.dtype)
+    found = numbers.measure(old, new, tolerance)
+    at = tuple(int(i) for i in np.unravel_index(found.at, old.shape)) if old.size else ()
+    rtol, atol = _would_pass(old, new, tolerance) if found.mismatched else (0.0, 0.0)
+    classes = decisions.decides(old)
+    flipped, flips = decisions.flips("", old, new) if classes and not found.equal else (0, [])
     return Closeness(
-        spec.name, spec.dtype, new.shape, "", math.inf if odd else float(gaps.max(initial=0.0)), at,
-        f"{old[at]:.6g}" if x.size else "", f"{new[at]:.6g}" if x.size else "", float(relative.max(initial=0.0)),
-        int((~close).sum()), x.size, tolerance, math.inf if odd else float(wanted.max(initial=0.0)),
-        math.inf if odd else max(0.0, float((gaps - rtol * size).max(initial=0.0))), len(flips),
-        old[..., 0].size if _has_classes(old) else 0, tuple(flips[:NAMED]), int(broken.sum()),
+        spec.name, spec.dtype, new.shape, "", found.max_abs, at, f"{old[at]:.6g}" if old.size else "",
+        f"{new[at]:.6g}" if old.size else "", found.max_rel, found.mismatched, old.size, tolerance, rtol, atol,
+        flipped, old[..., 0].size if classes else 0,
+        tuple((flip.row, int(flip.old), int(flip.new)) for flip in flips[:NAMED]),
+        int((np.isfinite(old) & ~np.isfinite(new)).sum()),
     )  # fmt: skip
 
 
-def _has_classes(values: np.ndarray) -> bool:
-    """Whether a row's largest value is a decision, as drift.py has it."""
-    return values.dtype.kind == "f" and values.ndim > 1 and values.shape[-1] > 1
+def _would_pass(old: np.ndarray, new: np.ndarray, tolerance: tuple[float, float]) -> tuple[float, float]:
+    """The smallest rtol that lets all pass with the same atol, and the smallest atol with the same rtol."""
+    import numpy as np
 
-
-def _flips(old: np.ndarray, new: np.ndarray) -> list[tuple[int, int, int]]:
-    """(row, old class, new class) wherever the largest value of the last axis stands elsewhere."""
-    if not _has_classes(old):
-        return []
-    before, after = (values.argmax(-1).reshape(-1) for values in (old, new))
-    return [(int(row), int(before[row]), int(after[row])) for row in (before != after).nonzero()[0]]
+    rtol, atol = tolerance
+    wide = np.complex128 if old.dtype.kind == "c" else np.float64
+    x, y = old.astype(wide), new.astype(wide)
+    both = np.isfinite(x) & np.isfinite(y)
+    if not np.array_equal(x[~both], y[~both], equal_nan=True):
+        return math.inf, math.inf
+    gaps, size = np.abs(y[both] - x[both]), np.abs(x[both])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        wanted = np.where(gaps > atol, (gaps - atol) / size, 0.0)
+    return float(wanted.max(initial=0.0)), max(0.0, float((gaps - rtol * size).max(initial=0.0)))
