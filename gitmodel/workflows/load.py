@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,14 +101,17 @@ class LoadedModel:
         """Raises MissingWeights, NotServable, LoadFailed."""
         return self._session_of(ONNX_VIEW)
 
-    def predict(self, inputs: Mapping[str, np.ndarray], *, signature: str = "") -> dict[str, np.ndarray]:
-        """Outputs by name; ``signature`` names one of ``signatures``, the card's own otherwise.
+    def predict(
+        self, inputs: Mapping[str, np.ndarray] | np.ndarray | Sequence[Any], *, signature: str = ""
+    ) -> dict[str, np.ndarray]:
+        """Outputs by name; ``inputs`` are arrays by name, or one array for a model with one input. ``signature`` names one
+        of ``signatures``, the card's own otherwise.
 
         Raises UnknownSignature, and RunFailed with the runtime's words when an input does not fit.
         """
         name = signature or self.bundle.card.signature
         if self.bundle.file is not None or (not signature and name == DEFAULT):
-            return self.session.run(inputs)
+            return self.session.run(self._by_name(inputs, self.session))
         called = self.signatures.get(name)
         if called is None:
             raise UnknownSignature(
@@ -116,7 +119,21 @@ class LoadedModel:
             )
         own = self.bundle.lock.file(view_of(name)) is not None
         session = self._sessions(view_of(name)) if own and name != DEFAULT else self.session
-        return session.run(inputs, [spec.name for spec in called.outputs])
+        return session.run(self._by_name(inputs, session), [spec.name for spec in called.outputs])
+
+    def _by_name(self, inputs: Mapping[str, np.ndarray] | Any, session: Session) -> Mapping[str, np.ndarray]:
+        if isinstance(inputs, Mapping):
+            return inputs
+        import numpy as np
+
+        from gitmodel.runtime import RunFailed
+
+        if len(session.input_names) != 1:
+            names = ", ".join(session.input_names) or "none"
+            raise RunFailed(
+                f"{self.bundle.label} has several inputs ({names})", hint="give a mapping of names to arrays"
+            )
+        return {session.input_names[0]: np.asarray(inputs)}
 
     @property
     def signatures(self) -> Mapping[str, Signature]:

@@ -24,6 +24,7 @@ from gitmodel.workflows.load import LoadedModel
 from gitmodel.workflows.release import promote, release
 from gitmodel.workflows.save import save
 from tests import support
+from tests.compat import pairs
 from tests.workflows import state
 from tests.workflows.conftest import Change
 
@@ -110,6 +111,18 @@ def test_what_does_not_fit_is_refused_in_the_runtimes_words(versions: Path) -> N
         with pytest.raises(RunFailed) as caught:
             model.predict(inputs)
         assert "\n" not in str(caught.value)
+
+
+def test_one_array_will_do_for_one_input(versions: Path) -> None:
+    model = gitmodel.load("fraud", repo=versions)
+    assert np.array_equal(model.predict(X)["scores"], model.predict({"x": X})["scores"])
+
+
+def test_one_array_will_not_do_for_several_inputs(tmp_path: Path) -> None:
+    text = "(float[n,2] a, float[n,2] b) => (float[n,2] y) { y = Add(a, b) }"
+    (tmp_path / "two.onnx").write_bytes(pairs.model(text).SerializeToString())
+    with pytest.raises(RunFailed, match=r"several inputs \(a, b\): give a mapping of names to arrays"):
+        gitmodel.load(str(tmp_path / "two.onnx"), repo=tmp_path).predict(X[:, :2])
 
 
 def test_a_checkpoint_has_weights_and_no_session(repo: Path, tmp_path: Path) -> None:
