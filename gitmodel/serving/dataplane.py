@@ -60,6 +60,26 @@ class Dataplane:
         )
         raise DataplaneError("unavailable", f"{model} {status.version} is {state}{said}")
 
+    def labelled(self, model: str, label: str) -> Servable:
+        """The servable that a label, which is a stage, stands on. Raises DataplaneError, as ``find`` does."""
+        return self.find(model, self.known(model, label=label)[0].version)
+
+    def known(self, model: str, version: str = "", label: str = "") -> list[VersionStatus]:
+        """The states of a model's versions; of one alone, by its tag's version, its number or its label. Raises
+        DataplaneError (not_found)."""
+        every = self._statuses(model)
+        if not every:
+            self.find(model)
+        if label:
+            found = [status for status in every if label in status.stages]
+            missing = f"label '{label}'; labels: {', '.join(sorted({s for v in every for s in v.stages})) or 'none'}"
+        else:
+            found = [status for status in every if not version or version in (status.version, str(status.number))]
+            missing = f"version '{version}' here; known: {', '.join(status.version for status in every)}"
+        if not found:
+            raise DataplaneError("not_found", f"model '{model}' has no {missing}")
+        return found
+
     def infer(
         self, servable: Servable, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None
     ) -> dict[str, np.ndarray]:

@@ -76,6 +76,7 @@ class Loader:
                 )
             self._committed = committed_config(repo, aspired.commit)
             cases = goldens.read(bundle.folder, GOLDEN, signature, bundle.label)
+            labels = tuple(bundle.labels)
             model = self._materialize(bundle)
         finally:
             repo.close()
@@ -89,7 +90,7 @@ class Loader:
         seconds = _warm_up(session, signature, cases)
         return Servable(
             aspired.model, aspired.version, aspired.number, aspired.commit, bundle.lock.digest, "onnxruntime_onnx",
-            signature, session, seconds, check.passed, check.cases,
+            signature, session, seconds, check.passed, check.cases, labels,
         )  # fmt: skip
 
     def _materialize(self, bundle: Bundle) -> Path:

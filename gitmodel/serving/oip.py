@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from gitmodel.bundle.signature import TensorSpec
 from gitmodel.formats.dtypes import dtype_name
+from gitmodel.serving import lists
 from gitmodel.serving.dataplane import DataplaneError
 from gitmodel.serving.servable import Servable
 
@@ -28,8 +29,6 @@ DATATYPES = {
 }  # fmt: skip
 NAMES = {dtype: name for name, dtype in DATATYPES.items()} | {"bfloat16": "BF16"}
 _RAW = set(DATATYPES.values()) - {"string"}
-_KINDS = {"b": "b", "u": "iu", "i": "iu", "f": "iuf"}
-_LEAVES: dict[str, set[type]] = {"b": {bool}, "u": {int}, "i": {int}, "f": {int, float}}
 LENGTH_HEADER = b"inference-header-content-length"
 
 
@@ -139,61 +138,16 @@ def _wanted(request: _Request, inputs: dict[str, np.ndarray]) -> InferRequest:
 
 
 def _from_json(tensor: _Tensor) -> np.ndarray:
-    import numpy as np
-
     dtype = _dtype(tensor.name, tensor.datatype)
     if dtype == "float16":
         raise _bad(f"input '{tensor.name}': FP16 goes as binary data only")
     if tensor.data is None:
         raise _bad(f"input '{tensor.name}' has no data")
     try:
-        values = _strings(tensor.data) if dtype == "string" else _numbers(tensor.data, np.dtype(dtype), tensor.datatype)
-    except (ValueError, TypeError, OverflowError, FloatingPointError) as error:
-        reason = "the lists are ragged" if "inhomogeneous" in str(error) else str(error)
-        raise _bad(f"input '{tensor.name}': {reason}") from None
+        values = lists.array(tensor.data, dtype, tensor.datatype)
+    except ValueError as error:
+        raise _bad(f"input '{tensor.name}': {error}") from None
     return _shaped(tensor.name, tensor.shape, values)
-
-
-def _strings(data: Any) -> np.ndarray:
-    import numpy as np
-
-    values = np.array(data, dtype=object)
-    if not all(isinstance(item, str) for item in values.reshape(-1)):
-        raise ValueError("BYTES takes strings")
-    return values
-
-
-def _numbers(data: Any, wanted: np.dtype, datatype: str) -> np.ndarray:
-    """The values in the wanted type, if each of them is one of its values. Raises ValueError, OverflowError and kin."""
-    import numpy as np
-
-    values = np.array(data)
-    if values.size == 0:
-        return values.astype(wanted)
-    if values.dtype.kind not in _KINDS[wanted.kind] or _hides_a_bool(data, values):
-        # numpy mixes what it finds (true among numbers, large among small integers): look at the leaves themselves.
-        leaves = np.array(data, dtype=object)
-        if not all(type(leaf) in _LEAVES[wanted.kind] for leaf in leaves.reshape(-1)):
-            raise ValueError(f"the data are not {datatype}")
-        values = leaves
-    if wanted.kind in "iu" and (int(values.min()) < np.iinfo(wanted).min or int(values.max()) > np.iinfo(wanted).max):
-        raise ValueError(f"a value does not fit {datatype}")
-    with np.errstate(over="raise"):
-        return values.astype(wanted)
-
-
-def _hides_a_bool(data: Any, values: np.ndarray) -> bool:
-    """Whether ``true`` could have been taken for 1: a flat list of numbers is looked through, at C speed."""
-    if values.dtype.kind == "b":
-        return False
-    flat = data if values.ndim == 1 else _flat(data)
-    return bool in set(map(type, flat))
-
-
-def _flat(data: Any) -> list[Any]:
-    while isinstance(data, list) and data and isinstance(data[0], list):
-        data = [leaf for row in data for leaf in row]
-    return data if isinstance(data, list) else [data]
 
 
 def _from_bytes(name: str, datatype: str, shape: list[int], blob: memoryview) -> np.ndarray:

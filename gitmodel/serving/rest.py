@@ -1,7 +1,7 @@
 """The ASGI application: routes, limits and status codes. No framework stands on the hot path.
 
-Source: Open Inference Protocol v2 (REST) and its model repository extension. Loading is asked for on the management
-socket alone; the data port answers it with 403.
+Source: Open Inference Protocol v2 (REST) and its model repository extension; TensorFlow Serving's REST API v1. Loading is
+asked for on the management socket alone; the data port answers it with 403.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -17,7 +18,7 @@ import orjson
 from msgspec.structs import asdict
 
 from gitmodel.errors import GitmodelError
-from gitmodel.serving import oip
+from gitmodel.serving import oip, tfs
 from gitmodel.serving.dataplane import Dataplane, DataplaneError
 from gitmodel.serving.manager import Manager
 from gitmodel.serving.servable import Servable, State, VersionStatus
@@ -26,6 +27,10 @@ from gitmodel.serving.source import Source
 _STATUS = {"not_found": 404, "unavailable": 503, "invalid_argument": 400, "unimplemented": 501, "internal": 500}
 _REPOSITORY_STATES = {State.AVAILABLE: "READY", State.LOADING: "LOADING", State.UNLOADING: "UNLOADING"}
 _MODEL = re.compile(r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?(?P<verb>/ready|/infer)?")
+_V1 = re.compile(
+    r"/v1/models/(?P<model>[^/:]+)(?:/versions/(?P<version>[^/:]+)|/labels/(?P<label>[^/:]+))?"
+    r"(?P<verb>:predict|:classify|:regress|/metadata)?"
+)
 _LOAD = re.compile(r"/v2/repository/models/(?P<model>[^/]+)/(?P<verb>load|unload)")
 #: A call that takes longer than this, in seconds, leaves the event loop for a thread.
 INLINE_SECONDS = 0.001
@@ -36,6 +41,8 @@ MAX_WAIT = 600.0
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Headers = list[tuple[bytes, bytes]]
+#: Decodes a body for a servable, runs it, encodes the answer; the headers are those that tell how it is encoded.
+Answering = Callable[[Servable, bytes], tuple[bytes, Headers]]
 
 
 class HttpError(Exception):
@@ -84,16 +91,9 @@ class App:
     async def _route(self, scope: dict[str, Any], receive: Receive) -> tuple[int, Headers, bytes]:
         path, method = scope["path"], scope["method"]
         if found := _MODEL.fullmatch(path):
-            model, version, verb = found["model"], found["version"] or "", found["verb"]
-            if verb == "/infer":
-                _expect(method, "POST")
-                return await self._infer(model, version, scope, receive)
-            _expect(method, "GET", "HEAD")
-            if verb == "/ready":
-                return self._model_ready(model, version)
-            servable = self._dataplane.find(model, version)
-            versions = list(self._dataplane.models()[model].by_version)
-            return 200, [*servable.headers], orjson.dumps(oip.metadata(servable, versions))
+            return await self._model(found, scope, receive)
+        if found := _V1.fullmatch(path):
+            return await self._tensorflow(found, method, receive)
         if path == "/v2/gitmodel/status":
             _expect(method, "GET", "HEAD")
             statuses = [asdict(status) for status in self._manager.statuses()]
@@ -123,34 +123,69 @@ class App:
             return 400, [], orjson.dumps({"name": model, "ready": False, "error": error.message})
         return 200, [*servable.headers], orjson.dumps({"name": model, "ready": True})
 
-    async def _infer(
-        self, model: str, version: str, scope: dict[str, Any], receive: Receive
+    async def _model(self, asked: re.Match[str], scope: dict[str, Any], receive: Receive) -> tuple[int, Headers, bytes]:
+        model, version, verb = asked["model"], asked["version"] or "", asked["verb"]
+        if verb == "/infer":
+            _expect(scope["method"], "POST")
+            find, answering = partial(self._dataplane.find, model, version), partial(self._infer, scope["headers"])
+            return await self._call(find, answering, receive)
+        _expect(scope["method"], "GET", "HEAD")
+        if verb == "/ready":
+            return self._model_ready(model, version)
+        servable = self._dataplane.find(model, version)
+        versions = list(self._dataplane.models()[model].by_version)
+        return 200, [*servable.headers], orjson.dumps(oip.metadata(servable, versions))
+
+    async def _tensorflow(self, asked: re.Match[str], method: str, receive: Receive) -> tuple[int, Headers, bytes]:
+        model, version, label, verb = (asked[name] or "" for name in ("model", "version", "label", "verb"))
+        find = partial(self._dataplane.find, model, version)
+        if label:
+            find = partial(self._dataplane.labelled, model, label)
+        if verb.startswith(":"):
+            _expect(method, "POST")
+            return await self._call(find, partial(self._predict, verb), receive)
+        _expect(method, "GET", "HEAD")
+        if verb:
+            servable = find()
+            return 200, [*servable.headers], orjson.dumps(tfs.metadata(servable))
+        return 200, [], orjson.dumps(tfs.status(self._dataplane.known(model, version, label)))
+
+    async def _call(
+        self, find: Callable[[], Servable], answering: Answering, receive: Receive
     ) -> tuple[int, Headers, bytes]:
         body = await self._body(receive)
         # Read once, here: from now on everything about this answer comes from this one servable.
-        servable = self._dataplane.find(model, version)
+        servable = find()
         servable.in_flight += 1
         try:
-            length = _header_length(scope["headers"], len(body))
             if servable.run_seconds > INLINE_SECONDS or len(body) > INLINE_BYTES:
                 loop = asyncio.get_running_loop()
-                answer, split = await loop.run_in_executor(self._pool, self._answer, servable, body, length)
+                answer, headers = await loop.run_in_executor(self._pool, answering, servable, body)
             else:
-                answer, split = self._answer(servable, body, length)
+                answer, headers = answering(servable, body)
             servable.served += 1
         except DataplaneError as error:
             raise HttpError(_STATUS[error.code], error.message, [*servable.headers]) from error
         finally:
             servable.in_flight -= 1
-        headers = [*servable.headers]
-        if split is not None:
-            headers += [(b"content-type", b"application/octet-stream"), (oip.LENGTH_HEADER, str(split).encode())]
-        return 200, headers, answer
+        return 200, [*servable.headers, *headers], answer
 
-    def _answer(self, servable: Servable, body: bytes, length: int | None) -> tuple[bytes, int | None]:
-        request = oip.decode(body, length, servable)
+    def _infer(self, given: Headers, servable: Servable, body: bytes) -> tuple[bytes, Headers]:
+        request = oip.decode(body, _header_length(given, len(body)), servable)
         outputs = self._dataplane.infer(servable, request.inputs, request.outputs)
-        return oip.encode(servable, request, outputs)
+        answer, split = oip.encode(servable, request, outputs)
+        if split is None:
+            return answer, []
+        return answer, [(b"content-type", b"application/octet-stream"), (oip.LENGTH_HEADER, str(split).encode())]
+
+    def _predict(self, verb: str, servable: Servable, body: bytes) -> tuple[bytes, Headers]:
+        call = tfs.predict(body, servable) if verb == ":predict" else tfs.examples(body, servable)
+        outputs = self._dataplane.infer(servable, call.inputs)
+        if verb == ":predict":
+            return tfs.answer(call, outputs), []
+        if verb == ":classify":
+            return tfs.classes(call, outputs, servable.labels), []
+        return tfs.regressions(call, outputs), []
 
     async def _repository(
         self, path: str, method: str, scope: dict[str, Any], receive: Receive

@@ -48,7 +48,7 @@ class VersionStatus(Struct, frozen=True):
 @dataclass(eq=False)
 class Servable:
     """A version that can answer. ``run_seconds`` is the measured time of one small call; ``in_flight`` is counted by
-    the event loop alone, so it needs no lock."""
+    the event loop alone, so it needs no lock. ``labels`` name its classes, if they have names."""
 
     model: str
     version: str
@@ -61,6 +61,7 @@ class Servable:
     run_seconds: float
     golden_passed: int
     golden_cases: int
+    labels: tuple[str, ...] = ()
     in_flight: int = 0
     served: int = 0
 

@@ -54,7 +54,12 @@ class Production:
         return place
 
     def save(
-        self, model: onnx.ModelProto, name: str = "fraud", *, golden: Mapping[str, np.ndarray] | None = None
+        self,
+        model: onnx.ModelProto,
+        name: str = "fraud",
+        *,
+        golden: Mapping[str, np.ndarray] | None = None,
+        labels: Path | None = None,
     ) -> str:
         """Saves and commits a model, sends its weights to the remote, returns the commit."""
         path = self.author.parent / f"{name}.onnx"
@@ -63,7 +68,7 @@ class Production:
         if golden is not None:
             cases = self.author.parent / "cases.npz"
             np.savez(cases, **golden)  # type: ignore[arg-type]  # numpy's stub takes the names for its own options
-        save.save(name, [path], repo=self.author, message=f"Change {name}", golden=cases)
+        save.save(name, [path], repo=self.author, message=f"Change {name}", golden=cases, labels=labels)
         transfer.push([name], repo=self.author)
         return support.git(self.author, "rev-parse", "HEAD")
 
