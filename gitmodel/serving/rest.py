@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -18,11 +19,13 @@ import orjson
 from msgspec.structs import asdict
 
 from gitmodel.errors import GitmodelError
-from gitmodel.serving import oip, tfs
+from gitmodel.serving import oip, page, tfs
 from gitmodel.serving.dataplane import Dataplane, DataplaneError
 from gitmodel.serving.manager import Manager
+from gitmodel.serving.metrics import CONTENT_TYPE, Metrics
 from gitmodel.serving.servable import Servable, State, VersionStatus
 from gitmodel.serving.source import Source
+from gitmodel.serving.traffic import Traffic
 
 _STATUS = {"not_found": 404, "unavailable": 503, "invalid_argument": 400, "unimplemented": 501, "internal": 500}
 _REPOSITORY_STATES = {State.AVAILABLE: "READY", State.LOADING: "LOADING", State.UNLOADING: "UNLOADING"}
@@ -62,12 +65,14 @@ class App:
         manager: Manager,
         source: Source,
         *,
+        traffic: Traffic,
         version: str,
         max_body: int = 64 << 20,
         threads: int = 2,
     ) -> None:
         self._dataplane, self._manager, self._source = dataplane, manager, source
-        self._version, self._max_body = version, max_body
+        self._traffic, self._version, self._max_body = traffic, version, max_body
+        self._metrics = Metrics(traffic, manager.statuses, dataplane.models, manager.ready, version)
         self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="infer")
         self._management = ThreadPoolExecutor(max_workers=8, thread_name_prefix="management")
 
@@ -82,6 +87,8 @@ class App:
             status, headers, body = _STATUS[error.code], [], orjson.dumps({"error": error.message})
         except Exception as error:  # one request's accident must not be the server's
             status, headers, body = 500, [], orjson.dumps({"error": f"{type(error).__name__}: {error}"[:500]})
+        if status >= 400:
+            self._traffic.errors[status] += 1
         if not any(name == b"content-type" for name, _ in headers):
             headers = [(b"content-type", b"application/json"), *headers]
         headers.append((b"content-length", str(len(body)).encode()))
@@ -103,9 +110,17 @@ class App:
         return self._server(path, method)
 
     def _server(self, path: str, method: str) -> tuple[int, Headers, bytes]:
-        if path not in ("/v2", "/v2/", "/v2/health/live", "/v2/health/ready"):
+        if path not in ("/", "/metrics", "/v2", "/v2/", "/v2/health/live", "/v2/health/ready"):
             raise HttpError(404, f"there is nothing at {path[:200]}; see /v2")
         _expect(method, "GET", "HEAD")
+        if path == "/":
+            return (
+                200,
+                [(b"content-type", b"text/html; charset=utf-8"), (b"content-security-policy", page.POLICY)],
+                self._page(),
+            )
+        if path == "/metrics":
+            return 200, [(b"content-type", CONTENT_TYPE)], self._metrics.text()
         if path == "/v2/health/live":
             return 200, [], b'{"live":true}'
         if path == "/v2/health/ready":
@@ -113,6 +128,10 @@ class App:
             return 200 if ready else 400, [], orjson.dumps({"ready": ready})
         extensions = ["model_repository", "binary_tensor_data"]
         return 200, [], orjson.dumps({"name": "gitmodel", "version": self._version, "extensions": extensions})
+
+    def _page(self) -> bytes:
+        table, ready = self._dataplane.models(), self._manager.ready()
+        return page.render(self._manager.statuses(), table, self._traffic, ready=ready, version=self._version)
 
     def _model_ready(self, model: str, version: str) -> tuple[int, Headers, bytes]:
         try:
@@ -157,17 +176,23 @@ class App:
         # Read once, here: from now on everything about this answer comes from this one servable.
         servable = find()
         servable.in_flight += 1
+        started, status = time.perf_counter(), 500
         try:
             if servable.run_seconds > INLINE_SECONDS or len(body) > INLINE_BYTES:
                 loop = asyncio.get_running_loop()
                 answer, headers = await loop.run_in_executor(self._pool, answering, servable, body)
             else:
                 answer, headers = answering(servable, body)
-            servable.served += 1
+            status = 200
         except DataplaneError as error:
-            raise HttpError(_STATUS[error.code], error.message, [*servable.headers]) from error
+            status = _STATUS[error.code]
+            raise HttpError(status, error.message, [*servable.headers]) from error
+        except HttpError as error:
+            status = error.status
+            raise
         finally:
             servable.in_flight -= 1
+            self._traffic.answered(servable, status, time.perf_counter() - started)
         return 200, [*servable.headers, *headers], answer
 
     def _infer(self, given: Headers, servable: Servable, body: bytes) -> tuple[bytes, Headers]:

@@ -63,7 +63,6 @@ class Servable:
     golden_cases: int
     labels: tuple[str, ...] = ()
     in_flight: int = 0
-    served: int = 0
 
     @cached_property
     def headers(self) -> tuple[tuple[bytes, bytes], ...]:

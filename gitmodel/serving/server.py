@@ -25,7 +25,9 @@ from gitmodel.serving.manager import Manager, Told
 from gitmodel.serving.policy import VersionPolicy
 from gitmodel.serving.recording import Recorder, RecordingDataplane
 from gitmodel.serving.rest import App
+from gitmodel.serving.servable import VersionStatus
 from gitmodel.serving.source import Source
+from gitmodel.serving.traffic import Traffic
 
 _BACKLOG = 2048
 
@@ -73,13 +75,19 @@ def serve(
     state_dir = repo.state_dir
     repo.close()
     loader = Loader(settings.repo, store=settings.store, remote_url=settings.remote_url, threads=settings.threads)
-    manager = Manager(loader.load, told, LastGood(state_dir / "serving.json"))
+    traffic = Traffic()
+
+    def heard(status: VersionStatus) -> None:
+        traffic.told(status)
+        told(status)
+
+    manager = Manager(loader.load, heard, LastGood(state_dir / "serving.json"))
     policy = VersionPolicy(settings.follow)
     source = Source(settings.repo, manager.aspire, models=settings.models, policy=policy, poll=settings.poll)
     recorder = _recorder(settings, warned)
     kind = Dataplane if recorder is None else partial(RecordingDataplane, recorder)
     dataplane = kind(lambda: manager.table, manager.statuses)
-    app = App(dataplane, manager, source, version=version("gitmodel"), max_body=settings.max_body)
+    app = App(dataplane, manager, source, traffic=traffic, version=version("gitmodel"), max_body=settings.max_body)
     config = uvicorn.Config(
         app, loop="uvloop", http="httptools", lifespan="off", log_level="warning", access_log=False, server_header=False,
         proxy_headers=False, timeout_keep_alive=75, timeout_graceful_shutdown=10,

@@ -28,6 +28,7 @@ from gitmodel.serving.oip import DATATYPES
 from gitmodel.serving.rest import App
 from gitmodel.serving.servable import Servable, Serving
 from gitmodel.serving.source import Source
+from gitmodel.serving.traffic import Traffic
 from tests import support
 from tests.serving import production as place
 from tests.serving.production import Answer, Production, Server, array, infer, rows, tensors
@@ -196,6 +197,21 @@ def test_the_index_lists_versions_with_state_and_reason(server: Server) -> None:
     ready = server.ask("POST", "/v2/repository/index", {"ready": True}).json
     assert {row["state"] for row in ready} == {"READY"}
     assert [row for row in everything.json if row["state"] == "READY"] == ready
+
+
+def test_the_page_and_the_metrics_are_of_this_server(server: Server) -> None:
+    server.ask("POST", FRAUD, infer(rows(1)))
+    page = server.ask("GET", "/")
+    assert (page.status, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert page.headers["content-security-policy"].startswith("default-src 'none'")
+    assert b"4 of 4 golden cases fail" in page.body
+    metrics = server.ask("GET", "/metrics")
+    assert metrics.headers["content-type"].startswith("text/plain; version=0.0.4")
+    lines = metrics.body.decode().splitlines()
+    (asked,) = [x for x in lines if x.startswith("gitmodel_requests_total") and 'model="fraud",status="200"' in x]
+    assert float(asked.rpartition(" ")[2]) >= 1
+    assert 'gitmodel_loads_total{model="broken",outcome="failed"} 1.0' in lines
+    assert server.ask("POST", "/metrics").status == 405
 
 
 # tritonclient, unmodified
@@ -540,8 +556,8 @@ def test_a_header_length_that_is_no_number_is_refused(server: Server, value: str
         ("GET", "/v2/models/fraud/versions/9", "no version '9' here"),
         ("GET", "/v2/models/fraud/versions/1.1.0", "no version '1.1.0' here"),
         ("POST", "/v2/models/fraud/versions/9/infer", "no version '9' here"),
-        ("GET", "/", "nothing at /"),
-        ("GET", "/v1/models/fraud", "nothing at /v1/models/fraud"),
+        ("GET", "/index.html", "nothing at /index.html"),
+        ("GET", "/v1/fraud", "nothing at /v1/fraud"),
         ("GET", "/v2/models", "nothing at /v2/models"),
         ("GET", "/v2/models/fraud/config", "nothing at"),
         ("GET", "/v2/models/fraud/stats", "nothing at"),
@@ -728,7 +744,7 @@ def test_an_accident_is_500_in_words_and_nobody_elses_affair() -> None:
 
     manager = Manager(lambda _: cast(Servable, None))
     source = Source(Path("/nowhere"), manager.aspire)
-    app = App(Dataplane(broken, manager.statuses), manager, source, version="1")
+    app = App(Dataplane(broken, manager.statuses), manager, source, traffic=Traffic(), version="1")
     sent: list[dict[str, Any]] = []
 
     async def receive() -> dict[str, Any]:

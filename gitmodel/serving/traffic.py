@@ -1,0 +1,66 @@
+"""What was asked and answered, by version: counted on every request, read by the metrics and the page."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping
+
+from gitmodel.serving.servable import Servable, State, VersionStatus
+
+#: Upper bounds of the histogram of seconds, besides infinity.
+BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+#: How many of the newest times the page's percentiles are of.
+_NEWEST = 1000
+
+
+class Tally:
+    """One version's requests. ``statuses`` counts HTTP's; ``counts`` go with ``BOUNDS``, one more for what took longer;
+    ``seconds`` is their sum, from the whole body to the answer."""
+
+    __slots__ = ("counts", "newest", "seconds", "statuses")
+
+    def __init__(self) -> None:
+        self.statuses: Counter[int] = Counter()
+        self.counts = [0] * (len(BOUNDS) + 1)
+        self.seconds = 0.0
+        self.newest: deque[float] = deque(maxlen=_NEWEST)
+
+    def percentile(self, share: float) -> float | None:
+        """Of the newest answers, in seconds; None before the first."""
+        ordered = sorted(self.newest)
+        return ordered[min(int(share * len(ordered)), len(ordered) - 1)] if ordered else None
+
+
+class Traffic:
+    """One per process. Requests are told by the event loop alone, loads by the manager's thread."""
+
+    def __init__(self) -> None:
+        self._tallies: dict[tuple[str, str], Tally] = {}
+        #: (model, whether it became AVAILABLE) -> how often.
+        self.loads: Counter[tuple[str, bool]] = Counter()
+        #: Answers that were errors, by HTTP status, whatever was asked: no names, which anybody may make up.
+        self.errors: Counter[int] = Counter()
+
+    def answered(self, servable: Servable, status: int, seconds: float) -> None:
+        tally = self._tallies.get((servable.model, servable.version))
+        if tally is None:
+            tally = self._tallies[servable.model, servable.version] = Tally()
+        tally.statuses[status] += 1
+        tally.counts[bisect_left(BOUNDS, seconds)] += 1
+        tally.seconds += seconds
+        tally.newest.append(seconds)
+
+    def told(self, status: VersionStatus) -> None:
+        """A version's state changed."""
+        if status.state is State.AVAILABLE or (status.state is State.END and status.reason):
+            self.loads[status.model, status.state is State.AVAILABLE] += 1
+
+    def of(self, model: str, version: str) -> Tally:
+        return self._tallies.get((model, version)) or Tally()
+
+    def known(self, versions: Mapping[tuple[str, str], object]) -> Iterator[tuple[str, str, Tally]]:
+        """Model, version and tally of all that are among ``versions``; what is gone from there is forgotten."""
+        for key in [key for key in self._tallies if key not in versions]:
+            del self._tallies[key]
+        yield from ((model, version, tally) for (model, version), tally in sorted(self._tallies.items()))

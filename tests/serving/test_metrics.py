@@ -1,0 +1,80 @@
+"""The metrics as Prometheus' own parser reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from gitmodel.serving.metrics import Metrics
+from gitmodel.serving.servable import Servable, Serving, State, VersionStatus
+from gitmodel.serving.traffic import Traffic
+
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+def samples(text: bytes) -> Samples:
+    families = text_string_to_metric_families(text.decode())
+    return {(s.name, tuple(sorted(s.labels.items()))): s.value for family in families for s in family.samples}
+
+
+def made(traffic: Traffic, statuses: list[VersionStatus], *servables: Servable, ready: bool = True) -> Samples:
+    by_version = {servable.version: servable for servable in servables}
+    table = {"fraud": Serving(servables[0], by_version)} if servables else {}
+    return samples(Metrics(traffic, lambda: statuses, lambda: table, lambda: ready, "0.1").text())
+
+
+LIVE = VersionStatus("fraud", "v1.0.0", "c", State.AVAILABLE, seconds=0.5, golden_passed=3, golden_cases=4)
+WHERE = (("model", "fraud"), ("version", "v1.0.0"))
+
+
+def test_requests_are_told_with_their_status_and_duration(servable: Callable[..., Servable]) -> None:
+    traffic, model = Traffic(), servable()
+    for status, seconds in ((200, 0.002), (200, 0.3), (400, 20.0)):
+        traffic.answered(model, status, seconds)
+    traffic.errors[404] += 2
+    model.in_flight = 5
+    found = made(traffic, [LIVE], model)
+    assert found["gitmodel_requests_total", tuple(sorted((*WHERE, ("status", "200"))))] == 2
+    assert found["gitmodel_requests_total", tuple(sorted((*WHERE, ("status", "400"))))] == 1
+    assert found["gitmodel_errors_total", (("status", "404"),)] == 2
+    assert found["gitmodel_requests_in_flight", WHERE] == 5
+    duration = "gitmodel_request_duration_seconds"
+    buckets = {
+        bound: found[f"{duration}_bucket", tuple(sorted((*WHERE, ("le", bound))))]
+        for bound in ("0.001", "0.0025", "0.5", "10.0", "+Inf")
+    }
+    assert buckets == {"0.001": 0, "0.0025": 1, "0.5": 2, "10.0": 2, "+Inf": 3}
+    assert found[f"{duration}_count", WHERE] == 3
+    assert abs(found[f"{duration}_sum", WHERE] - 20.302) < 1e-9
+
+
+def test_versions_are_told_with_their_state_and_golden_cases() -> None:
+    failed = VersionStatus("fraud", "v2.0.0", "c", State.END, reason="golden cases fail")
+    traffic = Traffic()
+    traffic.told(LIVE)
+    traffic.told(failed)
+    found = made(traffic, [LIVE, failed], ready=False)
+    assert found["gitmodel_ready", ()] == 0
+    states = {
+        dict(labels)["state"]: value
+        for (name, labels), value in found.items()
+        if name == "gitmodel_version_state" and WHERE[1] in labels
+    }
+    assert states == {"START": 0, "LOADING": 0, "AVAILABLE": 1, "UNLOADING": 0, "END": 0}
+    assert found["gitmodel_version_load_seconds", WHERE] == 0.5
+    assert found["gitmodel_version_golden_cases", tuple(sorted((*WHERE, ("outcome", "failed"))))] == 1
+    assert found["gitmodel_loads_total", (("model", "fraud"), ("outcome", "available"))] == 1
+    assert found["gitmodel_loads_total", (("model", "fraud"), ("outcome", "failed"))] == 1
+
+
+def test_the_process_and_the_server_are_told() -> None:
+    found = made(Traffic(), [])
+    assert found["process_resident_memory_bytes", ()] > 0
+    assert found["gitmodel_info", (("version", "0.1"),)] == 1
+
+
+def test_names_that_would_break_a_line_are_escaped() -> None:
+    strange = VersionStatus('a"\n\\b', "v1.0.0", "c", State.START)
+    found = made(Traffic(), [strange])
+    assert ("gitmodel_version_state", (("model", 'a"\n\\b'), ("state", "START"), ("version", "v1.0.0"))) in found
