@@ -18,6 +18,8 @@ from pathlib import Path
 from tests import support
 
 PATIENCE = 120.0
+#: Seconds after which a person would press Ctrl-C again.
+_AGAIN = 5.0
 #: Makes stdin the session's own terminal, so that Ctrl-C typed there becomes a signal, then becomes the command.
 _TAKE = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
 
@@ -48,6 +50,17 @@ class Terminal:
         while self._read(deadline):
             pass
         return self.process.wait(PATIENCE)
+
+    def interrupt(self) -> int:
+        """Ctrl-C, and again where nothing comes of it; returns the exit code. Python shows a prompt before it listens, and
+        notices what comes just between only with the next key."""
+        for _ in range(int(PATIENCE / _AGAIN)):
+            self.type("\x03")
+            deadline = time.monotonic() + _AGAIN
+            while select.select([self.descriptor], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                if not self._read(deadline):
+                    return self.process.wait(PATIENCE)
+        raise AssertionError(f"Ctrl-C does not end it:\n{self.text}")
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)

@@ -286,13 +286,16 @@ def test_other_keys_explain_and_no_reason_takes_the_answer_back(drifted: Path) -
     assert failing(drifted) == 4
 
 
-@pytest.mark.parametrize(("key", "code"), [("\x04", 0), ("\x03", 130)])
-def test_who_leaves_finds_it_as_it_was_left(drifted: Path, key: str, code: int) -> None:
+@pytest.mark.parametrize("interrupts", [False, True], ids=["Ctrl-D", "Ctrl-C"])
+def test_who_leaves_finds_it_as_it_was_left(drifted: Path, interrupts: bool) -> None:
     with terminal("golden", "review", "fraud", cwd=drifted) as at:
         answer(at, "r")
         at.until(PROMPT)
-        at.type(key)
-        assert at.end() == code
+        if interrupts:
+            assert at.interrupt() == 130
+        else:
+            at.type("\x04")
+            assert at.end() == 0
     assert "Traceback" not in at.text
     with terminal("golden", "review", "fraud", cwd=drifted) as at:
         assert "3 to decide (1 rejected before)" in answer(at, "q")
