@@ -19,7 +19,7 @@ import orjson
 from msgspec.structs import asdict
 
 from gitmodel.errors import GitmodelError
-from gitmodel.serving import oip, page, tfs
+from gitmodel.serving import oip, openapi, page, tfs
 from gitmodel.serving.dataplane import Dataplane, DataplaneError
 from gitmodel.serving.manager import Manager
 from gitmodel.serving.metrics import CONTENT_TYPE, Metrics
@@ -110,7 +110,7 @@ class App:
         return self._server(path, method)
 
     def _server(self, path: str, method: str) -> tuple[int, Headers, bytes]:
-        if path not in ("/", "/metrics", "/v2", "/v2/", "/v2/health/live", "/v2/health/ready"):
+        if path not in ("/", "/metrics", "/openapi.json", "/v2", "/v2/", "/v2/health/live", "/v2/health/ready"):
             raise HttpError(404, f"there is nothing at {path[:200]}; see /v2")
         _expect(method, "GET", "HEAD")
         if path == "/":
@@ -121,6 +121,8 @@ class App:
             )
         if path == "/metrics":
             return 200, [(b"content-type", CONTENT_TYPE)], self._metrics.text()
+        if path == "/openapi.json":
+            return 200, [], openapi.document(self._version)
         if path == "/v2/health/live":
             return 200, [], b'{"live":true}'
         if path == "/v2/health/ready":
