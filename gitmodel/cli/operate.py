@@ -45,7 +45,7 @@ def serve(
         str,
         typer.Option(
             "--follow",
-            metavar="latest|STAGE",
+            metavar="latest[:N]|STAGE|stages|all|VERSIONS",
             help="What to serve; auto: stage prod if there is one, else the latest release.",
         ),
     ] = "auto",

@@ -62,7 +62,9 @@ class Dataplane:
 
     def labelled(self, model: str, label: str) -> Servable:
         """The servable that a label, which is a stage, stands on. Raises DataplaneError, as ``find`` does."""
-        return self.find(model, self.known(model, label=label)[0].version)
+        serving = self._table().get(model)
+        found = serving.by_stage.get(label) if serving else None
+        return found or self.find(model, self.known(model, label=label)[0].version)
 
     def known(self, model: str, version: str = "", label: str = "") -> list[VersionStatus]:
         """The states of a model's versions; of one alone, by its tag's version, its number or its label. Raises

@@ -144,7 +144,7 @@ class Manager:
 
     def _reconcile(self, wanted: Mapping[str, tuple[AspiredVersion, ...]]) -> None:
         for model in sorted(set(wanted) | set(self.table)):
-            for version in wanted.get(model, ()):
+            for version in reversed(wanted.get(model, ())):  # the one for calls that name none first
                 if self._stopping or self._superseded(model, version):
                     break
                 if not self._serves(version):
@@ -187,7 +187,11 @@ class Manager:
         by_version = dict(serving.by_version) if serving else {}
         replaced = by_version.get(version.version)  # its tag was forced onto another commit
         by_version[version.version] = servable
-        self._swap(version.model, Serving(servable, MappingProxyType(by_version)))
+        with self._changed:
+            wanted = self._wanted.get(version.model, ())
+        others = serving is not None and serving.default is not replaced and version in wanted[:-1]
+        default = serving.default if serving is not None and others else servable
+        self._swap(version.model, self._serving(version.model, default, by_version))
         self._required.add(version.model)
         self._note(
             version, State.AVAILABLE, seconds=time.monotonic() - start, digest=servable.digest,
@@ -203,18 +207,35 @@ class Manager:
         with self._changed:
             versions = self._wanted.get(model, ())  # of now: what the publication at work wanted may be outdated
         serving = self.table.get(model)
-        if serving is None or not all(self._serves(version) for version in versions):
+        if serving is None:
+            return
+        if not all(self._serves(version) for version in versions):
+            self._swap(model, self._serving(model, serving.default, serving.by_version))
             return
         keep = {version.version for version in versions}
         kept = {name: servable for name, servable in serving.by_version.items() if name in keep}
         gone = [servable for name, servable in serving.by_version.items() if name not in keep]
         if versions:
-            self._swap(model, Serving(kept[versions[-1].version], MappingProxyType(kept)))
+            self._swap(model, self._serving(model, kept[versions[-1].version], kept))
         elif gone:
             self._swap(model, None)
         del serving  # or its table would keep alive what is to be freed
         while gone:
             self._unload(gone.pop())
+
+    def _serving(self, model: str, default: Servable, by_version: Mapping[str, Servable]) -> Serving:
+        """An entry for the table, with the stages that are wanted on versions that answer."""
+        with self._changed:
+            moved = {stage: version for version in self._wanted.get(model, ()) for stage in version.stages}
+        before = self.table.get(model)
+        by_stage = {}
+        for stage, version in moved.items():
+            held = by_version.get(version.version)
+            if held is None or held.commit != version.commit:
+                held = before.by_stage.get(stage) if before else None
+            if held is not None and held in by_version.values():
+                by_stage[stage] = held
+        return Serving(default, MappingProxyType(dict(by_version)), MappingProxyType(by_stage))
 
     def _unload(self, servable: Servable) -> None:
         version = AspiredVersion(servable.model, servable.version, servable.commit, servable.number)

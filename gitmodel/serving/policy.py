@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 
 from msgspec import Struct
 
+from gitmodel.errors import GitmodelError
 from gitmodel.registry import Release, StageMove
-from gitmodel.versions import check_name
+from gitmodel.versions import InvalidVersion, Version, check_name
 
-AUTO, LATEST = "auto", "latest"
+AUTO, LATEST, ALL, STAGES = "auto", "latest", "all", "stages"
 PROD = "prod"
+#: Versions of one model at a time; more are a slip of the finger.
+_MOST = 100
 
 
 @dataclass(frozen=True)
@@ -30,30 +33,71 @@ class AspiredVersion:
         return (self.model, self.version, self.commit)
 
 
+class InvalidPolicy(GitmodelError):
+    """No rule for what to serve."""
+
+    code = "invalid-policy"
+
+
 class VersionPolicy(Struct, frozen=True):
-    """``latest``: the latest release. A stage's name: the version it stands on. ``auto``: stage ``prod`` once a model
-    has one, the latest release until then."""
+    """``latest``: the latest release; ``latest:N``: the N latest. A stage's name: the version it stands on; ``stages``: all
+    that a stage stands on. ``all``: every release. Versions, such as ``v1.0.0,v1.2.0``: those. ``auto``: stage ``prod`` once
+    a model has one, the latest release until then. Raises InvalidPolicy, InvalidName."""
 
     follow: str = AUTO
 
     def __post_init__(self) -> None:
-        if self.follow not in (AUTO, LATEST):
+        if self.follow.startswith(f"{LATEST}:"):
+            if not 1 <= _count(self.follow) <= _MOST:
+                raise InvalidPolicy(
+                    f"'{self.follow}' names no number of versions", hint=f"such as latest:2, up to {_MOST}"
+                )
+        elif self.follow not in (AUTO, LATEST, ALL, STAGES) and not _versions(self.follow):
             check_name(self.follow, "stage")
 
     def aspired(
         self, model: str, releases: Sequence[Release], stages: Mapping[str, StageMove]
     ) -> tuple[AspiredVersion, ...]:
-        """The versions of one model that should be served; empty when there is none."""
-        chosen = self._chosen(releases, stages)
-        if chosen is None:
-            return ()
-        standing = tuple(sorted(s for s, move in stages.items() if move.ref.commit == chosen.ref.commit))
-        return (AspiredVersion(model, str(chosen.version), chosen.ref.commit, chosen.number, standing),)
+        """The versions of one model that should be served, the one for calls that name none last; empty when there is
+        none."""
+        found = [release for release in self._chosen(releases, stages) if release is not None]
+        last = {release.version: release for release in reversed(found)}  # each once, where it stands last
+        return tuple(_aspired(model, release, stages) for release in reversed(last.values()))
 
-    def _chosen(self, releases: Sequence[Release], stages: Mapping[str, StageMove]) -> Release | None:
-        stage = PROD if self.follow == AUTO and PROD in stages else self.follow
-        if stage not in (AUTO, LATEST):
-            move = stages.get(stage)
-            return next((r for r in reversed(releases) if move and r.version == move.version), None)
-        finished = [r for r in releases if not r.version.pre]
-        return finished[-1] if finished else None
+    def _chosen(self, releases: Sequence[Release], stages: Mapping[str, StageMove]) -> Sequence[Release | None]:
+        finished = [release for release in releases if not release.version.pre]
+        by_stage = {stage: _at(releases, move) for stage, move in stages.items()}
+        usual = by_stage[PROD] if PROD in by_stage else next(reversed(finished), None)
+        if self.follow.startswith(LATEST):
+            return finished[-_count(self.follow) :]
+        if self.follow == STAGES:
+            standing = sorted((r for r in by_stage.values() if r is not None), key=lambda release: release.version)
+            return [*standing, by_stage.get(PROD)]
+        if self.follow in (AUTO, ALL):
+            return [*(releases if self.follow == ALL else ()), usual]
+        if wanted := _versions(self.follow):
+            return [next((r for r in releases if r.version == version), None) for version in wanted]
+        return [by_stage.get(self.follow)]
+
+
+def _aspired(model: str, release: Release, stages: Mapping[str, StageMove]) -> AspiredVersion:
+    standing = tuple(sorted(s for s, move in stages.items() if move.ref.commit == release.ref.commit))
+    return AspiredVersion(model, str(release.version), release.ref.commit, release.number, standing)
+
+
+def _at(releases: Sequence[Release], move: StageMove) -> Release | None:
+    return next((release for release in reversed(releases) if release.version == move.version), None)
+
+
+def _count(follow: str) -> int:
+    """The N of ``latest:N``, 1 for ``latest``; 0 when it is no number."""
+    _, colon, text = follow.partition(":")
+    return (int(text) if text.isascii() and text.isdigit() and len(text) < 4 else 0) if colon else 1
+
+
+def _versions(follow: str) -> list[Version]:
+    """The versions named; none when it names something else."""
+    try:
+        return [Version.parse(text.strip()) for text in follow.split(",")]
+    except InvalidVersion:
+        return []

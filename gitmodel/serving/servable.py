@@ -75,7 +75,9 @@ class Servable:
 
 
 class Serving(Struct, frozen=True):
-    """One model's entry in the table: the version asked for by default, and all that can be asked for by name."""
+    """One model's entry in the table: the version asked for by default, and all that can be asked for by name, or by the
+    stage that stands on them. A stage stays with a version that answers until the one it was put on does."""
 
     default: Servable
     by_version: Mapping[str, Servable]
+    by_stage: Mapping[str, Servable] = {}

@@ -468,3 +468,77 @@ def test_stop_waits_for_the_load_at_hand_and_begins_no_other(session: runtime.Se
     stopping.join(PATIENCE)
     assert not stopping.is_alive()
     assert stage.loads == ["a v1"]
+
+
+# Several versions at a time
+
+
+def both(*versions: AspiredVersion) -> Wanted:
+    return {"fraud": versions}
+
+
+def test_several_versions_answer_and_the_last_is_the_default(stage: Stage) -> None:
+    stage.settle(both(version("v1"), version("v2"), version("v3")))
+    assert sorted(stage.serves()) == ["v1", "v2", "v3"]
+    assert stage.serves()[-1] == "v3"
+    assert stage.loads[0] == "fraud v3", "calls that name no version wait for none of the others"
+
+
+def test_the_default_stays_until_the_next_one_answers(stage: Stage) -> None:
+    stage.settle(both(version("v1"), version("v2")))
+    with stage.held("fraud v4"):
+        stage.manager.aspire(both(version("v2"), version("v3"), version("v4")))
+        stage.begun("fraud v4")
+        assert stage.serves() == ["v1", "v2"]
+    stage.heard("fraud v1 END")
+    assert sorted(stage.serves()) == ["v2", "v3", "v4"]
+    assert stage.serves()[-1] == "v4"
+
+
+def test_a_further_version_does_not_become_the_default(stage: Stage) -> None:
+    stage.settle(both(version("v2")))
+    stage.settle(both(version("v1"), version("v2")))
+    assert stage.serves() == ["v1", "v2"]
+
+
+def test_one_of_several_that_will_not_load_takes_nothing_away(stage: Stage) -> None:
+    stage.settle(both(version("v1"), version("v2")))
+    stage.fails["fraud v3"] = GitmodelError("broken", hint="mend it")
+    stage.settle(both(version("v2"), version("v3")))
+    assert stage.serves() == ["v1", "v2"]
+    assert "broken" in stage.status("v3").reason
+
+
+def test_a_stage_moves_when_the_version_it_is_put_on_answers(stage: Stage) -> None:
+    stage.settle(both(version("v1", stages=("prod",))))
+    with stage.held("fraud v2"):
+        stage.manager.aspire(both(version("v2", stages=("prod",))))
+        stage.begun("fraud v2")
+        assert stage.manager.table["fraud"].by_stage["prod"].version == "v1"
+    stage.heard("fraud v1 END")
+    assert stage.manager.table["fraud"].by_stage["prod"].version == "v2"
+
+
+def test_a_stage_moves_between_versions_that_both_answer(stage: Stage) -> None:
+    stage.settle(both(version("v2", stages=("canary",)), version("v1", stages=("prod",))))
+    stage.settle(both(version("v1"), version("v2", stages=("canary", "prod"))))
+    assert {name: held.version for name, held in stage.manager.table["fraud"].by_stage.items()} == {
+        "canary": "v2",
+        "prod": "v2",
+    }
+    assert stage.serves() == ["v1", "v2"]
+    assert stage.loads.count("fraud v1") == stage.loads.count("fraud v2") == 1
+
+
+def test_a_stage_whose_version_will_not_load_stays_where_it_was(stage: Stage) -> None:
+    stage.settle(both(version("v1", stages=("prod",))))
+    stage.fails["fraud v2"] = GitmodelError("broken", hint="mend it")
+    stage.settle(both(version("v2", stages=("prod",))))
+    assert stage.manager.table["fraud"].by_stage["prod"].version == "v1"
+    assert stage.serves() == ["v1"]
+
+
+def test_a_stage_that_is_taken_away_is_gone(stage: Stage) -> None:
+    stage.settle(both(version("v1", stages=("prod",))))
+    stage.settle(both(version("v1")))
+    assert not stage.manager.table["fraud"].by_stage

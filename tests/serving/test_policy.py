@@ -11,7 +11,7 @@ import pytest
 from gitmodel import registry
 from gitmodel.git import Repository, TagRef
 from gitmodel.registry import Release, StageMove
-from gitmodel.serving.policy import AspiredVersion, VersionPolicy
+from gitmodel.serving.policy import AspiredVersion, InvalidPolicy, VersionPolicy
 from gitmodel.versions import InvalidName, ReleaseTag, StageTag, Version
 from tests import support
 
@@ -140,3 +140,39 @@ def test_a_version_of_something_that_is_no_commit_is_not_followed(git_repo: Path
     tag(git_repo, "fraud@v1.0.0", 1)
     support.git(git_repo, "tag", "-a", "-m", "a file", "fraud@v9.0.0", "HEAD:models/fraud/model.yaml")
     assert from_git(git_repo) == [("v1.0.0", 1)]
+
+
+def test_the_latest_few_are_served_the_newest_by_default() -> None:
+    releases = released("1.0.0", "1.1.0", "1.2.0", "2.0.0-rc.1")
+    assert chosen("latest:2", releases) == ["v1.1.0", "v1.2.0"]
+    assert chosen("latest:9", releases) == ["v1.0.0", "v1.1.0", "v1.2.0"]
+
+
+def test_all_are_served_the_usual_one_by_default() -> None:
+    releases = released("1.0.0", "1.1.0", "2.0.0-rc.1")
+    assert chosen("all", releases) == ["v1.0.0", "v2.0.0-rc.1", "v1.1.0"]
+    assert chosen("all", releases, standing(prod=releases[0])) == ["v1.1.0", "v2.0.0-rc.1", "v1.0.0"]
+
+
+def test_what_stages_stand_on_is_served_prod_by_default() -> None:
+    releases = released("1.0.0", "1.1.0", "1.2.0")
+    assert chosen("stages", releases) == []
+    both = standing(prod=releases[0], canary=releases[2])
+    assert chosen("stages", releases, both) == ["v1.2.0", "v1.0.0"]
+    assert chosen("stages", releases, standing(canary=releases[2], shadow=releases[0])) == ["v1.0.0", "v1.2.0"]
+    assert chosen("stages", releases, standing(prod=releases[0], canary=releases[0])) == ["v1.0.0"]
+    aspired = VersionPolicy("stages").aspired("fraud", releases, both)
+    assert [version.stages for version in aspired] == [("canary",), ("prod",)]
+
+
+def test_versions_that_are_named_are_served_the_last_by_default() -> None:
+    releases = released("1.0.0", "1.1.0", "1.2.0")
+    assert chosen("v1.2.0,1.0.0", releases) == ["v1.2.0", "v1.0.0"]
+    assert chosen("v1.1.0", releases) == ["v1.1.0"]
+    assert chosen("v9.0.0", releases) == []
+
+
+@pytest.mark.parametrize("follow", ["latest:0", "latest:", "latest:x", "latest:101", "latest:-1"])
+def test_a_number_of_versions_is_a_number(follow: str) -> None:
+    with pytest.raises(InvalidPolicy, match="such as latest:2"):
+        VersionPolicy(follow)

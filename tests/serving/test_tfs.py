@@ -344,3 +344,18 @@ def test_a_model_saved_with_labels_answers_by_them(tmp_path: Path) -> None:
     with place.serving(made.bare) as running:
         told = running.ask("POST", "/v1/models/fraud:classify", {"examples": [{"x": rows(1)[0].tolist()}]})
         assert [label for label, _ in told.json["results"][0]] == ["no", "maybe", "yes"]
+
+
+def test_stages_are_labels_and_each_has_its_version(production: Production) -> None:
+    support.git(production.author, "tag", "-a", "fraud#canary#2", "-m", "try", "fraud@v1.0.0^{commit}")
+    production.push("fraud#canary#2")
+    with place.serving(production.bare, "--follow", "stages", "--model", "fraud") as running:
+
+        def version(which: str) -> str | None:
+            return running.ask("POST", f"/v1/models/fraud{which}:predict", {"instances": rows(1).tolist()}).who[0]
+
+        assert [version(which) for which in ("", "/labels/prod", "/labels/canary", "/versions/1")] == [
+            "v1.1.0", "v1.1.0", "v1.0.0", "v1.0.0",
+        ]  # fmt: skip
+        versions = running.ask("GET", "/v1/models/fraud").json["model_version_status"]
+        assert {row["version"]: row["state"] for row in versions} == {"1": "AVAILABLE", "2": "AVAILABLE"}
