@@ -34,7 +34,7 @@ class Console:
 
     def say(self, text: str = "") -> None:
         """A result, on stdout."""
-        print(text)
+        print(text, flush=True)
 
     def note(self, text: str) -> None:
         """A message for the person, on stderr; silent with -q."""
@@ -48,7 +48,7 @@ class Console:
 
     def data(self, value: Any) -> None:
         """One JSON document, alone on stdout."""
-        print(json.dumps(value, indent=2, default=str))
+        print(as_json(value))
 
     @property
     def colour(self) -> bool:
@@ -67,6 +67,11 @@ class Console:
         if self.progress_shown:
             print("\r\033[K", end="", file=sys.stderr)
             self.progress_shown = False
+
+
+def as_json(value: Any) -> str:
+    """As every command writes its documents."""
+    return json.dumps(value, indent=2, default=str)
 
 
 console = Console()

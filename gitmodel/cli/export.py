@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from msgspec.structs import asdict
 
 from gitmodel.cli.console import Format, FormatOption, Quiet, RepoOption, Verbose, console, count, human
 from gitmodel.cli.transfer import Remote
@@ -42,6 +41,8 @@ def export(
 
     Example: gitmodel export fraud@v1.2.0 fraud.onnx
     """
+    from msgspec.structs import asdict
+
     from gitmodel.workflows import export as workflow
 
     done = workflow.export(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from msgspec.structs import asdict
-
 from gitmodel.cli.console import human
 
 if TYPE_CHECKING:
@@ -26,6 +24,8 @@ def cells(group: Group, checked: bool) -> list[str]:
 
 
 def to_dict(group: Group) -> dict[str, Any]:
+    from msgspec.structs import asdict
+
     part = group.slice
     cases = [
         {

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from msgspec.structs import asdict
 
 from gitmodel.cli.console import Format, FormatOption, Quiet, RepoOption, Verbose, console, count, human, table
 
@@ -140,6 +139,8 @@ def list_(
 
     Example: gitmodel list --format json
     """
+    from msgspec.structs import asdict
+
     from gitmodel.workflows import listing
 
     rows = listing.list_models(repo)
@@ -175,6 +176,8 @@ def log(
 
     Example: gitmodel log fraud
     """
+    from msgspec.structs import asdict
+
     from gitmodel.workflows import listing
 
     entries = listing.log(name, repo)

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from msgspec.structs import asdict
 
-from gitmodel.cli.console import Format, FormatOption, Quiet, RepoOption, Verbose, console, table
+from gitmodel.cli.console import Format, FormatOption, Quiet, RepoOption, Verbose, as_json, console, table
 from gitmodel.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
     from gitmodel.hooks import HookStatus
     from gitmodel.serving.servable import VersionStatus
 
+#: Seconds between two looks of ``status --watch``.
+_LOOK = 1.0
 #: What ``git rev-parse --local-env-vars`` names, and the quarantine of a push.
 _LOCAL_VARIABLES = (
     "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_COMMON_DIR", "GIT_CONFIG", "GIT_CONFIG_COUNT", "GIT_CONFIG_PARAMETERS", "GIT_DIR",
@@ -111,12 +112,29 @@ def serve(
 
 
 def status(
-    format_: FormatOption = Format.TEXT, repo: RepoOption = ".", quiet: Quiet = False, verbose: Verbose = 0
+    format_: FormatOption = Format.TEXT,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on, and show what changes, until Ctrl-C.")] = False,
+    repo: RepoOption = ".",
+    quiet: Quiet = False,
+    verbose: Verbose = 0,
 ) -> None:
     """Show the servers of a repository and the versions they serve. Exit code 3 when there is none.
 
     Example: gitmodel status --repo /srv/models.git
     """
+    shown = _status(format_, repo)
+    console.say(shown)
+    while watch:
+        time.sleep(_LOOK)
+        if (now := _status(format_, repo)) != shown:
+            shown = now
+            console.say(("" if format_ is Format.JSON else "\n") + shown)
+
+
+def _status(format_: Format, repo: str) -> str:
+    """What is to be shown. Raises NoServer."""
+    from msgspec.structs import asdict
+
     from gitmodel import endpoint
     from gitmodel.git import Repository
 
@@ -134,12 +152,13 @@ def status(
     if not answers:
         raise silent[0]
     if format_ is Format.JSON:
-        console.data([asdict(server) | answer for server, answer in answers])
-        return
+        return as_json([asdict(server) | answer for server, answer in answers])
+    lines = []
     for server, answer in answers:
         ready = "ready" if answer["ready"] else "not ready"
-        console.say(f"{server.url}  pid {server.pid}  {ready}  management: {server.admin}")
-        console.say(_versions(answer["versions"]))
+        lines.append(f"{server.url}  pid {server.pid}  {ready}  management: {server.admin}")
+        lines.append(_versions(answer["versions"]))
+    return "\n".join(lines)
 
 
 def _versions(statuses: list[dict[str, Any]]) -> str:

@@ -54,6 +54,7 @@ def register(app: typer.Typer) -> None:
     app.command("check-compat")(check_compat)
     app.command("release")(release)
     app.command("promote")(promote)
+    app.command("rollback")(rollback)
 
 
 def check_compat(
@@ -262,3 +263,27 @@ def promote(
     console.note(f"{stage} is on {version}")
     if pushed:
         console.note(pushed)
+
+
+def rollback(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The model's name.")],
+    stage: Annotated[str, typer.Argument(metavar="STAGE", help="The stage.")] = "prod",
+    message: Annotated[str, typer.Option("--message", "-m", metavar="TEXT", help="Why.")] = "",
+    push: Annotated[str, typer.Option("--push", metavar="REMOTE", help="Push the version and the stage there.")] = "",
+    repo: RepoOption = ".",
+    quiet: Quiet = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Put a stage back on the version it stood on before; again goes further back.
+
+    Example: gitmodel rollback fraud --push production -m "v1.1.0 confuses cats with dogs"
+    """
+    from gitmodel.workflows import rollback as workflow
+
+    done = workflow.rollback(name, stage, repo=repo, message=message, push=push)
+    console.say(done.tag)
+    console.note(f"{stage} is back on {done.version}; it was on {done.left}")
+    if done.pushed:
+        console.note(done.pushed)
+    else:
+        console.note(f"next: git push REMOTE '{done.tag}'")

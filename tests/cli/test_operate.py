@@ -98,6 +98,28 @@ def test_status_for_programs_is_one_document_on_stdout(served: tuple[Production,
     assert by_model["spam"]["reason"].startswith("4 of 4 golden cases fail")
 
 
+def test_watching_shows_what_changes_until_ctrl_c(production: Production) -> None:
+    production.push(production.release("fraud@v1.0.0"))
+    with place.serving(production.bare) as server:
+        command = [str(support.BIN / "gitmodel"), "status", "--watch", "--repo", str(production.bare)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:
+            assert watching.stdout is not None
+            for line in watching.stdout:
+                if "AVAILABLE" in line:
+                    break
+            production.push(production.release("fraud@v1.1.0", scale=2.0))
+            server.look("fraud")
+            for line in watching.stdout:
+                if "v1.1.0" in line and "AVAILABLE" in line:
+                    break
+            else:
+                raise AssertionError("the new version was never shown")
+            watching.send_signal(signal.SIGINT)
+            assert watching.wait(place.PATIENCE) == 130
+            assert watching.stderr is not None
+            assert "Traceback" not in watching.stderr.read()
+
+
 def test_status_of_a_server_without_versions(production: Production, run: Runs) -> None:
     with place.serving(production.bare) as server:
         said = run("status", "--repo", production.bare)

@@ -76,6 +76,14 @@ def test_a_promotion_prints_its_tag(released: Command, repo: Path) -> None:
     assert support.git(repo, "tag", "-l", "--format=%(contents:subject)", "fraud#prod#1") == "It is time"
 
 
+def test_a_rollback_prints_its_tag_and_where_the_stage_is(released: Command) -> None:
+    assert released("release", "fraud")
+    done = released("rollback", "fraud")
+    assert (done.code, done.out) == (0, "fraud#prod#1\n")
+    assert done.err.splitlines() == ["prod is back on v1.0.0; it was on v1.1.0", "next: git push REMOTE 'fraud#prod#1'"]
+    assert released("rollback", "fraud").code == 2
+
+
 def test_a_compatible_change_passes(released: Command) -> None:
     done = released("check-compat")
     assert done.code == 0
