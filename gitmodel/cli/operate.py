@@ -122,11 +122,17 @@ def status(
 
     Example: gitmodel status --repo /srv/models.git
     """
+    from gitmodel.endpoint import NoServer
+
     shown = _status(format_, repo)
     console.say(shown)
     while watch:
         time.sleep(_LOOK)
-        if (now := _status(format_, repo)) != shown:
+        try:
+            now = _status(format_, repo)
+        except NoServer as error:  # it may come back
+            now = as_json([]) if format_ is Format.JSON else str(error)
+        if now != shown:
             shown = now
             console.say(("" if format_ is Format.JSON else "\n") + shown)
 

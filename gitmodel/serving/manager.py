@@ -143,6 +143,8 @@ class Manager:
         return max(0.0, min(due) - time.monotonic()) if due else None
 
     def _reconcile(self, wanted: Mapping[str, tuple[AspiredVersion, ...]]) -> None:
+        for model in self.table:  # what is warm waits for no load
+            self._point(model)
         for model in sorted(set(wanted) | set(self.table)):
             for version in reversed(wanted.get(model, ())):  # the one for calls that name none first
                 if self._stopping or self._superseded(model, version):
@@ -183,59 +185,77 @@ class Manager:
             self._note(version, State.END, reason=reason, seconds=time.monotonic() - start)
             return
         self._failures.pop(version, None)
-        serving = self.table.get(version.model)
+        serving, wanted = self.table.get(version.model), self._now_wanted(version.model)
+        if serving is not None and version not in wanted:  # it was superseded, or withdrawn, while it was loaded
+            self._note(version, State.END)
+            del servable, serving
+            _trim()
+            return
         by_version = dict(serving.by_version) if serving else {}
-        replaced = by_version.get(version.version)  # its tag was forced onto another commit
+        # Of one whose tag was forced onto another commit.
+        replaced = [by_version[version.version]] if version.version in by_version else []
         by_version[version.version] = servable
-        with self._changed:
-            wanted = self._wanted.get(version.model, ())
-        others = serving is not None and serving.default is not replaced and version in wanted[:-1]
-        default = serving.default if serving is not None and others else servable
-        self._swap(version.model, self._serving(version.model, default, by_version))
+        stays = serving is not None and serving.default not in replaced and version != wanted[-1]
+        self._swap(version.model, serving.default if serving is not None and stays else servable, by_version)
         self._required.add(version.model)
         self._note(
             version, State.AVAILABLE, seconds=time.monotonic() - start, digest=servable.digest,
             golden_passed=servable.golden_passed, golden_cases=servable.golden_cases,
         )  # fmt: skip
-        self._last_good.put(version)
-        del serving, by_version
-        if replaced is not None:
-            self._unload(replaced)
+        del serving, by_version, servable
+        while replaced:
+            self._unload(replaced.pop())
+
+    def _now_wanted(self, model: str) -> tuple[AspiredVersion, ...]:
+        """Of now: what the publication at work wanted may be outdated."""
+        with self._changed:
+            return self._wanted.get(model, ())
+
+    def _point(self, model: str) -> None:
+        """Default and stages to what is wanted of them, as far as it answers; nothing is unloaded."""
+        serving = self.table[model]
+        self._swap(model, self._default(model, serving), serving.by_version)
+
+    def _default(self, model: str, serving: Serving) -> Servable:
+        """The last of the wanted versions if it answers, else the one it was."""
+        versions = self._now_wanted(model)
+        if versions and self._serves(versions[-1]):
+            return serving.by_version[versions[-1].version]
+        return serving.default
 
     def _retire(self, model: str) -> None:
-        """Unloads what is no longer wanted, but never the only version that answers while a wanted one does not."""
-        with self._changed:
-            versions = self._wanted.get(model, ())  # of now: what the publication at work wanted may be outdated
-        serving = self.table.get(model)
+        """Unloads what is no longer wanted, but never the default, nor what a stage is on, while what shall take its place
+        does not answer."""
+        serving, versions = self.table.get(model), self._now_wanted(model)
         if serving is None:
             return
-        if not all(self._serves(version) for version in versions):
-            self._swap(model, self._serving(model, serving.default, serving.by_version))
-            return
-        keep = {version.version for version in versions}
-        kept = {name: servable for name, servable in serving.by_version.items() if name in keep}
-        gone = [servable for name, servable in serving.by_version.items() if name not in keep]
+        gone = list(serving.by_version.values())
         if versions:
-            self._swap(model, self._serving(model, kept[versions[-1].version], kept))
-        elif gone:
-            self._swap(model, None)
+            self._point(model)
+            serving = self.table[model]
+            needed = {serving.default.version, *(held.version for held in serving.by_stage.values())}
+            needed |= {version.version for version in versions if self._serves(version)}
+            kept = {name: servable for name, servable in serving.by_version.items() if name in needed}
+            gone = [servable for name, servable in serving.by_version.items() if name not in needed]
+            if gone:
+                self._swap(model, serving.default, kept)
+        else:
+            self._drop(model)
         del serving  # or its table would keep alive what is to be freed
         while gone:
             self._unload(gone.pop())
 
-    def _serving(self, model: str, default: Servable, by_version: Mapping[str, Servable]) -> Serving:
-        """An entry for the table, with the stages that are wanted on versions that answer."""
-        with self._changed:
-            moved = {stage: version for version in self._wanted.get(model, ()) for stage in version.stages}
-        before = self.table.get(model)
-        by_stage = {}
-        for stage, version in moved.items():
-            held = by_version.get(version.version)
-            if held is None or held.commit != version.commit:
-                held = before.by_stage.get(stage) if before else None
-            if held is not None and held in by_version.values():
-                by_stage[stage] = held
-        return Serving(default, MappingProxyType(dict(by_version)), MappingProxyType(by_stage))
+    def _stages(self, model: str, by_version: Mapping[str, Servable]) -> dict[str, Servable]:
+        """The stages of the wanted versions: each on its version if that answers, else where it was, if that still does."""
+        before, by_stage = self.table.get(model), {}
+        for version in self._now_wanted(model):
+            for stage in version.stages:
+                held = by_version.get(version.version)
+                if held is None or held.commit != version.commit:
+                    held = before.by_stage.get(stage) if before else None
+                if held is not None and held in by_version.values():
+                    by_stage[stage] = held
+        return by_stage
 
     def _unload(self, servable: Servable) -> None:
         version = AspiredVersion(servable.model, servable.version, servable.commit, servable.number)
@@ -247,11 +267,16 @@ class Manager:
         del servable
         _trim()
 
-    def _swap(self, model: str, serving: Serving | None) -> None:
-        table = {name: held for name, held in self.table.items() if name != model}
-        if serving is not None:
-            table[model] = serving
-        self.table = MappingProxyType(table)
+    def _swap(self, model: str, default: Servable, by_version: Mapping[str, Servable]) -> None:
+        before = self.table.get(model)
+        stages = self._stages(model, by_version)
+        serving = Serving(default, MappingProxyType(dict(by_version)), MappingProxyType(stages))
+        self.table = MappingProxyType({**self.table, model: serving})
+        if before is None or before.default is not default:
+            self._last_good.put(AspiredVersion(model, default.version, default.commit, default.number))
+
+    def _drop(self, model: str) -> None:
+        self.table = MappingProxyType({name: held for name, held in self.table.items() if name != model})
 
     def _note(self, version: AspiredVersion, state: State, **more: object) -> None:
         with self._changed:
@@ -260,7 +285,12 @@ class Manager:
             fresh = {"reason": "", **more, "state": state, "since": time.time(), "number": version.number}
             status = replace(base, **fresh)  # the keys are its fields
             self._statuses[version.key] = status
-            ended = [k for k, s in self._statuses.items() if s.state is State.END and k[0] == version.model]
+            wanted = {held.key for held in self._wanted.get(version.model, ())}  # their reasons stay visible
+            ended = [
+                k
+                for k, s in self._statuses.items()
+                if s.state is State.END and k[0] == version.model and k not in wanted
+            ]
             for old in ended[:-_KEPT_ENDED]:
                 del self._statuses[old]
             self._changed.notify_all()

@@ -43,7 +43,8 @@ class Metrics(Collector):
         return ()
 
     def collect(self) -> Iterator[Any]:
-        statuses = self._statuses()
+        # A tag that was forced onto another commit is the same version twice; the newest change comes last.
+        statuses = list({(status.model, status.version): status for status in self._statuses()}.values())
         yield InfoMetricFamily("gitmodel", "The server.", {"version": self._version})
         yield GaugeMetricFamily("gitmodel_ready", "1 when every model that must be served is.", float(self._ready()))
         yield from self._requests({(status.model, status.version): status for status in statuses})

@@ -68,13 +68,15 @@ class VersionPolicy(Struct, frozen=True):
         finished = [release for release in releases if not release.version.pre]
         by_stage = {stage: _at(releases, move) for stage, move in stages.items()}
         usual = by_stage[PROD] if PROD in by_stage else next(reversed(finished), None)
-        if self.follow.startswith(LATEST):
+        if self.follow == LATEST or self.follow.startswith(f"{LATEST}:"):
             return finished[-_count(self.follow) :]
+        if self.follow == AUTO:
+            return [usual]
         if self.follow == STAGES:
-            standing = sorted((r for r in by_stage.values() if r is not None), key=lambda release: release.version)
-            return [*standing, by_stage.get(PROD)]
-        if self.follow in (AUTO, ALL):
-            return [*(releases if self.follow == ALL else ()), usual]
+            standing = [release for release in by_stage.values() if release is not None]
+            return [*_finished_last(standing), by_stage.get(PROD)]
+        if self.follow == ALL:
+            return [*_finished_last(releases), usual]
         if wanted := _versions(self.follow):
             return [next((r for r in releases if r.version == version), None) for version in wanted]
         return [by_stage.get(self.follow)]
@@ -83,6 +85,10 @@ class VersionPolicy(Struct, frozen=True):
 def _aspired(model: str, release: Release, stages: Mapping[str, StageMove]) -> AspiredVersion:
     standing = tuple(sorted(s for s, move in stages.items() if move.ref.commit == release.ref.commit))
     return AspiredVersion(model, str(release.version), release.ref.commit, release.number, standing)
+
+
+def _finished_last(releases: Sequence[Release]) -> list[Release]:
+    return sorted(releases, key=lambda release: (not release.version.pre, release.version))
 
 
 def _at(releases: Sequence[Release], move: StageMove) -> Release | None:

@@ -39,6 +39,8 @@ _LOAD = re.compile(r"/v2/repository/models/(?P<model>[^/]+)/(?P<verb>load|unload
 INLINE_SECONDS = 0.001
 #: So does one whose body is larger than this, in bytes: decoding it would keep everybody else waiting.
 INLINE_BYTES = 64 << 10
+#: The same where rows are written one by one, each under its names.
+INLINE_ROW_BYTES = 4 << 10
 MAX_WAIT = 600.0
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -82,11 +84,11 @@ class App:
         try:
             status, headers, body = await self._route(scope, receive)
         except HttpError as error:
-            status, headers, body = error.status, error.headers, orjson.dumps({"error": error.message})
+            status, headers, body = error.status, error.headers, _error(error.message)
         except DataplaneError as error:
-            status, headers, body = _STATUS[error.code], [], orjson.dumps({"error": error.message})
+            status, headers, body = _STATUS[error.code], [], _error(error.message)
         except Exception as error:  # one request's accident must not be the server's
-            status, headers, body = 500, [], orjson.dumps({"error": f"{type(error).__name__}: {error}"[:500]})
+            status, headers, body = 500, [], _error(f"{type(error).__name__}: {error}"[:500])
         if status >= 400:
             self._traffic.errors[status] += 1
         if not any(name == b"content-type" for name, _ in headers):
@@ -154,7 +156,8 @@ class App:
         if verb == "/ready":
             return self._model_ready(model, version)
         servable = self._dataplane.find(model, version)
-        versions = list(self._dataplane.models()[model].by_version)
+        serving = self._dataplane.models().get(model)  # of this moment: it may be gone since
+        versions = list(serving.by_version) if serving else [servable.version]
         return 200, [*servable.headers], orjson.dumps(oip.metadata(servable, versions))
 
     async def _tensorflow(self, asked: re.Match[str], method: str, receive: Receive) -> tuple[int, Headers, bytes]:
@@ -164,7 +167,7 @@ class App:
             find = partial(self._dataplane.labelled, model, label)
         if verb.startswith(":"):
             _expect(method, "POST")
-            return await self._call(find, partial(self._predict, verb), receive)
+            return await self._call(find, partial(self._predict, verb), receive, INLINE_ROW_BYTES)
         _expect(method, "GET", "HEAD")
         if verb:
             servable = find()
@@ -172,7 +175,7 @@ class App:
         return 200, [], orjson.dumps(tfs.status(self._dataplane.known(model, version, label)))
 
     async def _call(
-        self, find: Callable[[], Servable], answering: Answering, receive: Receive
+        self, find: Callable[[], Servable], answering: Answering, receive: Receive, inline: int = INLINE_BYTES
     ) -> tuple[int, Headers, bytes]:
         body = await self._body(receive)
         # Read once, here: from now on everything about this answer comes from this one servable.
@@ -180,7 +183,7 @@ class App:
         servable.in_flight += 1
         started, status = time.perf_counter(), 500
         try:
-            if servable.run_seconds > INLINE_SECONDS or len(body) > INLINE_BYTES:
+            if servable.run_seconds > INLINE_SECONDS or len(body) > inline:
                 loop = asyncio.get_running_loop()
                 answer, headers = await loop.run_in_executor(self._pool, answering, servable, body)
             else:
@@ -275,6 +278,11 @@ class App:
             chunks.append(chunk)
             if not message.get("more_body"):
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _error(message: str) -> bytes:
+    """What a caller sent may stand in it, half a character too."""
+    return orjson.dumps({"error": message.encode("utf-8", "replace").decode()})
 
 
 def _index_row(status: VersionStatus) -> dict[str, Any]:

@@ -46,7 +46,7 @@ class Call(Struct, frozen=True):
 
 def predict(body: bytes, servable: Servable) -> Call:
     """Raises DataplaneError (invalid_argument) naming what is wrong."""
-    document = _document(body, {"signature_name", "instances", "inputs"})
+    document = _document(body)
     by_row, by_column = "instances" in document, "inputs" in document
     if by_row == by_column:
         raise _bad("give either 'instances' (rows) or 'inputs' (columns)")
@@ -68,7 +68,7 @@ def predict(body: bytes, servable: Servable) -> Call:
 
 def examples(body: bytes, servable: Servable) -> Call:
     """The features of classify and regress, by example, with those they share. Raises DataplaneError."""
-    document = _document(body, {"signature_name", "context", "examples"})
+    document = _document(body)
     context, given = document.get("context", {}), document.get("examples")
     if not isinstance(context, dict):
         raise _bad("'context' is an object of features")
@@ -87,15 +87,18 @@ def examples(body: bytes, servable: Servable) -> Call:
 def answer(call: Call, outputs: Mapping[str, Any]) -> bytes:
     """``predictions`` for rows, ``outputs`` for columns; an output that is alone goes without its name."""
     values = {name: _tensor(name, value) for name, value in outputs.items()}
+    finite = all(map(_is_finite, values.values()))
+    alone = next(iter(values.values())) if len(values) == 1 else None
     if call.rows is None:
-        only = next(iter(values.values())) if len(values) == 1 else None
-        return _dumps({"outputs": values if only is None else only})
+        return _dumps({"outputs": values if alone is None else alone}, finite)
     for name, value in values.items():
         if not value.ndim or len(value) != call.rows:
             raise _bad(f"output '{name}' has no row for each instance; ask with 'inputs' instead")
-    if len(values) == 1:
-        return _dumps({"predictions": next(iter(values.values()))})
-    return _dumps({"predictions": [{name: value[i] for name, value in values.items()} for i in range(call.rows)]})
+    if alone is not None:
+        return _dumps({"predictions": alone}, finite)
+    return _dumps(
+        {"predictions": [{name: value[i] for name, value in values.items()} for i in range(call.rows)]}, finite
+    )
 
 
 def classes(call: Call, outputs: Mapping[str, Any], labels: Sequence[str]) -> bytes:
@@ -104,7 +107,8 @@ def classes(call: Call, outputs: Mapping[str, Any], labels: Sequence[str]) -> by
     if scores is None or len(scores) != call.rows:
         raise _bad("the model has no output with scores by class; use predict")
     names = list(labels) if len(labels) == scores.shape[1] else [str(i) for i in range(scores.shape[1])]
-    return _dumps({"results": [[[label, row[i]] for i, label in enumerate(names)] for row in scores]})
+    rows = [[[label, row[i]] for i, label in enumerate(names)] for row in scores]
+    return _dumps({"results": rows}, _is_finite(scores))
 
 
 def regressions(call: Call, outputs: Mapping[str, Any]) -> bytes:
@@ -112,7 +116,7 @@ def regressions(call: Call, outputs: Mapping[str, Any]) -> bytes:
     found = [v for v in map(_numeric, outputs.values()) if v is not None and v.size == call.rows]
     if len(found) != 1:
         raise _bad("the model has no single output with one number for each example; use predict")
-    return _dumps({"results": found[0].reshape(-1)})
+    return _dumps({"results": found[0].reshape(-1)}, _is_finite(found[0]))
 
 
 def status(versions: Sequence[VersionStatus]) -> dict[str, Any]:
@@ -145,15 +149,14 @@ def _info(spec: TensorSpec) -> dict[str, Any]:
     return {"dtype": DTYPES.get(spec.dtype, "DT_INVALID"), "tensor_shape": shape, "name": spec.name}
 
 
-def _document(body: bytes, known: set[str]) -> dict[str, Any]:
+def _document(body: bytes) -> dict[str, Any]:
+    """What else stands in it is passed over, as in the original."""
     try:
         value = _loads(body)
     except (ValueError, RecursionError) as error:
         raise _bad(f"the request is not valid: {error}") from None
     if not isinstance(value, dict):
         raise _bad("the request must be a JSON object")
-    if strange := sorted(set(value) - known):
-        raise _bad(f"there is no '{strange[0][:40]}'; known: {', '.join(sorted(known))}")
     name = value.get("signature_name", "")
     if name not in ("", SIGNATURE):
         raise _bad(f"the model has no signature {str(name)[:80]!r}; it has {SIGNATURE!r}")
@@ -168,21 +171,17 @@ def _loads(body: bytes) -> Any:
         return json.loads(body)
 
 
-def _dumps(value: Any) -> bytes:
+def _dumps(value: Any, finite: bool) -> bytes:
     """JSON, with NaN and infinities as bare tokens where there are any."""
-    if _is_finite(value):
+    if finite:
         return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY, default=_plain)
     return json.dumps(value, default=_plain, separators=(",", ":")).encode()
 
 
-def _is_finite(value: Any) -> bool:
+def _is_finite(value: np.ndarray) -> bool:
     import numpy as np
 
-    if isinstance(value, dict):
-        return all(map(_is_finite, value.values()))
-    if isinstance(value, list):
-        return all(map(_is_finite, value))
-    return not isinstance(value, np.ndarray | np.generic) or value.dtype.kind != "f" or bool(np.isfinite(value).all())
+    return value.dtype.kind != "f" or bool(np.isfinite(value).all())
 
 
 def _plain(value: Any) -> Any:

@@ -505,7 +505,7 @@ def test_one_of_several_that_will_not_load_takes_nothing_away(stage: Stage) -> N
     stage.settle(both(version("v1"), version("v2")))
     stage.fails["fraud v3"] = GitmodelError("broken", hint="mend it")
     stage.settle(both(version("v2"), version("v3")))
-    assert stage.serves() == ["v1", "v2"]
+    assert stage.serves() == ["v2"]
     assert "broken" in stage.status("v3").reason
 
 
@@ -542,3 +542,58 @@ def test_a_stage_that_is_taken_away_is_gone(stage: Stage) -> None:
     stage.settle(both(version("v1", stages=("prod",))))
     stage.settle(both(version("v1")))
     assert not stage.manager.table["fraud"].by_stage
+
+
+def test_a_broken_one_neither_holds_the_default_nor_keeps_what_is_not_wanted(stage: Stage) -> None:
+    stage.settle(both(version("v1"), version("v2", stages=("prod",))))
+    stage.fails["fraud v3"] = GitmodelError("broken", hint="mend it")
+    stage.settle(both(version("v3", stages=("canary",)), version("v2"), version("v1", stages=("prod",))))
+    assert stage.serves()[-1] == "v1"
+    for name in ("v4", "v5", "v6"):
+        stage.settle(both(version("v3", stages=("canary",)), version(name, stages=("prod",))))
+        assert stage.serves() == [name]
+
+
+def test_warm_moves_wait_for_no_load(stage: Stage) -> None:
+    stage.settle(both(version("v1"), version("v2", stages=("prod",))))
+    with stage.held("fraud v3"):
+        stage.manager.aspire(both(version("v3", stages=("canary",)), version("v2"), version("v1", stages=("prod",))))
+        stage.begun("fraud v3")
+        assert stage.serves()[-1] == "v1"
+        assert stage.manager.table["fraud"].by_stage["prod"].version == "v1"
+    stage.heard("fraud v3 AVAILABLE")
+
+
+def test_what_was_superseded_while_it_loaded_never_answers(stage: Stage) -> None:
+    stage.settle(want("fraud v1"))
+    stage.fails["fraud v3"] = GitmodelError("broken", hint="mend it")
+    with stage.held("fraud v2"):
+        stage.manager.aspire(want("fraud v2"))
+        stage.begun("fraud v2")
+        number = stage.manager.aspire(want("fraud v3"))
+    assert stage.manager.wait(number, PATIENCE)
+    assert "fraud v2 AVAILABLE" not in stage.said
+    assert stage.serves() == ["v1"]
+    assert stage.status("v2").reason == ""
+
+
+def test_the_last_good_version_is_the_default_and_no_other(session: runtime.Session, tmp_path: Path) -> None:
+    kept = LastGood(tmp_path / "serving.json")
+    stage = Stage(session, kept)
+    stage.manager.start()
+    try:
+        stage.settle(both(version("v1"), version("v2")))
+        assert (found := kept.get("fraud")) is not None
+        assert found.version == "v2"
+        stage.settle(both(version("v2"), version("v1")))
+        assert (found := kept.get("fraud")) is not None
+        assert found.version == "v1"
+    finally:
+        stage.manager.stop()
+
+
+def test_the_reasons_of_all_that_is_wanted_stay_visible(stage: Stage) -> None:
+    wanted = [version(f"v{number}") for number in range(1, 31)]
+    stage.fails |= {f"fraud v{number}": GitmodelError("broken", hint="mend it") for number in range(1, 31)}
+    stage.settle(both(*wanted))
+    assert ["broken" in status.reason for status in stage.manager.statuses()] == [True] * 30

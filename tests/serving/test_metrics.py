@@ -78,3 +78,14 @@ def test_names_that_would_break_a_line_are_escaped() -> None:
     strange = VersionStatus('a"\n\\b', "v1.0.0", "c", State.START)
     found = made(Traffic(), [strange])
     assert ("gitmodel_version_state", (("model", 'a"\n\\b'), ("state", "START"), ("version", "v1.0.0"))) in found
+
+
+def test_a_version_whose_tag_was_forced_elsewhere_is_told_once() -> None:
+    twice = [
+        VersionStatus("fraud", "v1.0.0", "old", State.END, since=1.0),
+        VersionStatus("fraud", "v1.0.0", "new", State.AVAILABLE, since=2.0),
+    ]
+    metrics = Metrics(Traffic(), lambda: twice, dict, lambda: True, "0.1")
+    lines = [line for line in metrics.text().decode().splitlines() if line.startswith("gitmodel_version_state{")]
+    assert len(lines) == len({line.rpartition(" ")[0] for line in lines}) == len(State)
+    assert samples(metrics.text())["gitmodel_version_state", tuple(sorted((*WHERE, ("state", "AVAILABLE"))))] == 1

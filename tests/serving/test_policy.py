@@ -150,8 +150,22 @@ def test_the_latest_few_are_served_the_newest_by_default() -> None:
 
 def test_all_are_served_the_usual_one_by_default() -> None:
     releases = released("1.0.0", "1.1.0", "2.0.0-rc.1")
-    assert chosen("all", releases) == ["v1.0.0", "v2.0.0-rc.1", "v1.1.0"]
-    assert chosen("all", releases, standing(prod=releases[0])) == ["v1.1.0", "v2.0.0-rc.1", "v1.0.0"]
+    assert chosen("all", releases) == ["v2.0.0-rc.1", "v1.0.0", "v1.1.0"]
+    assert chosen("all", releases, standing(prod=releases[0])) == ["v2.0.0-rc.1", "v1.1.0", "v1.0.0"]
+
+
+def test_where_prod_stands_on_nothing_no_unfinished_version_becomes_the_default() -> None:
+    releases = released("1.0.0", "2.0.0-rc.1")
+    ref = TagRef("fraud#prod#1", "a commit without a version", True, NOON, "Ada")
+    nowhere = {"prod": StageMove(StageTag("fraud", "prod", 1), ref, None)}
+    assert chosen("all", releases, nowhere)[-1] == "v1.0.0"
+    assert chosen("stages", releases, nowhere | standing(a=releases[0], b=releases[1]))[-1] == "v1.0.0"
+
+
+def test_a_stage_may_be_called_as_a_rule_begins() -> None:
+    releases = released("1.0.0", "1.1.0")
+    stages = {"latest-stable": next(iter(standing(x=releases[0]).values()))}
+    assert chosen("latest-stable", releases, stages) == ["v1.0.0"]
 
 
 def test_what_stages_stand_on_is_served_prod_by_default() -> None:

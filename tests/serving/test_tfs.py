@@ -119,11 +119,15 @@ def test_numbers_of_every_kind_come_back(servable: Make, dtype: str) -> None:
         ({"instances": [[True, 2]]}, "not DT_FLOAT"),
         ({"inputs": {"z": [[1, 2]]}}, "has no input 'z'; it wants x"),
         ({"inputs": [[1, 2]], "signature_name": "other"}, "no signature 'other'; it has 'serving_default'"),
-        ({"rows": [[1, 2]]}, "there is no 'rows'"),
     ],
 )
 def test_a_call_that_is_none_is_refused_with_the_reason(servable: Make, body: Any, says: str) -> None:
     assert says in refused(servable(echo("float32", ["n", 2])), body)
+
+
+def test_what_the_original_does_not_know_is_passed_over(servable: Make) -> None:
+    model = servable(echo("float32", ["n", 2]))
+    assert predicted(model, {"instances": [[1, 2]], "parameters": {"debug": True}}) == {"predictions": [[1, 2]]}
 
 
 def test_a_bare_value_for_several_inputs_is_refused(servable: Make) -> None:
@@ -326,6 +330,12 @@ def test_mistakes_are_answered_in_words(server: Server, method: str, path: str, 
     answer = server.ask(method, path, {} if method == "POST" else None)
     assert answer.status == status
     assert says in answer.error
+
+
+def test_half_a_character_in_a_name_comes_back_as_words(server: Server) -> None:
+    body = b'{"inputs": {"\\ud800": [1]}}'
+    answer = server.ask("POST", "/v1/models/fraud:predict", body)
+    assert (answer.status, answer.error) == (400, "the model has no input '?'; it wants x")
 
 
 def test_a_body_that_does_not_fit_names_who_refused_it(server: Server) -> None:

@@ -63,6 +63,27 @@ def test_a_version_that_was_withdrawn_is_passed_over(three: Path) -> None:
     assert rollback("fraud", repo=three).version == "v1.0.0"
 
 
+def test_where_the_present_version_was_withdrawn_it_goes_to_the_one_before(three: Path) -> None:
+    for version in ("v1.0.0", "v1.1.0"):
+        promote(f"fraud@{version}", "prod", repo=three)
+    support.git(three, "tag", "-a", "-m", "leaks", "fraud@v1.1.0!", "fraud@v1.1.0^{}")
+    done = rollback("fraud", repo=three)
+    assert (done.version, done.left) == ("v1.0.0", "a version that was withdrawn")
+
+
+def test_a_stage_that_was_taken_away_comes_back_where_it_was(three: Path) -> None:
+    promote("fraud@v1.1.0", "prod", repo=three)
+    support.git(three, "tag", "-a", "-m", "off", "fraud#prod!#2", "fraud@v1.1.0^{}")
+    done = rollback("fraud", repo=three)
+    assert (done.tag, done.version, done.left) == ("fraud#prod#3", "v1.1.0", "nothing")
+
+
+def test_a_stage_that_never_was_is_not_made_by_going_back(three: Path) -> None:
+    with pytest.raises(NothingBefore, match="nothing to roll fraud#prdo back to: it was never put on a version"):
+        rollback("fraud", "prdo", repo=three)
+    assert "prdo" not in support.git(three, "tag", "--list")
+
+
 def test_what_is_not_there_is_told(three: Path) -> None:
     with pytest.raises(UnknownModel):
         rollback("nothing", repo=three)
