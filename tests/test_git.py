@@ -91,6 +91,19 @@ def test_a_name_with_a_line_break_is_one_question(git_repo: Path) -> None:
             assert not repo.folder(head, f"no/{name}").exists
 
 
+def test_a_tree_that_git_cannot_read_is_told_in_its_words(git_repo: Path) -> None:
+    (git_repo / "models" / "m").mkdir(parents=True)
+    (git_repo / "models" / "m" / "file").write_text("x")
+    support.git(git_repo, "add", ".")
+    support.git(git_repo, "commit", "-qm", "one")
+    repository = Repository.open(git_repo)
+    folder = repository.folder(repository.head(), "models/m")
+    tree = folder.object_id
+    (git_repo / ".git" / "objects" / tree[:2] / tree[2:]).unlink()
+    with pytest.raises(GitFailed, match="git ls-tree failed"):
+        folder.files()
+
+
 def test_folders_are_read_together(git_repo: Path) -> None:
     files = {"a/one": b"1\n", "a/deep/two": b"\x00\xff", "b/one": b"", "c/one": b"1\n", "ab/one": b"no"}
     for name, data in files.items():

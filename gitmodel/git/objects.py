@@ -9,6 +9,8 @@ from typing import Any
 import git
 from msgspec import Struct
 
+from gitmodel.git.failures import failed
+
 
 class TagRef(Struct, frozen=True):
     """A tag as Git has it. ``commit`` is what it points at in the end; ``annotated`` is False for a lightweight one."""
@@ -92,11 +94,14 @@ class GitFolder:
         return sorted(self.ids(prefix))
 
     def ids(self, prefix: str = "") -> dict[str, str]:
-        """Git's id of each file below ``prefix``: equal ids are equal contents."""
+        """Git's id of each file below ``prefix``: equal ids are equal contents. Raises GitFailed."""
         if self._tree is None or (prefix and not self.has(prefix)):
             return {}
         below = [f"{prefix}/"] if prefix else []
-        listing: str = self._repo.git.ls_tree("-r", "-z", self._tree.hexsha, "--", *below)
+        try:
+            listing: str = self._repo.git.ls_tree("-r", "-z", self._tree.hexsha, "--", *below)
+        except git.GitCommandError as error:
+            raise failed("ls-tree", str(error.stderr)) from error
         lines = (line.split("\t", 1) for line in filter(None, listing.split("\0")))
         return {path: described for described, path in lines}
 
