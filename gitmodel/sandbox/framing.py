@@ -46,7 +46,7 @@ class Channel:
         """Raises BadFrame, Late, and, before anything is sent, TooLarge."""
         buffers: list[memoryview] = []
         text = json.dumps(_packed(value, buffers)).encode()
-        if sum(map(len, buffers)) > self.gives:
+        if len(text) > MAX_TEXT or sum(map(len, buffers)) > self.gives:
             raise TooLarge
         try:
             self.socket.settimeout(seconds)

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from gitmodel.sandbox import forkserver
 from gitmodel.sandbox.failures import NO_MEMORY, TOO_LARGE, OutOfMemory, Refused, SandboxFailed
 from gitmodel.sandbox.forkserver import ForkServer
-from gitmodel.sandbox.framing import BadFrame, Channel, Late
+from gitmodel.sandbox.framing import MAX_TEXT, BadFrame, Channel, Late, TooLarge
 from gitmodel.sandbox.limits import Limits
 
 _MEND = "look where the model comes from; if it is meant to be so large or slow, raise --time-limit or --memory-limit"
@@ -80,7 +80,8 @@ class Child:
         if code == OutOfMemory.code:
             raise self._starved()
         if code == TOO_LARGE:
-            text = f"{self.label} gives more than {self.limits.answer / 1e9:.1f} GB at once"
+            most = f"{self.limits.answer / 1e9:.1f} GB at once, or {MAX_TEXT / 1e9:.1f} GB of texts"
+            text = f"{self.label} gives more than {most}"
             raise OutOfMemory(text, hint="use smaller cases, or raise --memory-limit")
         raise Refused(code, message, hint)
 
@@ -94,6 +95,9 @@ class Child:
             said = self._channel.receive(self.limits.patience)
             if not isinstance(said, Mapping):
                 raise BadFrame("no mapping")
+        except TooLarge:  # nothing was sent
+            text = f"{self.label} cannot be asked with more than {MAX_TEXT / 1e9:.1f} GB of texts"
+            raise OutOfMemory(text, hint="use smaller cases") from None
         except BadFrame as error:
             raise self._given_up(error) from None
         except MemoryError:

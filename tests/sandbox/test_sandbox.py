@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gitmodel.sandbox import forkserver, jail
+from gitmodel.sandbox import forkserver, framing, jail, parent
 from gitmodel.sandbox.failures import OutOfMemory, Refused, SandboxFailed
 from gitmodel.sandbox.limits import Limits
 from gitmodel.sandbox.parent import Child
@@ -246,6 +246,24 @@ def test_an_answer_that_is_too_large_for_whoever_asked_is_want_of_memory(start: 
     with pytest.raises(OutOfMemory, match=r"gives more than 0\.3 GB at once"):
         child.ask("give", size=(1 << 28) + 1)
     assert child.ask("give", size=1 << 20).nbytes == 1 << 20
+
+
+def test_more_text_than_a_message_holds_is_want_of_memory_both_ways(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(framing, "MAX_TEXT", 1 << 16)
+    monkeypatch.setattr(parent, "MAX_TEXT", 1 << 16)
+    child = start()
+    with pytest.raises(OutOfMemory, match=r"cannot be asked with more than 0\.0 GB of texts"):
+        child.ask("hear", texts=np.array(["x" * (1 << 16)], dtype=object))
+    assert child.ask("hear", texts=np.array(["x"], dtype=object)) == 1
+
+
+def test_an_answer_with_too_much_text_is_want_of_memory(start: Start) -> None:
+    child = start(memory=8 << 30)
+    with pytest.raises(OutOfMemory, match=r"or 0\.1 GB of texts"):
+        child.ask("give_texts", size=framing.MAX_TEXT + 1)
+    assert child.ask("give_texts", size=3).tolist() == ["xxx"]
 
 
 def test_what_never_ends_is_ended(start: Start) -> None:

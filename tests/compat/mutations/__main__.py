@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import resource
 import signal
 import sys
@@ -23,8 +24,9 @@ from tests.compat.mutations.proof import Row, line, prove
 #: A child has this much memory (bytes) and this long (seconds) for one judgement. One that wants more is judged once more,
 #: alone, with ``ROOM``; to give that to all would let models that fill whatever they get take hours.
 MEMORY, ROOM, SECONDS = 4 << 30, 12 << 30, 90
-#: How a child ends that wants more.
+#: How a child ends that wants more, and how a judgement says so.
 _HUNGRY = 75
+_WANTS_MORE = re.compile("raised MemoryError|more than goes into this machine's memory")
 #: Every so many judgements are made in sandboxes, whatever this process says.
 SANDBOXED = 50
 PASSES = 4
@@ -130,7 +132,7 @@ def _judge_all(pairs: Sequence[Pair], state: Path, deaths: Mapping[tuple[str, st
             started = time.perf_counter()
             died = bool(deaths.get((specimen.name, name)))
             row = _judged(specimen, name, Path(folder), states, died=died, sandboxed=number % SANDBOXED == 0)
-            if memory < ROOM and any(text.startswith("raised MemoryError") for text in row.outcome.wrong):
+            if memory < ROOM and any(_WANTS_MORE.search(text) for text in row.outcome.wrong):
                 os._exit(_HUNGRY)
             file.write(line(row, time.perf_counter() - started))
             file.flush()

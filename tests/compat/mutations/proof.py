@@ -41,6 +41,7 @@ FOR_HEAVY = frozenset(
 )
 
 
+_STATE = "state-pair-changed"
 #: It owes nothing, and is told by sandboxes alone.
 _CHECKER = "onnx-check-failed at model"
 
@@ -89,6 +90,8 @@ def prove(
         )
     if outcome.false == ("new-error-on-accepted-input at behaviour",) and _is_not_run(mutant):
         return Row(name, specimen.name, "the runtime loads the mutant, and does not run it")
+    if not outcome.right and _STATE in {finding.rule for finding in report.findings}:
+        return Row(name, specimen.name, "it tears a pair of states apart as well, which has a rule of its own")
     if outcome.false and _is_lie_of_its_own(mutant, outcome):
         return Row(name, specimen.name, "the model says of its outputs what the runtime's answers contradict")
     return Row(name, specimen.name, "", outcome)
