@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import resource
 import signal
 import sys
@@ -21,12 +20,8 @@ from tests.compat.mutations import MUTATIONS, magika, table
 from tests.compat.mutations.corpus import Specimen, sample, specimens
 from tests.compat.mutations.proof import Row, line, prove
 
-#: A child has this much memory (bytes) and this long (seconds) for one judgement. One that wants more is judged once more,
-#: alone, with ``ROOM``; to give that to all would let models that fill whatever they get take hours.
-MEMORY, ROOM, SECONDS = 4 << 30, 12 << 30, 90
-#: How a child ends that wants more, and how a judgement says so.
-_HUNGRY = 75
-_WANTS_MORE = re.compile("raised MemoryError|more than goes into this machine's memory")
+#: A child has this much memory (bytes) and this long (seconds) for one judgement.
+MEMORY, SECONDS = 4 << 30, 90
 #: Every so many judgements are made in sandboxes, whatever this process says.
 SANDBOXED = 50
 PASSES = 4
@@ -79,10 +74,7 @@ def _prove_all(pairs: Sequence[Pair], state: Path) -> None:
     waiting, deaths = _left(pairs, state), Counter[tuple[str, str]]()
     while waiting:
         started, before = time.perf_counter(), len(waiting)
-        status = _child(waiting, state, deaths, MEMORY)
-        if os.WIFEXITED(status) and os.WEXITSTATUS(status) == _HUNGRY:
-            waiting = _left(waiting, state)
-            status = _child(waiting[:1], state, deaths, ROOM)
+        status = _child(waiting, state, deaths)
         waiting = _left(waiting, state)
         took = time.perf_counter() - started
         sys.stderr.write(f"{before - len(waiting)} judged in {took:.0f} s, {len(waiting)} to go\n")
@@ -109,21 +101,21 @@ def _death(status: int) -> str:
     return signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else f"exit {os.WEXITSTATUS(status)}"
 
 
-def _child(pairs: Sequence[Pair], state: Path, deaths: Mapping[tuple[str, str], int], memory: int) -> int:
+def _child(pairs: Sequence[Pair], state: Path, deaths: Mapping[tuple[str, str], int]) -> int:
     """Judges the pairs in a child and returns how it ended. ONNX Runtime has no threads yet where it forks."""
     pid = os.fork()
     if pid:
         return os.waitpid(pid, 0)[1]
     try:
-        _judge_all(pairs, state, deaths, memory)
+        _judge_all(pairs, state, deaths)
     except BaseException:
         traceback.print_exc()
         os._exit(1)  # with sessions open, an orderly end may take for ever
     os._exit(0)
 
 
-def _judge_all(pairs: Sequence[Pair], state: Path, deaths: Mapping[tuple[str, str], int], memory: int) -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+def _judge_all(pairs: Sequence[Pair], state: Path, deaths: Mapping[tuple[str, str], int]) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with tempfile.TemporaryDirectory() as folder, state.open("a") as file:
         states: dict[bytes, str] = {}
@@ -132,12 +124,10 @@ def _judge_all(pairs: Sequence[Pair], state: Path, deaths: Mapping[tuple[str, st
             started = time.perf_counter()
             died = bool(deaths.get((specimen.name, name)))
             row = _judged(specimen, name, Path(folder), states, died=died, sandboxed=number % SANDBOXED == 0)
-            if memory < ROOM and any(_WANTS_MORE.search(text) for text in row.outcome.wrong):
-                os._exit(_HUNGRY)
             file.write(line(row, time.perf_counter() - started))
             file.flush()
             if (
-                _address_space() > memory / 2
+                _address_space() > MEMORY / 2
             ):  # what is left there would soon fail for want of room: the next child goes on
                 return
 
