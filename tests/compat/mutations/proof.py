@@ -44,7 +44,7 @@ FOR_HEAVY = frozenset(
 _STATE = "state-pair-changed"
 #: Why nothing can be said of a pair whose answers take all memory, and how the judge says that it met such a one.
 _TOO_MUCH = "what its drawn cases give does not go into memory"
-_NO_ROOM = "more than goes into this machine's memory"
+_NO_ROOM, _NO_TIME = "more than goes into this machine's memory", " took more than "
 #: It owes nothing, and is told by sandboxes alone.
 _CHECKER = "onnx-check-failed at model"
 
@@ -84,8 +84,9 @@ def prove(
         report = judged(mutant, folder, opens)
     except Exception as error:  # whatever it is, it is not a report
         return Row(name, specimen.name, "", Outcome(wrong=(f"raised {type(error).__name__}: {error}"[:300],)))
-    if _NO_ROOM in (report.unjudged or ""):
-        return Row(name, specimen.name, _TOO_MUCH)
+    for sign, why in ((_NO_ROOM, _TOO_MUCH), (_NO_TIME, "its drawn cases take longer than a judgement may")):
+        if sign in report.unjudged:
+            return Row(name, specimen.name, why)
     outcome = held_against(report, mutant.truth, state)
     if _CHECKER in outcome.false and oracle.is_refused_by_the_checker(mutant.new):
         outcome = replace(outcome, false=tuple(text for text in outcome.false if text != _CHECKER))
