@@ -16,7 +16,7 @@ import sides
 from chain import Chain, write_model
 from sides import Sample
 
-CHAIN = Chain(4, 80)
+CHAIN = Chain(10, 50)
 MODEL = "models/m0/model.onnx"
 STEPS = ("save, commit", "release", "checkout of the version before", "checkout of the new one")
 
