@@ -1,7 +1,8 @@
 """Measures the peak memory of judging two versions of a model of 1 GB: it shall stay under twice the larger of them.
 
-*anonymous* and *resident* are those of memory.py; *highest* is VmHWM of proc(5), of the process that has most. Weights that
-are mapped count in the latter two though the system may drop them at any time.
+*anonymous* is the memory that is the programs' own, *together* all that they have in memory at a time: the command and the
+children in which it opens models, a page that is mapped twice counted once (Pss of proc(5)). Weights that are mapped count
+in the latter, though the system may drop them at any time.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import measure
-import memory
 import sides
 from chain import Chain, write_model
 
@@ -25,27 +25,40 @@ _TIMEOUT = 600.0
 
 
 @dataclass
-class Highest:
-    """Both peaks of a command's processes, in bytes: what is their own together, and VmHWM of the largest."""
+class Peaks:
+    """The peaks of a command and all that it started, in bytes: what is their own, and all that they have in memory."""
 
-    anonymous: memory.Anonymous
-    resident: int = 0
+    anonymous: int = 0
+    together: int = 0
 
-    def __call__(self, session: int) -> None:
-        self.anonymous(session)
-        for process in Path("/proc").iterdir():
-            if process.name.isdigit() and int(process.name) >= session:
-                self.resident = max(self.resident, highest(int(process.name), session))
+    def __call__(self, shell: int) -> None:
+        seen = [proportional(process) for process in descendants(shell)]
+        self.anonymous = max(self.anonymous, sum(own for own, _ in seen))
+        self.together = max(self.together, sum(whole for _, whole in seen))
 
 
-def highest(process: int, session: int) -> int:
-    """0 for a process of another session, or one that has ended."""
-    with contextlib.suppress(OSError, IndexError):
-        if int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[3]) == session:
-            for line in Path(f"/proc/{process}/status").read_text().splitlines():
-                if line.startswith("VmHWM:"):
-                    return int(line.split()[1]) * 1024
-    return 0
+def descendants(root: int) -> Iterator[int]:
+    """The process, its children and theirs: those that open models have sessions of their own."""
+    parents: dict[int, int] = {}
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            with contextlib.suppress(OSError, IndexError):
+                parents[int(process.name)] = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+    found = [root]
+    for known in found:
+        found += [child for child, parent in parents.items() if parent == known]
+    yield from found
+
+
+def proportional(process: int) -> tuple[int, int]:
+    """What is the process's own, and all it has in memory, a page that several have, or one has twice, shared out among
+    them; 0 for one that has ended. Raises PermissionError."""
+    try:
+        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0, 0
+    sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if line.endswith(" kB")}
+    return sizes.get("Pss_Anon", 0) + sizes.get("Pss_Shmem", 0), sizes.get("Pss", 0)
 
 
 def main() -> None:
@@ -56,11 +69,11 @@ def main() -> None:
     with measure.isolated() as (folder, env):
         rows = [row(name, peaks, chain.size) for name, peaks in run(folder / "run", chain, env)]
     print(f"a model of {chain.size / 1e6:,.0f} MB; {measure.load()}")
-    header = ["check-compat of two versions", "anonymous, MB", "highest, MB", "share of the model", "seconds"]
+    header = ["check-compat of two versions", "anonymous, MB", "together, MB", "share of the model", "seconds"]
     print(measure.table(header, rows))
 
 
-def run(folder: Path, chain: Chain, env: Mapping[str, str]) -> Iterator[tuple[str, tuple[Highest, measure.Timed]]]:
+def run(folder: Path, chain: Chain, env: Mapping[str, str]) -> Iterator[tuple[str, tuple[Peaks, measure.Timed]]]:
     """On drawn cases, and on sixteen recorded ones, for which weights are packed as a server packs them."""
     for name, golden in (("16 drawn cases", ""), ("16 recorded cases", "--golden cases.npz")):
         repo = sides.start(folder, env)["gitmodel"]
@@ -71,15 +84,15 @@ def run(folder: Path, chain: Chain, env: Mapping[str, str]) -> Iterator[tuple[st
             save = f"gitmodel save m {model} {golden} -m {version}"
             measure.shell(f"{save} && git tag -a m@v{version}.0.0 -m {version}", repo, env, timeout=_TIMEOUT)
             model.unlink()
-        peaks = Highest(memory.Anonymous())
+        peaks = Peaks()
         yield name, (peaks, measure.shell(CHECK, repo, env, timeout=_TIMEOUT, watch=peaks))
         print((repo / "said").read_text(), flush=True)
         shutil.rmtree(folder)
 
 
-def row(name: str, peaks: tuple[Highest, measure.Timed], size: int) -> list[str]:
+def row(name: str, peaks: tuple[Peaks, measure.Timed], size: int) -> list[str]:
     seen, timed = peaks
-    own, whole = seen.anonymous.peak, max(seen.resident, timed.memory)
+    own, whole = seen.anonymous, seen.together
     return [
         name,
         f"{own / 1e6:,.0f}",
