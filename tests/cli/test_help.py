@@ -14,7 +14,7 @@ from tests import support
 
 #: The commands of the whole path, as the contract of the command line names them.
 CONTRACT = {
-    "init", "save", "list", "log", "show", "check-compat", "release", "promote", "checkout", "export", "push", "fetch", "pull",
+    "init", "save", "list", "log", "show", "check-compat", "release", "promote", "rollback", "checkout", "export", "push", "fetch", "pull",
     "fsck", "gc", "doctor", "serve", "status", "hooks install", "hooks uninstall", "hooks status",
     "golden add", "golden record", "golden review", "golden accept", "golden list",
 }  # fmt: skip
