@@ -23,6 +23,8 @@ from gitmodel.versions import ReleaseTag, StageTag, Version, check_name, parse_t
 Describe = Callable[[Path], Description]
 MODELS = "models"
 LATEST = "latest"
+#: The stage that a server follows as soon as a model has it, and the latest release until then.
+PROD = "prod"
 _SHORT_ID = 7
 #: What is read as a name and a mark even where a file is called so: who sends a branch names files and revisions.
 _REFERENCE = re.compile(r"[A-Za-z0-9_-]+[@#]")

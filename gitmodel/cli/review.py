@@ -50,6 +50,11 @@ class ReportFormat(StrEnum):
     HTML = "html"
 
 
+#: Of the commands that move a stage.
+WhyOption = Annotated[str, typer.Option("--message", "-m", metavar="TEXT", help="Why.")]
+PushOption = Annotated[str, typer.Option("--push", metavar="REMOTE", help="Push the version and the stage there.")]
+
+
 def register(app: typer.Typer) -> None:
     app.command("check-compat")(check_compat)
     app.command("release")(release)
@@ -246,8 +251,8 @@ def release_in(
 def promote(
     reference: Annotated[str, typer.Argument(metavar="REF", help="The version, such as fraud@v1.2.0.")],
     stage: Annotated[str, typer.Argument(metavar="STAGE", help="The stage, such as prod.")],
-    message: Annotated[str, typer.Option("--message", "-m", metavar="TEXT", help="Why.")] = "",
-    push: Annotated[str, typer.Option("--push", metavar="REMOTE", help="Push the version and the stage there.")] = "",
+    message: WhyOption = "",
+    push: PushOption = "",
     repo: RepoOption = ".",
     quiet: Quiet = False,
     verbose: Verbose = 0,
@@ -268,8 +273,8 @@ def promote(
 def rollback(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The model's name.")],
     stage: Annotated[str, typer.Argument(metavar="STAGE", help="The stage.")] = "prod",
-    message: Annotated[str, typer.Option("--message", "-m", metavar="TEXT", help="Why.")] = "",
-    push: Annotated[str, typer.Option("--push", metavar="REMOTE", help="Push the version and the stage there.")] = "",
+    message: WhyOption = "",
+    push: PushOption = "",
     repo: RepoOption = ".",
     quiet: Quiet = False,
     verbose: Verbose = 0,

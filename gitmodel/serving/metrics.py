@@ -47,16 +47,16 @@ class Metrics(Collector):
         statuses = list({(status.model, status.version): status for status in self._statuses()}.values())
         yield InfoMetricFamily("gitmodel", "The server.", {"version": self._version})
         yield GaugeMetricFamily("gitmodel_ready", "1 when every model that must be served is.", float(self._ready()))
-        yield from self._requests({(status.model, status.version): status for status in statuses})
+        yield from self._requests()
         yield from self._loads(statuses)
 
-    def _requests(self, versions: Mapping[tuple[str, str], VersionStatus]) -> Iterator[Any]:
+    def _requests(self) -> Iterator[Any]:
         names = ["model", "version"]
         answered = CounterMetricFamily("gitmodel_requests", "Inference requests, by status.", labels=[*names, "status"])
         took = HistogramMetricFamily(
             "gitmodel_request_duration_seconds", "From the whole body to the answer.", labels=names
         )
-        for model, version, tally in self._traffic.known(versions):
+        for model, version, tally in self._traffic.each():
             for status, count in sorted(tally.statuses.items()):
                 answered.add_metric([model, version, str(status)], count)
             total, buckets = 0, []

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from msgspec import Struct
 
 from gitmodel.errors import GitmodelError
-from gitmodel.registry import Release, StageMove
+from gitmodel.registry import LATEST, PROD, Release, StageMove
 from gitmodel.versions import InvalidVersion, Version, check_name
 
-AUTO, LATEST, ALL, STAGES = "auto", "latest", "all", "stages"
-PROD = "prod"
+AUTO, ALL, STAGES = "auto", "all", "stages"
 #: Versions of one model at a time; more are a slip of the finger.
 _MOST = 100
 

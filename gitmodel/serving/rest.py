@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -46,6 +46,8 @@ MAX_WAIT = 600.0
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Headers = list[tuple[bytes, bytes]]
+#: HTTP status, headers, body.
+Answer = tuple[int, Headers, bytes]
 #: Decodes a body for a servable, runs it, encodes the answer; the headers are those that tell how it is encoded.
 Answering = Callable[[Servable, bytes], tuple[bytes, Headers]]
 
@@ -97,47 +99,52 @@ class App:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
-    async def _route(self, scope: dict[str, Any], receive: Receive) -> tuple[int, Headers, bytes]:
+    async def _route(self, scope: dict[str, Any], receive: Receive) -> Answer:
         path, method = scope["path"], scope["method"]
         if found := _MODEL.fullmatch(path):
             return await self._model(found, scope, receive)
         if found := _V1.fullmatch(path):
             return await self._tensorflow(found, method, receive)
-        if path == "/v2/gitmodel/status":
-            _expect(method, "GET", "HEAD")
-            statuses = [asdict(status) for status in self._manager.statuses()]
-            return 200, [], orjson.dumps({"ready": self._manager.ready(), "versions": statuses})
         if path.startswith("/v2/repository/"):
             return await self._repository(path, method, scope, receive)
         return self._server(path, method)
 
-    def _server(self, path: str, method: str) -> tuple[int, Headers, bytes]:
-        if path not in ("/", "/metrics", "/openapi.json", "/v2", "/v2/", "/v2/health/live", "/v2/health/ready"):
+    def _server(self, path: str, method: str) -> Answer:
+        pages: Mapping[str, Callable[[], Answer]] = {
+            "/": self._page,
+            "/metrics": lambda: (200, [(b"content-type", CONTENT_TYPE)], self._metrics.text()),
+            "/openapi.json": lambda: (200, [], openapi.document(self._version)),
+            "/v2": self._about,
+            "/v2/": self._about,
+            "/v2/health/live": lambda: (200, [], b'{"live":true}'),
+            "/v2/health/ready": self._ready,
+            "/v2/gitmodel/status": self._status,
+        }
+        found = pages.get(path)
+        if found is None:
             raise HttpError(404, f"there is nothing at {path[:200]}; see /v2")
         _expect(method, "GET", "HEAD")
-        if path == "/":
-            return (
-                200,
-                [(b"content-type", b"text/html; charset=utf-8"), (b"content-security-policy", page.POLICY)],
-                self._page(),
-            )
-        if path == "/metrics":
-            return 200, [(b"content-type", CONTENT_TYPE)], self._metrics.text()
-        if path == "/openapi.json":
-            return 200, [], openapi.document(self._version)
-        if path == "/v2/health/live":
-            return 200, [], b'{"live":true}'
-        if path == "/v2/health/ready":
-            ready = self._manager.ready()
-            return 200 if ready else 400, [], orjson.dumps({"ready": ready})
+        return found()
+
+    def _page(self) -> Answer:
+        headers = [(b"content-type", b"text/html; charset=utf-8"), (b"content-security-policy", page.POLICY)]
+        table, ready = self._dataplane.models(), self._manager.ready()
+        body = page.render(self._manager.statuses(), table, self._traffic, ready=ready, version=self._version)
+        return 200, headers, body
+
+    def _about(self) -> Answer:
         extensions = ["model_repository", "binary_tensor_data"]
         return 200, [], orjson.dumps({"name": "gitmodel", "version": self._version, "extensions": extensions})
 
-    def _page(self) -> bytes:
-        table, ready = self._dataplane.models(), self._manager.ready()
-        return page.render(self._manager.statuses(), table, self._traffic, ready=ready, version=self._version)
+    def _ready(self) -> Answer:
+        ready = self._manager.ready()
+        return 200 if ready else 400, [], orjson.dumps({"ready": ready})
 
-    def _model_ready(self, model: str, version: str) -> tuple[int, Headers, bytes]:
+    def _status(self) -> Answer:
+        statuses = [asdict(status) for status in self._manager.statuses()]
+        return 200, [], orjson.dumps({"ready": self._manager.ready(), "versions": statuses})
+
+    def _model_ready(self, model: str, version: str) -> Answer:
         try:
             servable = self._dataplane.find(model, version)
         except DataplaneError as error:
@@ -146,7 +153,7 @@ class App:
             return 400, [], orjson.dumps({"name": model, "ready": False, "error": error.message})
         return 200, [*servable.headers], orjson.dumps({"name": model, "ready": True})
 
-    async def _model(self, asked: re.Match[str], scope: dict[str, Any], receive: Receive) -> tuple[int, Headers, bytes]:
+    async def _model(self, asked: re.Match[str], scope: dict[str, Any], receive: Receive) -> Answer:
         model, version, verb = asked["model"], asked["version"] or "", asked["verb"]
         if verb == "/infer":
             _expect(scope["method"], "POST")
@@ -160,7 +167,7 @@ class App:
         versions = list(serving.by_version) if serving else [servable.version]
         return 200, [*servable.headers], orjson.dumps(oip.metadata(servable, versions))
 
-    async def _tensorflow(self, asked: re.Match[str], method: str, receive: Receive) -> tuple[int, Headers, bytes]:
+    async def _tensorflow(self, asked: re.Match[str], method: str, receive: Receive) -> Answer:
         model, version, label, verb = (asked[name] or "" for name in ("model", "version", "label", "verb"))
         find = partial(self._dataplane.find, model, version)
         if label:
@@ -176,7 +183,7 @@ class App:
 
     async def _call(
         self, find: Callable[[], Servable], answering: Answering, receive: Receive, inline: int = INLINE_BYTES
-    ) -> tuple[int, Headers, bytes]:
+    ) -> Answer:
         body = await self._body(receive)
         # Read once, here: from now on everything about this answer comes from this one servable.
         servable = find()
@@ -217,9 +224,7 @@ class App:
             return tfs.classes(call, outputs, servable.labels), []
         return tfs.regressions(call, outputs), []
 
-    async def _repository(
-        self, path: str, method: str, scope: dict[str, Any], receive: Receive
-    ) -> tuple[int, Headers, bytes]:
+    async def _repository(self, path: str, method: str, scope: dict[str, Any], receive: Receive) -> Answer:
         _expect(method, "POST")
         body = _json(await self._body(receive))
         if path == "/v2/repository/index":

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from gitmodel.serving.servable import Servable, State, VersionStatus
 
 #: Upper bounds of the histogram of seconds, besides infinity.
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+#: Versions whose requests are counted, the newest of them: who swaps a thousand times keeps no thousand tallies.
+_MOST = 256
 #: How many of the newest times the page's percentiles are of.
 _NEWEST = 1000
 
@@ -45,6 +47,8 @@ class Traffic:
     def answered(self, servable: Servable, status: int, seconds: float) -> None:
         tally = self._tallies.get((servable.model, servable.version))
         if tally is None:
+            if len(self._tallies) >= _MOST:
+                del self._tallies[next(iter(self._tallies))]
             tally = self._tallies[servable.model, servable.version] = Tally()
         tally.statuses[status] += 1
         tally.counts[bisect_left(BOUNDS, seconds)] += 1
@@ -59,8 +63,7 @@ class Traffic:
     def of(self, model: str, version: str) -> Tally:
         return self._tallies.get((model, version)) or Tally()
 
-    def known(self, versions: Mapping[tuple[str, str], object]) -> Iterator[tuple[str, str, Tally]]:
-        """Model, version and tally of all that are among ``versions``; what is gone from there is forgotten."""
-        for key in [key for key in self._tallies if key not in versions]:
-            del self._tallies[key]
-        yield from ((model, version, tally) for (model, version), tally in sorted(self._tallies.items()))
+    def each(self) -> Iterator[tuple[str, str, Tally]]:
+        """Model, version and tally, by name."""
+        for model, version in sorted(self._tallies):
+            yield model, version, self._tallies[model, version]

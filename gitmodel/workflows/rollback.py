@@ -10,11 +10,9 @@ from msgspec import Struct
 from gitmodel import registry
 from gitmodel.errors import GitmodelError
 from gitmodel.git import Repository
+from gitmodel.registry import PROD
 from gitmodel.versions import Version, check_name
 from gitmodel.workflows.release import promote
-
-#: The stage that a server follows as soon as there is one, and the latest release until then.
-PROD = "prod"
 
 
 class NothingBefore(GitmodelError):
@@ -32,9 +30,7 @@ class RolledBack(Struct, frozen=True):
     pushed: str
 
 
-def rollback(
-    name: str, stage: str = "prod", *, repo: Path | str = ".", message: str = "", push: str = ""
-) -> RolledBack:
+def rollback(name: str, stage: str = PROD, *, repo: Path | str = ".", message: str = "", push: str = "") -> RolledBack:
     """Puts ``stage`` back on what it stood on before, past versions that were withdrawn since. ``prod``, while it was never
     put anywhere, stands on the latest release, which is what a server follows then.
 

@@ -105,6 +105,15 @@ def rows(count: int, seed: int = 2) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(count, 4)).astype("float32")
 
 
+def expected(production: Production, *, scale: float) -> np.ndarray:
+    """What a released version of this scale gives for ``rows(2)``."""
+    from gitmodel import runtime
+
+    path = production.author.parent / "expected.onnx"
+    path.write_bytes(support.linear_model(scale=scale).SerializeToString())
+    return runtime.open_session(path).run({"x": rows(2)})["scores"]
+
+
 def said(pushed: str) -> list[str]:
     """gitmodel's own lines in what a pusher read."""
     found = (re.match(r"remote: gitmodel: (.*)", line) for line in pushed.splitlines())

@@ -114,11 +114,7 @@ def client(server: Server) -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def expected(production: Production) -> np.ndarray:
     """What the version that serves gives for ``rows(2)``."""
-    from gitmodel import runtime
-
-    path = production.author.parent / "expected.onnx"
-    path.write_bytes(support.linear_model(scale=2.0).SerializeToString())
-    return runtime.open_session(path).run({"x": rows(2)})["scores"]
+    return place.expected(production, scale=2.0)
 
 
 # The server and its models

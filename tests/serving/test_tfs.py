@@ -268,11 +268,7 @@ def server(production: Production) -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def expected(production: Production) -> list[list[float]]:
     """What the version that serves gives for ``rows(2)``."""
-    from gitmodel import runtime
-
-    path = production.author.parent / "expected.onnx"
-    path.write_bytes(support.linear_model(scale=2.0).SerializeToString())
-    found: list[list[float]] = runtime.open_session(path).run({"x": rows(2)})["scores"].tolist()
+    found: list[list[float]] = place.expected(production, scale=2.0).tolist()
     return found
 
 

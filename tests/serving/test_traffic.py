@@ -16,21 +16,22 @@ def test_answers_are_counted_by_version_and_status(servable: Callable[..., Serva
     for status in (200, 200, 400):
         traffic.answered(one, status, 0.002)
     traffic.answered(two, 200, 99.0)
-    found = {
-        (model, version): tally
-        for model, version, tally in traffic.known({("fraud", v): None for v in ("v1.0.0", "v2.0.0")})
-    }
+    found = {(model, version): tally for model, version, tally in traffic.each()}
     assert found["fraud", "v1.0.0"].statuses == {200: 2, 400: 1}
     assert found["fraud", "v1.0.0"].counts[BOUNDS.index(0.0025)] == 3
     assert found["fraud", "v2.0.0"].counts[-1] == 1
     assert found["fraud", "v2.0.0"].seconds == 99.0
 
 
-def test_versions_that_are_gone_are_forgotten(servable: Callable[..., Servable]) -> None:
-    traffic = Traffic()
-    traffic.answered(servable(), 200, 0.1)
-    assert list(traffic.known({})) == []
-    assert traffic.of("fraud", "v1.0.0").statuses.total() == 0
+def test_who_swaps_a_thousand_times_keeps_no_thousand_tallies(servable: Callable[..., Servable]) -> None:
+    traffic, one = Traffic(), servable()
+    for number in range(1000):
+        one.version = f"v{number}.0.0"
+        traffic.answered(one, 200, 0.1)
+    kept = [version for _, version, _ in traffic.each()]
+    assert len(kept) == 256
+    assert "v999.0.0" in kept
+    assert "v0.0.0" not in kept
 
 
 def test_loads_are_counted_by_their_outcome() -> None:
