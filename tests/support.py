@@ -35,6 +35,12 @@ def gitmodel(*args: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     return run("gitmodel", *args, cwd=cwd)
 
 
+def identity(path: Path) -> tuple[int, int, int, int]:
+    """What changes when a file is written again or replaced, but not when somebody reads it: inode, mode, size, mtime."""
+    found = path.stat()
+    return found.st_ino, found.st_mode, found.st_size, found.st_mtime_ns
+
+
 def value_info(name: str, dtype: str, shape: Sequence[int | str | None]) -> onnx.ValueInfoProto:
     from gitmodel.formats.dtypes import ONNX_NUMBERS
 
