@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -98,6 +99,8 @@ def save(
             raise typer.BadParameter(said, param_hint="--signature")
         named[key] = file
     place = Workspace.of(repo, progress=console.progress)
+    if release:
+        place.idle = _load_release
     # Together they are one turn: the version is that of this very commit, whoever else saves meanwhile.
     with place.repo.lock() if release else contextlib.nullcontext():
         result = workflow.save(
@@ -110,6 +113,12 @@ def save(
             from gitmodel.cli.review import release_in
 
             release_in(place, name, release)
+
+
+def _load_release() -> None:
+    """What a release needs beyond a save, imported where there is time for it."""
+    import_module("gitmodel.compat.reports.text")
+    import_module("gitmodel.workflows.release")
 
 
 def _tell(name: str, result: Saved) -> None:

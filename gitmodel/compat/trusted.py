@@ -39,11 +39,18 @@ class OwnModel:
         return runtime.open_session(self.path, **{**self.options, **options})
 
 
+#: Sessions that are open already, without prepacking, by the digest of the weights and the name of the ONNX view.
+Sessions = Mapping[tuple[str, str], runtime.Session]
+
+
 class OwnModels:
     """For bundles of the author's own repository; see ``opening.Opens``. ONNX's own checker, which warns of what the runtime
-    loads all the same, is left to check-compat."""
+    loads all the same, is left to check-compat. ``sessions`` are those that saving has opened."""
 
     failure = ""
+
+    def __init__(self, sessions: Sessions | None = None) -> None:
+        self._sessions = sessions or {}
 
     def __enter__(self) -> Self:
         return self
@@ -80,13 +87,16 @@ class OwnModels:
         facts, size = onnx_facts.facts_of(graph), onnx_facts.size(graph, path)
         opened = Opened(bundle.label, onnx.signature_of(graph, bundle.label), facts, size=size)
         try:
-            session = runtime.open_session(path, label=bundle.label, **options)
+            session = self._open_already(bundle, **options) or runtime.open_session(path, label=bundle.label, **options)
         except runtime.LoadFailed as error:
             refused = replace(opened, limits=runtime.probed(), loads=False)
             raise CannotOpen(error.message, error.hint, refused) from error
         return OwnModel(opened, path, options, session)
 
+    def _open_already(self, bundle: Bundle, *, prepack: bool) -> runtime.Session | None:
+        return None if prepack or bundle.file else self._sessions.get((bundle.lock.digest, bundle.view))
 
-def for_release(*bundles: Bundle) -> Opens:
-    """Budgets are measured in children, whoever made the models."""
-    return Models() if any(bundle.card.budgets.to_dict() for bundle in bundles) else OwnModels()
+
+def for_release(budgeted: Bundle, sessions: Sessions) -> Opens:
+    """Budgets, those of ``budgeted``, are measured in children, whoever made the models."""
+    return Models() if budgeted.card.budgets.to_dict() else OwnModels(sessions)

@@ -192,17 +192,19 @@ def _gate(
 ) -> tuple[Report, Version]:
     taken = registry.taken(place.repo, new.name)
     if base is None:
-        report = judge.placed(place, judge.judge_first(place, new, models=for_release(new)), None, new)
+        report = judge.placed(place, judge.judge_first(place, new, models=for_release(new, place.sessions)), None, new)
         return report, wanted if isinstance(wanted, Version) else _free(FIRST, Bump.PATCH, taken)
     old = registry.bundle_at(place.repo, new.name, base.ref.commit, str(base.tag))
     if wanted is None:
-        report = judge.judge(place, old, new, models=for_release(old))
+        report = judge.judge(place, old, new, models=for_release(old, place.sessions))
         report = judge.placed(place, settle(report, gather_for_release(place.repo, old, new, asked, None)), old, new)
         bump = max(report.required_bump, Bump.PATCH)
         # By default the version takes the bump that is owed, so only what no bump pays for can stand in the way.
         return judge.declare(report, bump), _free(base.version.bumped(bump), bump, taken)
     version = wanted if isinstance(wanted, Version) else _free(base.version.bumped(wanted), wanted, taken)
-    report = judge.judge(place, old, new, declared=version.bump_from(base.version), models=for_release(old))
+    report = judge.judge(
+        place, old, new, declared=version.bump_from(base.version), models=for_release(old, place.sessions)
+    )
     terms = gather_for_release(place.repo, old, new, asked, version)
     return judge.placed(place, settle(report, terms), old, new), version
 

@@ -118,21 +118,20 @@ def _save(
         _refuse_own_files(given.paths, folder / bundle_files.WEIGHTS)
         place.cache.sweep()
         refuse_links(folder / bundle_files.WEIGHTS)
-        card, parent = describe.card_in(folder, name), lock_before(folder)
         # Until the bundle is written nothing refers to the new objects: a refusal takes them away again.
         with place.cache.undone_on_error():
-            content = None if golden or not given.key else _as_before(place, name, given, folder)
+            content = None if golden or not given.key else _as_before(place, name, given, folder, description)
             if content is None:
-                content = _Reader(place, folder, card, parent, golden, allowed, drafts).read(given)
-            made = (content.format, content.framework)
-            written = describe.described(folder, card, made, content.signatures, description)
+                content = _Reader(place, name, folder, description, golden, allowed, drafts).read(given)
+            parent = lock_before(folder)
             layout = plan(content.lock, place.cache, folder / bundle_files.WEIGHTS, parent, drafts)
         if allowed:
             allowed.result()
-    written |= {path: text for path, text in texts.items() if text is not None} | describe.dvc_yaml(folder, texts)
+    given_texts = {path: text for path, text in texts.items() if text is not None}
+    written = content.described | given_texts | describe.dvc_yaml(folder, texts)
     changed = _write(folder, content.lock, layout, written, content.cases)
     kept = receipt.path_for(place.repo.state_dir, name)
-    receipt.write(kept, given.key, content.files, folder, (*made, content.stale))
+    receipt.write(kept, given.key, content.files, folder, (*content.made, content.stale))
     commit = _commit(place, name, message, changed=changed) if message else ""
     return Saved(
         name=name,
@@ -149,12 +148,13 @@ def _save(
 
 
 class _Content(Struct, frozen=True):
-    """What the given files make. ``files`` are all that were read for it, with the states they had; ``added`` is what was
+    """What the given files make; ``made`` are the format and the framework they come from, ``described`` the texts of card and
+    signatures. ``files`` are all that were read for it, with the states they had; ``added`` is what was
     not stored before; ``cases`` are newly recorded golden cases, None when those there are stay."""
 
-    format: str
-    framework: str
+    made: tuple[str, str]
     signatures: Signatures
+    described: dict[str, bytes]
     lock: Lock
     files: dict[str, list[int]]
     added: Sequence[FileEntry] = ()
@@ -162,7 +162,7 @@ class _Content(Struct, frozen=True):
     stale: int = 0
 
 
-def _as_before(place: Workspace, name: str, given: Given, folder: Path) -> _Content | None:
+def _as_before(place: Workspace, name: str, given: Given, folder: Path, description: str) -> _Content | None:
     """What the last save made of these very files, if nothing has changed since."""
     found = receipt.find(receipt.path_for(place.repo.state_dir, name), given.key, folder)
     if found is None:
@@ -170,17 +170,19 @@ def _as_before(place: Workspace, name: str, given: Given, folder: Path) -> _Cont
     bundle = Bundle(name, name, DiskFolder(folder))
     if not all(place.cache.has(entry) for entry in bundle.lock.files):
         return None
-    return _Content(found.format, found.framework, bundle.signatures, bundle.lock, found.files, stale=found.stale)
+    made, card = (found.format, found.framework), describe.card_in(folder, name)
+    texts = describe.described(folder, card, made, bundle.signatures, description)
+    return _Content(made, bundle.signatures, texts, bundle.lock, found.files, stale=found.stale)
 
 
 class _Reader(Struct, frozen=True):
     """Reads what is given, stores its tensors, and runs what was stored. ``allowed`` is Git's word on whether a commit
-    can be made, which comes before anything is written."""
+    can be made."""
 
     place: Workspace
+    name: str
     folder: Path
-    card: Card
-    parent: Lock | None
+    description: str
     golden: Path | str | None
     allowed: Future[None] | None
     drafts: Drafts
@@ -191,17 +193,30 @@ class _Reader(Struct, frozen=True):
         with given.open() as source:
             files = receipt.states(source.files) | named
             settled = receipt.settled(files)
-            signatures = named_signatures.of(source, self.card.signatures, given.label)
-            if self.allowed:
-                self.allowed.result()
-            meanwhile = _load_runtime if source.graph is not None else lambda: None
-            lock, added = store_weights(source, self.place.cache, self.parent, self.drafts, meanwhile)
-            cases, stale = _check_runs(self.place, self.folder, lock, source, self.golden, self.card, given.label)
+            made = (source.format, source.framework)
+            card: Card
+            signatures: Signatures
+            described: dict[str, bytes]
+
+            def beside() -> None:
+                """All that hashing need not wait for."""
+                nonlocal card, signatures, described
+                if self.allowed:
+                    self.allowed.result()
+                card = describe.card_in(self.folder, self.name)
+                signatures = named_signatures.of(source, card.signatures, given.label)
+                described = describe.described(self.folder, card, made, signatures, self.description)
+                if source.graph is not None:
+                    _load_runtime()
+                self.place.idle()
+
+            lock, added = store_weights(source, self.place.cache, lock_before(self.folder), self.drafts, beside)
+            cases, stale = _check_runs(self.place, self.folder, lock, source, self.golden, card, given.label)
         if changed := receipt.changed_since(files):
             raise ChangedMeanwhile(f"{changed} changed while it was saved", hint="save it when nobody writes it")
         # A file so fresh that it could change again unseen is read again next time.
         kept = files if settled else {}
-        return _Content(source.format, source.framework, signatures, lock, kept, added, cases, stale)
+        return _Content(made, signatures, described, lock, kept, added, cases, stale)
 
 
 def _refuse_own_files(files: Iterable[Path], weights: Path) -> None:
@@ -231,6 +246,7 @@ def _check_runs(
 
     with place.supply.staged(graph_files(lock), place.repo.state_dir / "staged") as staged:
         session = runtime.open_session(staged / ONNX_VIEW, prepack=False, label=where)
+        place.sessions[lock.digest, ONNX_VIEW] = session
         for name in source.named:
             runtime.open_session(staged / view_of(name), prepack=False, label=f"{where}, signature '{name}'")
         if source.cases:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ from gitmodel.git import Repository
 from gitmodel.workflows.base import Base
 
 if TYPE_CHECKING:  # most checks read no weights, and all of storage/ takes as long to import as they take
+    from gitmodel.runtime import Session
     from gitmodel.storage.cache import Cache
     from gitmodel.storage.remote import Progress, Remote
     from gitmodel.storage.supply import Supply
@@ -31,12 +32,16 @@ class NeedsWorkingTree(GitmodelError):
 @dataclass
 class Workspace:
     """A model repository; opens what it needs when it is first asked for. ``remote_name`` is a DVC remote's name or URL,
-    the default one's when empty. ``base`` has what counts as DVC's configuration, the working tree's when None."""
+    the default one's when empty. ``base`` has what counts as DVC's configuration, the working tree's when None. ``idle`` is
+    called where other threads are at work and this one would only wait: for what the caller will need next. ``sessions`` are
+    what a save has opened, for the release that follows: see ``trusted.Sessions``."""
 
     repo: Repository
     remote_name: str = ""
     progress: Progress | None = field(default=None, repr=False)
     base: Base | None = None
+    idle: Callable[[], object] = field(default=lambda: None, repr=False)
+    sessions: dict[tuple[str, str], Session] = field(default_factory=dict, repr=False)
     _trusting: dict[str, Workspace] = field(default_factory=dict, repr=False)
 
     @classmethod

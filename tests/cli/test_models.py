@@ -6,9 +6,11 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from gitmodel import runtime
 from tests import support
 from tests.cli.command import Command
 from tests.workflows import state
@@ -115,6 +117,29 @@ def test_a_release_without_a_commit_is_wrong_usage(gitmodel: Command, linear: Pa
     assert done.code == 2
     assert "give -m MESSAGE" in done.err
     assert not (repo / "models").exists()
+
+
+def test_a_save_that_releases_opens_its_model_once(
+    gitmodel: Command, linear: Path, repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The release goes on with the session that saving has opened, and says what one that opens its own does."""
+    assert gitmodel("save", "churn", linear, "-m", "one", "--release", "auto")
+    opened: list[str] = []
+    open_session = runtime.open_session
+
+    def counted(path: Path, *, label: str = "", **options: Any) -> runtime.Session:
+        opened.append(label)  # a session that measures noise is opened without one
+        return open_session(path, label=label, **options)
+
+    monkeypatch.setattr(runtime, "open_session", counted)
+    changed = state.write(support.linear_model(scale=1.5), tmp_path / "changed.onnx")
+    both = gitmodel("save", "churn", changed, "-m", "two", "--release", "auto")
+    assert [label for label in opened if label] == [str(changed), "churn@v1.0.0"]
+    support.git(repo, "tag", "-d", both.out.strip())
+    shutil.rmtree(repo / ".git" / "gitmodel" / "replays")  # else it is remembered
+    alone = gitmodel("release", "churn")
+    assert alone.out == both.out
+    assert both.err.splitlines()[2:] == alone.err.splitlines()
 
 
 def test_a_release_the_gate_refuses_leaves_the_save_committed(saved: Command, repo: Path, tmp_path: Path) -> None:
