@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import math
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -105,16 +106,15 @@ def validate(model: Any, where: str) -> None:
 def learned_lists(graph: Any, seen: set[str]) -> Iterator[TensorData]:
     """What classical models (ai.onnx.ml) learned: lists of floats in attributes. ONNX has no way to keep those outside
     the graph, so the HDF5 view shows a copy."""
-    import numpy as np
-
     for number, node in enumerate(graph.node):
         if node.domain != "ai.onnx.ml":
             continue
         for attribute in node.attribute:
             if attribute.floats:
                 name = f"{node.name or f'{node.op_type}_{number}'}.{attribute.name}"
-                values = np.array(attribute.floats, dtype="<f4")
-                yield TensorData(unique(name, seen), "float32", values.shape, memoryview(values.tobytes()))
+                count = len(attribute.floats)
+                body = struct.pack(f"<{count}f", *attribute.floats)
+                yield TensorData(unique(name, seen), "float32", (count,), memoryview(body))
 
 
 def framework_of(model: Any) -> str:

@@ -17,13 +17,14 @@ from gitmodel.bundle.lock import FileEntry
 from gitmodel.files import write_all
 from gitmodel.formats.mapping import let_go
 
-#: What is read, hashed and written at once: it stays in the processor's cache, and the kernel finds room for it among pages
-#: that are in use, which in a virtual machine is far cheaper than to ask for large new ones.
-_BLOCK = 256 << 10
+#: What is read, hashed and written at once: small enough for the processor's cache, and for the kernel to find room among pages
+#: that are in use, which in a virtual machine is far cheaper than to ask for large new ones; large enough that threads
+#: which hash seldom wait for the one that holds the interpreter's lock.
+_BLOCK = 1 << 20
 #: What is compared at once.
 _SEGMENT = 4 << 20
-#: From here on one tensor may be most of a model: its two digests are made side by side, in larger blocks.
-_HUGE, _HUGE_BLOCK = 64 << 20, 1 << 20
+#: From here on one tensor may be most of a model: its two digests are made side by side.
+_HUGE = 64 << 20
 
 
 class Hashed(Struct, frozen=True):
@@ -46,13 +47,12 @@ def write_hashed(
     write_all(descriptor, header)
     if also:
         also(header)
-    size = _BLOCK if len(body) < _HUGE else _HUGE_BLOCK
-    buffer = memoryview(bytearray(min(size, len(body))))
-    for start in range(0, len(body), size):
-        block = buffer[: min(size, len(body) - start)]
-        block[:] = body[start : start + size]
-        let_go(body[start : start + size])
-        other = _hashers().submit(sha256.update, block) if size > _BLOCK else None
+    buffer = memoryview(bytearray(min(_BLOCK, len(body))))
+    for start in range(0, len(body), _BLOCK):
+        block = buffer[: min(_BLOCK, len(body) - start)]
+        block[:] = body[start : start + _BLOCK]
+        let_go(body[start : start + _BLOCK])
+        other = _hashers().submit(sha256.update, block) if len(body) >= _HUGE else None
         if other is None:
             sha256.update(block)
         md5.update(block)
