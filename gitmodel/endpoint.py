@@ -1,4 +1,5 @@
-"""Where servers of a repository listen for management, and how to speak to them: HTTP over a Unix socket of mode 0600."""
+"""Where servers of a repository listen for management, and how to speak to them: HTTP over a Unix socket of mode 0600, or
+signed over the network."""
 
 from __future__ import annotations
 
@@ -12,11 +13,13 @@ import stat
 import tempfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from msgspec import Struct
 from msgspec.structs import asdict
 
 from gitmodel.errors import ExitCode, GitmodelError
+from gitmodel.signing import read_secrets, sign
 
 _MAX_SOCKET_PATH = 100  # sun_path holds 108 bytes on Linux
 _MAX_ANSWER = 16 << 20
@@ -82,12 +85,20 @@ def running(state_dir: Path) -> list[Endpoint]:
     return found
 
 
-def request(admin: str, method: str, path: str, body: Any = None, *, timeout: float) -> Any:
-    """Sends one management request and returns the JSON answer. ``timeout`` in seconds. Raises NoServer."""
-    connection = _UnixConnection(admin, timeout)
+def request(admin: str, method: str, path: str, body: Any = None, *, timeout: float, secret: Path | None = None) -> Any:
+    """Sends one management request and returns the JSON answer. ``admin`` is the path of a Unix socket, or a URL, for which
+    the request is signed with ``secret``. ``timeout`` in seconds. Raises NoServer, BadSecret."""
+    payload = b"" if body is None else json.dumps(body).encode()
+    headers = {"Content-Type": "application/json"}
+    connection = _connection(admin, timeout)
+    if not isinstance(connection, _UnixConnection):
+        if secret is None:
+            raise NoServer(
+                f"{admin} wants signed requests", hint="name the file of the secret: git config gitmodel.secret FILE"
+            )
+        headers |= sign(read_secrets(secret)[0], method, path, payload)
     try:
-        payload = None if body is None else json.dumps(body)
-        connection.request(method, path, payload, {"Content-Type": "application/json"})
+        connection.request(method, path, payload or None, headers)
         answer = connection.getresponse()
         value = json.loads(answer.read(_MAX_ANSWER) or b"null")
     except (OSError, http.client.HTTPException, ValueError) as error:
@@ -101,6 +112,23 @@ def request(admin: str, method: str, path: str, body: Any = None, *, timeout: fl
         said = value.get("error", "") if isinstance(value, dict) else ""
         raise NoServer(f"the server refused ({answer.status}: {said})", hint="see the server's log")
     return value
+
+
+def _connection(admin: str, timeout: float) -> http.client.HTTPConnection:
+    """Raises NoServer."""
+    if "://" not in admin:
+        return _UnixConnection(admin, timeout)
+    try:
+        url = urlsplit(admin)
+        kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
+        kind: type[http.client.HTTPConnection] = kinds[url.scheme]
+        if not url.hostname or url.path.strip("/") or url.query or "@" in url.netloc:
+            raise ValueError
+        return kind(url.hostname, url.port, timeout=timeout)
+    except (KeyError, ValueError):
+        raise NoServer(
+            f"'{admin}' is no address of a server", hint="such as http://10.0.0.5:8001, or a socket's path"
+        ) from None
 
 
 class _UnixConnection(http.client.HTTPConnection):

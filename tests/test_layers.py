@@ -23,6 +23,7 @@ LAYERS = [
     {"storage"},
     {"runtime"},
     {"sandbox"},
+    {"signing"},
     {"endpoint"},
     {"registry"},
     {"history"},

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,9 +16,7 @@ from gitmodel.cli.console import Format, FormatOption, Quiet, RepoOption, Verbos
 from gitmodel.errors import ExitCode
 
 if TYPE_CHECKING:
-    from gitmodel.endpoint import Endpoint
     from gitmodel.hooks import HookStatus
-    from gitmodel.serving.servable import VersionStatus
 
 #: Seconds between two looks of ``status --watch``.
 _LOOK = 1.0
@@ -75,6 +75,27 @@ def serve(
     record_limit: Annotated[
         int, typer.Option("--record-limit", metavar="N", help="Stop after N requests of a version.", min=1)
     ] = 256,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option("--allow-host", metavar="NAME", help="A name the server goes by; may be repeated."),
+    ] = None,
+    notify: Annotated[
+        str, typer.Option("--notify", metavar="HOST:PORT", help="Take signed notices of hooks elsewhere there.")
+    ] = "",
+    notify_secret: Annotated[
+        str, typer.Option("--notify-secret", metavar="FILE", help="The secret they are signed with (mode 0600).")
+    ] = "",
+    connections: Annotated[
+        int, typer.Option("--connections", metavar="N", help="Connections at a time; more get 503.", min=1)
+    ] = 1000,
+    body_timeout: Annotated[
+        float,
+        typer.Option("--body-timeout", metavar="SECONDS", help="How long a client may take to send a body.", min=0.1),
+    ] = 30.0,
+    log: Annotated[Format, typer.Option("--log", help="Lines for people, or JSON for programs.")] = Format.TEXT,
+    log_requests: Annotated[
+        bool, typer.Option("--log-requests", help="Note every request, not only those that failed here.")
+    ] = False,
     quiet: Quiet = False,
     verbose: Verbose = 0,
 ) -> None:
@@ -83,32 +104,22 @@ def serve(
     Example: gitmodel serve --repo /srv/models.git --port 8000
     """
     from gitmodel.serving import server
+    from gitmodel.serving.journal import Journal
 
-    def started(endpoint: Endpoint, missing: list[str]) -> None:
-        for name in missing:
-            console.note(f"warning: there is no version of '{name}' here yet")
-        console.note(
-            f"serving {Path(repo).resolve()} on {endpoint.url} (management: {endpoint.admin}, pid {endpoint.pid})"
+    if bool(notify) != bool(notify_secret):
+        raise typer.BadParameter(
+            "notices are taken with a secret: give both", param_hint="--notify and --notify-secret"
         )
-
-    def told(found: VersionStatus) -> None:
-        more = f": {found.reason}" if found.reason else ""
-        if found.state == "AVAILABLE":
-            cases = (
-                f"{found.golden_passed}/{found.golden_cases} golden cases"
-                if found.golden_cases
-                else "no golden cases recorded"
-            )
-            more = f" in {found.seconds:.2f} s, {cases}"
-        console.note(f"{time.strftime('%H:%M:%S')} {found.model} {found.version} {found.state}{more}")
-
     settings = server.Settings(
         Path(repo), models=model or (), follow=follow, host=host, port=port, admin=Path(admin) if admin else None,
         remote_url=remote, poll=poll, threads=threads, record=Path(record) if record else None, record_every=record_every,
-        record_limit=record_limit,
+        record_limit=record_limit, hosts=allow_host or (), notify=notify,
+        secret=Path(notify_secret) if notify_secret else None, connections=connections,
+        body_seconds=body_timeout,
     )  # fmt: skip
-    server.serve(settings, started=started, told=told, warned=lambda text: console.note(f"warning: {text}"))
-    console.note("stopped")
+    journal = Journal(console.note, as_json=log is Format.JSON, requests=log_requests)
+    server.serve(settings, journal)
+    journal.stopped()
 
 
 def status(
@@ -223,7 +234,7 @@ def hooks_status(repo: RepoOption = ".", quiet: Quiet = False, verbose: Verbose 
         raise typer.Exit(ExitCode.INCOMPATIBLE)
 
 
-def hook(name: Annotated[str, typer.Argument(help="post-tag or post-receive.")]) -> None:
+def hook(name: Annotated[str, typer.Argument(help="post-tag, post-receive or pre-push.")]) -> None:
     """What the installed hooks run. It never fails what Git has already done."""
     from gitmodel import hooks
     from gitmodel.errors import GitmodelError
@@ -233,15 +244,30 @@ def hook(name: Annotated[str, typer.Argument(help="post-tag or post-receive.")])
     where = Path(os.environ.get("GIT_DIR") or ".").resolve()
     for variable in _LOCAL_VARIABLES:
         os.environ.pop(variable, None)
-    run = {"post-tag": hooks.after_tag, "post-receive": hooks.after_receive}.get(name)
-    if run is None:
+    received = partial(hooks.after_receive, options=_push_options())
+    runs: dict[str, Callable[[Repository, list[str], hooks.Say], None]] = {
+        "post-tag": hooks.after_tag,
+        "post-receive": received,
+        "pre-push": hooks.before_push,
+    }
+    if name not in runs:
         raise typer.BadParameter(f"no hook '{name}'")
+
+    def say(line: str) -> None:
+        print(f"gitmodel: {line}", file=sys.stderr, flush=True)
+
     try:
-        lines = run(Repository.open(where), sys.stdin.buffer.read().decode(errors="replace").splitlines())
+        runs[name](Repository.open(where), sys.stdin.buffer.read().decode(errors="replace").splitlines(), say)
     except GitmodelError as error:
-        lines = [str(error)]
-    for line in lines:
-        print(f"gitmodel: {line}", file=sys.stderr)
+        say(str(error))
+        if name == "pre-push":  # nothing is done yet
+            raise typer.Exit(error.exit_code) from error
+
+
+def _push_options() -> list[str]:
+    """What ``git push -o`` was given; Git hands it over in the environment (githooks(5))."""
+    count = os.environ.get("GIT_PUSH_OPTION_COUNT", "")
+    return [os.environ.get(f"GIT_PUSH_OPTION_{i}", "") for i in range(int(count) if count.isdigit() else 0)]
 
 
 def _print_hooks(found: list[HookStatus]) -> None:

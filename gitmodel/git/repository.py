@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from gitmodel.files import storing
@@ -90,11 +90,11 @@ class Repository(Reader):
             return
         raise GitFailed(f"there is no Git remote '{name}'", hint="'git remote' lists them, 'git remote add' makes one")
 
-    def push(self, remote: str, refs: Sequence[str]) -> str:
-        """``git push``; returns what Git and the other side's hooks said. Raises GitFailed."""
+    def push(self, remote: str, refs: Sequence[str], env: Mapping[str, str] | None = None) -> str:
+        """``git push``; returns what Git and the other side's hooks said. ``env`` is for the hooks here. Raises GitFailed."""
         status, out, err = self._repo.git.execute(
             [str(self._repo.git.GIT_PYTHON_GIT_EXECUTABLE), "push", "--", remote, *refs],
-            with_extended_output=True, with_exceptions=False,
+            with_extended_output=True, with_exceptions=False, env=dict(env or {}),
         )  # fmt: skip
         if status:
             raise failed("push", str(err))

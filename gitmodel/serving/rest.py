@@ -21,11 +21,15 @@ from msgspec.structs import asdict
 from gitmodel.errors import GitmodelError
 from gitmodel.serving import oip, openapi, page, tfs
 from gitmodel.serving.dataplane import Dataplane, DataplaneError
+from gitmodel.serving.guard import Guard, Notices, Refused, port_of
+from gitmodel.serving.journal import Journal
 from gitmodel.serving.manager import Manager
 from gitmodel.serving.metrics import CONTENT_TYPE, Metrics
+from gitmodel.serving.patience import Patience
 from gitmodel.serving.servable import Servable, State, VersionStatus
 from gitmodel.serving.source import Source
 from gitmodel.serving.traffic import Traffic
+from gitmodel.signing import NotSigned
 
 _STATUS = {"not_found": 404, "unavailable": 503, "invalid_argument": 400, "unimplemented": 501, "internal": 500}
 _REPOSITORY_STATES = {State.AVAILABLE: "READY", State.LOADING: "LOADING", State.UNLOADING: "UNLOADING"}
@@ -42,6 +46,8 @@ INLINE_BYTES = 64 << 10
 #: The same where rows are written one by one, each under its names.
 INLINE_ROW_BYTES = 4 << 10
 MAX_WAIT = 600.0
+#: Bytes of a notice that comes over the network: it holds one number.
+_MOST_NOTICE = 4 << 10
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -61,7 +67,7 @@ class HttpError(Exception):
 
 
 class App:
-    """``max_body`` in bytes."""
+    """``max_body`` in bytes; ``body_seconds`` is how long a client may take to send one."""
 
     def __init__(
         self,
@@ -70,12 +76,18 @@ class App:
         source: Source,
         *,
         traffic: Traffic,
+        guard: Guard,
         version: str,
+        notices: Notices | None = None,
+        journal: Journal | None = None,
         max_body: int = 64 << 20,
+        body_seconds: float = 30.0,
         threads: int = 2,
     ) -> None:
         self._dataplane, self._manager, self._source = dataplane, manager, source
         self._traffic, self._version, self._max_body = traffic, version, max_body
+        self._guard, self._notices, self._journal = guard, notices, journal
+        self._patience = Patience(body_seconds)
         self._metrics = Metrics(traffic, manager.statuses, dataplane.models, manager.ready, version)
         self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="infer")
         self._management = ThreadPoolExecutor(max_workers=8, thread_name_prefix="management")
@@ -83,16 +95,26 @@ class App:
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
+        name, reason = b"", ""
         try:
+            name = self._guard.check(scope)
             status, headers, body = await self._route(scope, receive)
         except HttpError as error:
-            status, headers, body = error.status, error.headers, _error(error.message)
+            status, headers, reason = error.status, error.headers, error.message
         except DataplaneError as error:
-            status, headers, body = _STATUS[error.code], [], _error(error.message)
+            status, headers, reason = _STATUS[error.code], [], error.message
+        except Refused as error:
+            status, headers, reason = error.status, [(b"connection", b"close")], error.message
         except Exception as error:  # one request's accident must not be the server's
-            status, headers, body = 500, [], _error(f"{type(error).__name__}: {error}"[:500])
+            status, headers, reason = 500, [], f"{type(error).__name__}: {error}"[:500]
+        if reason:
+            body = _error(reason)
         if status >= 400:
             self._traffic.errors[status] += 1
+        if self._journal is not None:
+            self._journal.answered(name, scope, status, reason)
+        if name:
+            headers.append((b"x-request-id", name))
         if not any(name == b"content-type" for name, _ in headers):
             headers = [(b"content-type", b"application/json"), *headers]
         headers.append((b"content-length", str(len(body)).encode()))
@@ -101,6 +123,8 @@ class App:
 
     async def _route(self, scope: dict[str, Any], receive: Receive) -> Answer:
         path, method = scope["path"], scope["method"]
+        if self._notices is not None and port_of(scope) == self._notices.port:
+            return await self._notice(self._notices, scope, receive)
         if found := _MODEL.fullmatch(path):
             return await self._model(found, scope, receive)
         if found := _V1.fullmatch(path):
@@ -232,8 +256,24 @@ class App:
         found = _LOAD.fullmatch(path)
         if not found:
             raise HttpError(404, f"there is nothing at {path[:200]}; see /v2")
-        if not _is_management(scope):
+        if port_of(scope) is not None:  # not the management socket
             raise HttpError(403, "loading is asked for on the management socket; 'gitmodel status' names it")
+        return await self._load(found, body)
+
+    async def _notice(self, notices: Notices, scope: dict[str, Any], receive: Receive) -> Answer:
+        """On the port for notices: a signed request to load, and nothing else."""
+        body = await self._body(receive, _MOST_NOTICE)
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        try:
+            notices.verifier.check(scope["method"], scope["raw_path"].decode("latin-1"), body, headers)
+        except NotSigned as error:
+            raise HttpError(401, error.message, [(b"www-authenticate", b"Gitmodel-Signature")]) from error
+        found = _LOAD.fullmatch(scope["path"])
+        if found is None or scope["method"] != "POST":
+            raise HttpError(404, "notices alone are taken here: POST /v2/repository/models/NAME/load")
+        return await self._load(found, _json(body))
+
+    async def _load(self, found: re.Match[str], body: dict[str, Any]) -> Answer:
         if found["verb"] == "unload":
             raise HttpError(501, "what is served is what Git says: move a stage or withdraw the version's tag")
         parameters = body.get("parameters") or {}
@@ -270,19 +310,28 @@ class App:
         rows = [_index_row(status) for status in self._manager.statuses()]
         return [row for row in rows if row["state"] == "READY" or not ready_only]
 
-    async def _body(self, receive: Receive) -> bytes:
-        chunks, size = [], 0
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise HttpError(400, "the client went away")
-            chunk = message.get("body", b"")
-            size += len(chunk)
-            if size > self._max_body:
-                raise HttpError(413, f"the body has more than {self._max_body} bytes", [(b"connection", b"close")])
-            chunks.append(chunk)
-            if not message.get("more_body"):
-                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    async def _body(self, receive: Receive, most: int | None = None) -> bytes:
+        task = self._patience.begin()
+        try:
+            return await _whole(receive, most or self._max_body)
+        finally:
+            if self._patience.end(task):
+                raise HttpError(408, "the body took too long to come", [(b"connection", b"close")])
+
+
+async def _whole(receive: Receive, most: int) -> bytes:
+    chunks, size = [], 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise HttpError(400, "the client went away")
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size > most:
+            raise HttpError(413, f"the body has more than {most} bytes", [(b"connection", b"close")])
+        chunks.append(chunk)
+        if not message.get("more_body"):
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def _error(message: str) -> bytes:
@@ -312,11 +361,6 @@ def _json(body: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise HttpError(400, "the request must be a JSON object")
     return value
-
-
-def _is_management(scope: dict[str, Any]) -> bool:
-    server = scope.get("server")
-    return server is not None and server[1] is None  # a Unix socket has no port
 
 
 def _expect(method: str, *allowed: str) -> None:

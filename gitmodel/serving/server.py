@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
 import stat
+import time
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from importlib.metadata import version
@@ -19,17 +22,24 @@ from gitmodel.endpoint import Endpoint, announce, socket_path
 from gitmodel.errors import ExitCode, GitmodelError
 from gitmodel.git import Repository
 from gitmodel.serving.dataplane import Dataplane
+from gitmodel.serving.guard import Guard, Notices
+from gitmodel.serving.journal import Journal
 from gitmodel.serving.last_good import LastGood
 from gitmodel.serving.loader import Loader
-from gitmodel.serving.manager import Manager, Told
+from gitmodel.serving.manager import Manager
+from gitmodel.serving.patience import close_silent
 from gitmodel.serving.policy import VersionPolicy
 from gitmodel.serving.recording import Recorder, RecordingDataplane
 from gitmodel.serving.rest import App
 from gitmodel.serving.servable import VersionStatus
 from gitmodel.serving.source import Source
 from gitmodel.serving.traffic import Traffic
+from gitmodel.signing import Verifier, read_secrets
 
 _BACKLOG = 2048
+#: Seconds that a connection may stay without a request.
+_KEEP_ALIVE = 75
+_SAME_AGAIN = 60.0
 
 
 class CannotListen(GitmodelError):
@@ -41,7 +51,9 @@ class CannotListen(GitmodelError):
 
 class Settings(Struct, frozen=True):
     """``poll`` in seconds between looks at the refs without a hint; ``threads`` per call; ``max_body`` in bytes. ``record`` is a
-    folder for every ``record_every``-th answered request, ``record_limit`` of each version at most."""
+    folder for every ``record_every``-th answered request, ``record_limit`` of each version at most. ``hosts`` are the names
+    the server goes by: see ``Guard``. ``notify`` is HOST:PORT, where notices signed with a ``secret`` are taken;
+    ``connections`` at a time, and ``body_seconds`` for a client to send a body."""
 
     repo: Path
     models: Collection[str] = ()
@@ -57,20 +69,20 @@ class Settings(Struct, frozen=True):
     record: Path | None = None
     record_every: int = 1
     record_limit: int = 256
+    hosts: Collection[str] = ()
+    notify: str = ""
+    secret: Path | None = None
+    connections: int = 1000
+    body_seconds: float = 30.0
 
 
-def serve(
-    settings: Settings,
-    *,
-    started: Callable[[Endpoint, list[str]], None] = lambda *_: None,
-    told: Told = lambda _: None,
-    warned: Callable[[str], None] = lambda _: None,
-) -> None:
-    """Serves until SIGTERM or SIGINT, then lets what is in flight end. ``started`` is told where it listens, and which
-    of the models asked for have no version yet; ``warned`` of what goes wrong beside the serving.
+def serve(settings: Settings, journal: Journal) -> None:
+    """Serves until SIGTERM or SIGINT, then lets what is in flight end.
 
-    Raises NotARepository, CannotListen, CannotRecord.
+    Raises NotARepository, CannotListen, CannotRecord, BadSecret.
     """
+    logging.getLogger("uvicorn").addHandler(_Said(journal))
+    keys = read_secrets(settings.secret) if settings.secret else ()
     repo = Repository.open(settings.repo)
     state_dir = repo.state_dir
     repo.close()
@@ -79,42 +91,90 @@ def serve(
 
     def heard(status: VersionStatus) -> None:
         traffic.told(status)
-        told(status)
+        journal.told(status)
 
     manager = Manager(loader.load, heard, LastGood(state_dir / "serving.json"))
     policy = VersionPolicy(settings.follow)
     source = Source(settings.repo, manager.aspire, models=settings.models, policy=policy, poll=settings.poll)
-    recorder = _recorder(settings, warned)
+    recorder = _recorder(settings, journal.warned)
     kind = Dataplane if recorder is None else partial(RecordingDataplane, recorder)
     dataplane = kind(lambda: manager.table, manager.statuses)
-    app = App(dataplane, manager, source, traffic=traffic, version=version("gitmodel"), max_body=settings.max_body)
-    config = uvicorn.Config(
-        app, loop="uvloop", http="httptools", lifespan="off", log_level="warning", access_log=False, server_header=False,
-        proxy_headers=False, timeout_keep_alive=75, timeout_graceful_shutdown=10,
-    )  # fmt: skip
-    server = uvicorn.Server(config)
-    # A signal asks, it never interrupts: an exception raised anywhere could be swallowed anywhere. uvicorn puts its own
-    # handlers in these places while it runs, and raises the signal again when it has drained.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: setattr(server, "should_exit", True))
     with contextlib.ExitStack() as stack:
         if recorder is not None:
             stack.callback(recorder.stop)
         public = stack.enter_context(_listen(settings.host, settings.port))
-        host, port = public.getsockname()[:2]
-        with_brackets = f"[{host}]" if ":" in host else host
         admin_path = settings.admin or socket_path(state_dir)
-        admin = stack.enter_context(_listen_unix(admin_path))
-        endpoint = Endpoint(os.getpid(), f"http://{with_brackets}:{port}", str(admin_path))
+        sockets = [public, stack.enter_context(_listen_unix(admin_path))]
+        notices = None
+        if settings.notify:
+            taken = stack.enter_context(_listen(*_address(settings.notify), option="--notify"))
+            sockets.append(taken)
+            notices = Notices(taken.getsockname()[1], Verifier(keys))
+        app = App(
+            dataplane, manager, source, traffic=traffic, guard=Guard(settings.host, settings.hosts), notices=notices,
+            journal=journal, version=version("gitmodel"), max_body=settings.max_body, body_seconds=settings.body_seconds,
+        )  # fmt: skip
+        server = _Server(
+            uvicorn.Config(
+                app, loop="uvloop", http="httptools", lifespan="off", log_config=None, log_level="warning", access_log=False,
+                server_header=False, proxy_headers=False, timeout_keep_alive=_KEEP_ALIVE, timeout_graceful_shutdown=10,
+                limit_concurrency=settings.connections,
+            )
+        )  # fmt: skip
+        # A signal asks, it never interrupts: an exception raised anywhere could be swallowed anywhere. uvicorn puts its own
+        # handlers in these places while it runs, and raises the signal again when it has drained.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: setattr(server, "should_exit", True))
+        endpoint = Endpoint(os.getpid(), f"http://{_named(public)}", str(admin_path))
         announced = announce(state_dir, endpoint)
         stack.callback(announced.unlink, missing_ok=True)
         manager.start()
         stack.callback(manager.stop)
-        started(endpoint, source.missing())
+        journal.started(settings.repo.resolve(), endpoint, source.missing())
+        if notices is not None:
+            journal.listening(f"http://{_named(taken)}")
         source.look()
         source.start()
         stack.callback(source.stop)
-        server.run(sockets=[public, admin])
+        server.run(sockets=sockets)
+
+
+class _Said(logging.Handler):
+    """What uvicorn logs, in the journal; the same words, which many clients may cause, once a minute."""
+
+    def __init__(self, journal: Journal) -> None:
+        super().__init__(logging.WARNING)
+        self._journal, self._last = journal, ("", 0.0)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text, now = record.getMessage(), time.monotonic()
+        if text != self._last[0] or now - self._last[1] > _SAME_AGAIN:
+            self._last = (text, now)
+            self._journal.warned(text)
+
+
+class _Server(uvicorn.Server):
+    """Lets nobody stay connected who asks nothing."""
+
+    async def main_loop(self) -> None:
+        silent = asyncio.create_task(close_silent(self.server_state.connections, _KEEP_ALIVE))
+        try:
+            await super().main_loop()
+        finally:
+            silent.cancel()
+
+
+def _named(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _address(text: str) -> tuple[str, int]:
+    """``HOST:PORT``. Raises CannotListen."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit():
+        raise CannotListen(f"'{text}' is no address", hint="such as --notify 10.0.0.5:8001")
+    return host.strip("[]"), int(port)
 
 
 def _recorder(settings: Settings, warned: Callable[[str], None]) -> Recorder | None:
@@ -124,7 +184,7 @@ def _recorder(settings: Settings, warned: Callable[[str], None]) -> Recorder | N
     return Recorder(settings.record, every=settings.record_every, limit=settings.record_limit, warned=warned)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int, option: str = "--port") -> socket.socket:
     """A socket that accepts from now on: whoever reads where the server listens may connect at once."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
@@ -136,7 +196,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.close()
         reason = getattr(error, "strerror", None) or str(error)
         raise CannotListen(
-            f"cannot listen on {host}:{port} ({reason})", hint="choose another with --port (0: any free one)"
+            f"cannot listen on {host}:{port} ({reason})", hint=f"choose another with {option} (0: any free one)"
         ) from error
     return listener
 

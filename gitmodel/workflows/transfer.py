@@ -21,6 +21,8 @@ from gitmodel.workflows.workspace import Workspace
 
 VIEWS = ("onnx", "hdf5")
 _NOTHING_NEW = "Everything up-to-date"
+#: Tells the pre-push hook that the weights are there already.
+_SENT = {"GITMODEL_WEIGHTS": "sent"}
 
 
 class UnknownTensor(GitmodelError):
@@ -136,7 +138,7 @@ def push_tags(repo: Repository, remote: str, *tags: str) -> str:
 
 def _push(repo: Repository, remote: str, ref: str, tag: str) -> str:
     try:
-        said = repo.push(remote, [ref])
+        said = repo.push(remote, [ref], _SENT)
     except GitFailed as error:
         raise GitFailed(
             f"'{tag}' is made here but not pushed ({error.message})",

@@ -32,6 +32,7 @@ NEVER = "3600"
 #: run that is killed leaves no server behind.
 _WITH_PARENT = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15); os.execv(sys.argv[1], sys.argv[1:])"
 _STARTED = re.compile(r"serving .* on (?P<url>http://\S+) \(management: (?P<admin>.+), pid (?P<pid>\d+)\)")
+_JSON_STARTED = re.compile(r'.*"started".*"url": "(?P<url>[^"]+)", "admin": "(?P<admin>[^"]+)", "pid": (?P<pid>\d+)}')
 
 
 @dataclass(frozen=True)
@@ -266,7 +267,7 @@ def _some(connection: socket.socket) -> bytes:
     return data
 
 
-def start(repo: Path, *options: str) -> Server:
+def start(repo: Path, *options: str, json_log: bool = False) -> Server:
     """Starts ``gitmodel serve`` and waits for the line with its URL."""
     command = [sys.executable, "-S", "-c", _WITH_PARENT]
     command += [str(support.BIN / "gitmodel"), "serve", "--repo", str(repo), *options]
@@ -274,7 +275,8 @@ def start(repo: Path, *options: str) -> Server:
         command += [] if name in options else [name, value]
     server = Server(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
     try:
-        match = _STARTED.fullmatch(server.wait_for(_STARTED.fullmatch))
+        started = _JSON_STARTED if json_log else _STARTED
+        match = started.fullmatch(server.wait_for(started.fullmatch))
         assert match is not None
         server.url, server.admin, server.pid = match["url"], match["admin"], int(match["pid"])
     except BaseException:

@@ -23,6 +23,7 @@ from tritonclient.utils import InferenceServerException
 from gitmodel import __version__, endpoint
 from gitmodel.bundle.lock import Lock
 from gitmodel.serving.dataplane import Dataplane
+from gitmodel.serving.guard import Guard
 from gitmodel.serving.manager import Manager
 from gitmodel.serving.oip import DATATYPES
 from gitmodel.serving.rest import App
@@ -613,7 +614,10 @@ def test_a_body_in_chunks_is_counted_too(server: Server) -> None:
 
 
 def test_a_client_that_goes_away_in_the_middle_harms_nobody(server: Server) -> None:
-    for half in (b"POST " + FRAUD.encode() + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{", b"POST /v2"):
+    for half in (
+        b"POST " + FRAUD.encode() + b" HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{",
+        b"POST /v2",
+    ):
         with socket.create_connection(server.address, timeout=place.PATIENCE) as connection:
             connection.sendall(half)
     assert server.ask("POST", FRAUD, infer(rows(1))).status == 200
@@ -623,7 +627,7 @@ def test_a_client_that_goes_away_in_the_middle_harms_nobody(server: Server) -> N
 def test_a_nonsense_content_length_is_400(server: Server, lengths: tuple[str, ...]) -> None:
     headers = "".join(f"Content-Length: {length}\r\n" for length in lengths)
     with socket.create_connection(server.address, timeout=place.PATIENCE) as connection:
-        connection.sendall(f"POST {FRAUD} HTTP/1.1\r\nHost: x\r\n{headers}\r\n{{}}".encode())
+        connection.sendall(f"POST {FRAUD} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n{{}}".encode())
         assert connection.recv(4096).startswith(b"HTTP/1.1 400")
     assert server.ask("GET", "/v2/health/live").status == 200
 
@@ -740,7 +744,9 @@ def test_an_accident_is_500_in_words_and_nobody_elses_affair() -> None:
 
     manager = Manager(lambda _: cast(Servable, None))
     source = Source(Path("/nowhere"), manager.aspire)
-    app = App(Dataplane(broken, manager.statuses), manager, source, traffic=Traffic(), version="1")
+    app = App(
+        Dataplane(broken, manager.statuses), manager, source, traffic=Traffic(), guard=Guard("10.0.0.5"), version="1"
+    )
     sent: list[dict[str, Any]] = []
 
     async def receive() -> dict[str, Any]:

@@ -389,7 +389,7 @@ def test_a_request_in_flight_is_answered_when_the_server_is_asked_to_stop(
     server.look()
     body = b'{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}]}'
     with socket.create_connection(server.address, timeout=place.PATIENCE) as connection:
-        head = f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        head = f"POST {INFER} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode()
         connection.sendall(head + body[:10])
         # Another request on a connection of its own shows that the server has read the first half.
         assert server.ask("GET", "/v2/health/live").status == 200

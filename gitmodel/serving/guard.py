@@ -1,0 +1,92 @@
+"""What a request must be before it is looked at: meant for this server, from no other site's page, signed where that is asked."""
+
+from __future__ import annotations
+
+import ipaddress
+import itertools
+import os
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from msgspec import Struct
+
+from gitmodel.signing import Verifier
+
+Headers = list[tuple[bytes, bytes]]
+
+_LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+_NAME_AND_PORT = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]]+)(?::\d+)?")
+#: What a request's id may be, so that it can stand in a log and a header as it is.
+_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
+#: Values of Host that were found right, so that each is looked at once. Bounded: anybody may send any.
+_MOST_KNOWN = 1000
+
+
+class Refused(Exception):
+    """A request that is answered with this HTTP status and nothing else."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status, self.message = status, message
+
+
+class Notices(Struct, frozen=True):
+    """Where signed requests to load are taken over the network, and what checks them."""
+
+    port: int
+    verifier: Verifier
+
+
+class Guard:
+    """``hosts`` are the names the server goes by; none: those of this machine alone where it listens on loopback, any
+    elsewhere. A page of another site can reach a server on loopback by a name of its own that leads there (DNS rebinding), or
+    post to it blindly; both betray themselves in Host and Origin."""
+
+    def __init__(self, listens: str, hosts: Collection[str] = ()) -> None:
+        named = {host.lower() for host in hosts}
+        self._allowed = named or ({*_LOOPBACK, listens.lower()} if _is_loopback(listens) else None)
+        self._known: set[bytes] = set()
+        # Ids of different processes differ, and tell nothing.
+        self._prefix, self._count = os.urandom(6).hex().encode() + b"-", itertools.count(1)
+
+    def check(self, scope: Mapping[str, Any]) -> bytes:
+        """The request's id: the client's own ``x-request-id`` if it can be kept, else a new one. Raises Refused."""
+        name, host, origin = b"", b"", None
+        for key, value in scope["headers"]:
+            if key == b"host":
+                host = value
+            elif key == b"origin":
+                origin = value
+            elif key == b"x-request-id" and _ID.fullmatch(value):
+                name = value
+        if port_of(scope) is not None and host not in self._known:
+            self._check_host(host)
+        if origin is not None:
+            _check_origin(origin, host)
+        return name or self._prefix + b"%d" % next(self._count)
+
+    def _check_host(self, host: bytes) -> None:
+        found = _NAME_AND_PORT.fullmatch(host.decode("latin-1"))
+        if self._allowed is not None and (found is None or found[1].lower() not in self._allowed):
+            raise Refused(421, "this server does not go by that name; see 'gitmodel serve --allow-host'")
+        if len(self._known) < _MOST_KNOWN:
+            self._known.add(host)
+
+
+def port_of(scope: Mapping[str, Any]) -> int | None:
+    """The port that a request came in on; None for a Unix socket, 0 where the server does not say."""
+    server = scope.get("server")
+    return server[1] if server else 0
+
+
+def _check_origin(origin: bytes, host: bytes) -> None:
+    if origin.partition(b"://")[2].lower() != host.lower():
+        raise Refused(403, "pages of other sites may not ask here")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
