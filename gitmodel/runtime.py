@@ -104,6 +104,28 @@ def open_session(
         ) from error
 
 
+def save_prepacked(source: Path, target: Path, weights: str, *, threads: int = 1) -> None:
+    """Writes the optimised model to ``target`` and its weights beside it, into the file ``weights``, in the order in which this
+    runtime computes with them on this processor: opened from there they need not be packed, and stay mapped. Raises
+    LoadFailed."""
+    ort = load_library()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    options.optimized_model_filepath = str(target)
+    for key, value in (
+        ("optimized_model_external_initializers_file_name", weights),
+        ("optimized_model_external_initializers_min_size_in_bytes", "1024"),
+        ("save_external_prepacked_constant_initializers", "1"),
+    ):
+        options.add_session_config_entry(f"session.{key}", value)
+    try:
+        ort.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's exceptions share no base but Exception
+        raise LoadFailed(f"ONNX Runtime cannot pack the weights ({clean(str(error))})") from error
+
+
 class RuntimeLimits(Struct, frozen=True):
     """The newest IR, ONNX opset and ai.onnx.ml opset that an ONNX Runtime of this version loads."""
 

@@ -85,6 +85,9 @@ def serve(
     notify_secret: Annotated[
         str, typer.Option("--notify-secret", metavar="FILE", help="The secret they are signed with (mode 0600).")
     ] = "",
+    prepack: Annotated[
+        bool, typer.Option(help="Pack large weights beside the serving, on disk, for speed in large batches.")
+    ] = True,
     connections: Annotated[
         int, typer.Option("--connections", metavar="N", help="Connections at a time; more get 503.", min=1)
     ] = 1000,
@@ -114,7 +117,7 @@ def serve(
         Path(repo), models=model or (), follow=follow, host=host, port=port, admin=Path(admin) if admin else None,
         remote_url=remote, poll=poll, threads=threads, record=Path(record) if record else None, record_every=record_every,
         record_limit=record_limit, hosts=allow_host or (), notify=notify,
-        secret=Path(notify_secret) if notify_secret else None, connections=connections,
+        secret=Path(notify_secret) if notify_secret else None, prepack=prepack, connections=connections,
         body_seconds=body_timeout,
     )  # fmt: skip
     journal = Journal(console.note, as_json=log is Format.JSON, requests=log_requests)

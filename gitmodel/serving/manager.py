@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -34,15 +34,17 @@ class _Failure:
 
 
 class Manager:
-    """``table`` is replaced whole by one assignment: a request reads it once and answers wholly from what it read."""
+    """``table`` is replaced whole by one assignment: a request reads it once and answers wholly from what it read. ``second``
+    is given what serves by default when there is nothing to load: see ``Prepacker.take``."""
 
     def __init__(
         self,
         load: Callable[[AspiredVersion], Servable],
         told: Told = lambda _: None,
         last_good: LastGood | None = None,
+        second: Callable[[Collection[Servable]], None] | None = None,
     ) -> None:
-        self._load, self._told = load, told
+        self._load, self._told, self._second, self._woken = load, told, second, False
         self._last_good = last_good or LastGood(None)
         self._required: set[str] = set()
         self.table: Mapping[str, Serving] = MappingProxyType({})
@@ -63,6 +65,12 @@ class Manager:
             self._stopping = True
             self._changed.notify_all()
         self._thread.join()
+
+    def wake(self) -> None:
+        """There is something for ``second`` to do."""
+        with self._changed:
+            self._woken = True
+            self._changed.notify_all()
 
     def aspire(self, wanted: Mapping[str, tuple[AspiredVersion, ...]], hint: str = "") -> int:
         """Publishes the whole desired state; the newest supersedes what was not begun. Returns its number.
@@ -128,14 +136,18 @@ class Manager:
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._stopping or self._published > self._settled, self._pause())
+                self._changed.wait_for(
+                    lambda: self._stopping or self._published > self._settled or self._woken, self._pause()
+                )
                 if self._stopping:
                     return
-                number, wanted = self._published, self._wanted
+                number, wanted, self._woken = self._published, self._wanted, False
             self._reconcile(wanted)
             with self._changed:
                 self._settled = max(self._settled, number)
                 self._changed.notify_all()
+            if self._second is not None:
+                self._second([serving.default for serving in self.table.values()])
 
     def _pause(self) -> float | None:
         """Seconds until the next retry is due; None when nothing waits."""

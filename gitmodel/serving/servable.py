@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -48,7 +49,10 @@ class VersionStatus(Struct, frozen=True):
 @dataclass(eq=False)
 class Servable:
     """A version that can answer. ``run_seconds`` is the measured time of one small call; ``in_flight`` is counted by
-    the event loop alone, so it needs no lock. ``labels`` name its classes, if they have names."""
+    the event loop alone, so it needs no lock. ``labels`` name its classes, if they have names.
+
+    ``repack`` takes a session over the same weights, packed, and goes on with it if it keeps the golden cases; None where the
+    session is packed already. ``path`` is the model's, ``size`` that of its weights in bytes."""
 
     model: str
     version: str
@@ -63,6 +67,9 @@ class Servable:
     golden_cases: int
     labels: tuple[str, ...] = ()
     in_flight: int = 0
+    path: Path | None = None
+    size: int = 0
+    repack: Callable[[Session], None] | None = None
 
     @cached_property
     def headers(self) -> tuple[tuple[bytes, bytes], ...]:

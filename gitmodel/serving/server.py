@@ -29,6 +29,7 @@ from gitmodel.serving.loader import Loader
 from gitmodel.serving.manager import Manager
 from gitmodel.serving.patience import close_silent
 from gitmodel.serving.policy import VersionPolicy
+from gitmodel.serving.prepacking import Prepacker
 from gitmodel.serving.recording import Recorder, RecordingDataplane
 from gitmodel.serving.rest import App
 from gitmodel.serving.servable import VersionStatus
@@ -52,8 +53,8 @@ class CannotListen(GitmodelError):
 class Settings(Struct, frozen=True):
     """``poll`` in seconds between looks at the refs without a hint; ``threads`` per call; ``max_body`` in bytes. ``record`` is a
     folder for every ``record_every``-th answered request, ``record_limit`` of each version at most. ``hosts`` are the names
-    the server goes by: see ``Guard``. ``notify`` is HOST:PORT, where notices signed with a ``secret`` are taken;
-    ``connections`` at a time, and ``body_seconds`` for a client to send a body."""
+    the server goes by: see ``Guard``. ``notify`` is HOST:PORT, where notices signed with a ``secret`` are taken. ``prepack``
+    packs large weights beside the serving; ``connections`` at a time, and ``body_seconds`` for a client to send a body."""
 
     repo: Path
     models: Collection[str] = ()
@@ -73,6 +74,7 @@ class Settings(Struct, frozen=True):
     notify: str = ""
     secret: Path | None = None
     connections: int = 1000
+    prepack: bool = True
     body_seconds: float = 30.0
 
 
@@ -93,7 +95,11 @@ def serve(settings: Settings, journal: Journal) -> None:
         traffic.told(status)
         journal.told(status)
 
-    manager = Manager(loader.load, heard, LastGood(state_dir / "serving.json"))
+    packer = Prepacker(state_dir / "prepacked", threads=settings.threads, warned=journal.warned)
+    manager = Manager(
+        loader.load, heard, LastGood(state_dir / "serving.json"), packer.take if settings.prepack else None
+    )
+    packer.wake = manager.wake
     policy = VersionPolicy(settings.follow)
     source = Source(settings.repo, manager.aspire, models=settings.models, policy=policy, poll=settings.poll)
     recorder = _recorder(settings, journal.warned)
@@ -129,6 +135,7 @@ def serve(settings: Settings, journal: Journal) -> None:
         announced = announce(state_dir, endpoint)
         stack.callback(announced.unlink, missing_ok=True)
         manager.start()
+        stack.callback(packer.stop)
         stack.callback(manager.stop)
         journal.started(settings.repo.resolve(), endpoint, source.missing())
         if notices is not None:

@@ -1,0 +1,175 @@
+"""The second stage of a load: the weights in the order that ONNX Runtime computes with, which makes large batches fast.
+
+A version answers within milliseconds from its mapped files. What it takes longer to make ready is made beside that, once per
+host, by a child that yields to everything else, and is mapped as well: it costs disk, not memory that is never given back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from weakref import WeakSet
+
+from gitmodel import runtime
+from gitmodel.errors import GitmodelError
+from gitmodel.serving.servable import Servable
+from gitmodel.storage.digests import Digests
+
+MODEL, WEIGHTS, DIGESTS = "model.onnx", "weights.bin", "sha256.json"
+#: Bytes of weights from which on a version is served unpacked first; what is smaller is packed while it is opened.
+LEAST = 4 << 20
+_NICE = 19
+#: Disk that is left free beside the twofold size of the weights, in bytes.
+_SPARE = 1 << 30
+
+
+@dataclass
+class _Build:
+    """A child at work for the servable; ``ended`` once it is through, ``failed`` with its last words if it gave up."""
+
+    servable: Servable
+    target: Path
+    process: subprocess.Popen[bytes]
+    ended: bool = False
+    failed: str = ""
+
+
+class Prepacker:
+    """Makes and keeps packed weights below ``folder``. ``warned`` is told of what could not be made: the version goes on as it is.
+    Used by one thread; ``wake`` is called from another when there is something to take."""
+
+    def __init__(self, folder: Path, *, threads: int = 1, warned: Callable[[str], None] = lambda _: None) -> None:
+        self._folder, self._threads, self._warned = folder, threads, warned
+        self.wake: Callable[[], None] = lambda: None
+        self._digests = Digests(folder / "digests.sqlite")
+        self._build: _Build | None = None
+        self._done: WeakSet[Servable] = WeakSet()
+
+    def take(self, served: Collection[Servable]) -> None:
+        """Gives servables that can do with it a packed session, and begins to make the next. ``served`` are all that answer
+        calls without a version: nothing is kept for others."""
+        build = self._build
+        if build is not None and (build.ended or build.servable not in served):
+            self._end(build)
+        wanted = [servable for servable in served if servable.repack is not None and servable not in self._done]
+        for servable in wanted:
+            target = self._folder / self._key(servable)
+            if self._is_whole(target):
+                self._done.add(servable)
+                self._open(servable, target)
+            elif self._build is None:
+                self._sweep({self._key(held) for held in served})
+                self._begin(servable, target)
+
+    def stop(self) -> None:
+        if self._build is not None:
+            self._end(self._build)
+
+    def _open(self, servable: Servable, target: Path) -> None:
+        try:
+            if servable.repack is not None:
+                servable.repack(runtime.open_session(target / MODEL, threads=self._threads, label=servable.model))
+        except Exception as error:  # whatever a model or the runtime does, the version goes on
+            reason = error.message if isinstance(error, GitmodelError) else f"{type(error).__name__}: {error}"
+            self._warned(f"{servable.model} {servable.version} stays as it is: {reason}")
+
+    def _begin(self, servable: Servable, target: Path) -> None:
+        if servable.path is None:
+            return
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if shutil.disk_usage(self._folder).free < 2 * servable.size + _SPARE:
+                raise OSError("there is not enough room on the disk")
+            building = Path(tempfile.mkdtemp(prefix="building-", dir=self._folder))
+            command = [sys.executable, "-m", "gitmodel.serving.prepacking", str(servable.path), str(building)]
+            process = subprocess.Popen(
+                [*command, str(self._threads), str(os.getpid())], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
+            )
+        except OSError as error:
+            self._done.add(servable)
+            self._warned(f"{servable.model} {servable.version} stays as it is: {error.strerror or error}")
+            return
+        self._build = _Build(servable, building, process)
+        threading.Thread(target=self._await, args=(self._build, target), name="prepack", daemon=True).start()
+
+    def _await(self, build: _Build, target: Path) -> None:
+        _, said = build.process.communicate()
+        if build.process.returncode == 0:
+            try:
+                # A model of trees has no weights to speak of, and no file of them.
+                digests = {path.name: self._digests.of(path) for path in build.target.iterdir()}
+                (build.target / DIGESTS).write_text(json.dumps(digests))
+                build.target.rename(target)
+            except OSError as error:
+                build.failed = str(error.strerror or error)
+        else:
+            words = said.decode(errors="replace").strip().splitlines()
+            build.failed = words[-1][:300] if words else f"its child ended with {build.process.returncode}"
+        build.ended = True
+        self.wake()
+
+    def _end(self, build: _Build) -> None:
+        self._build = None
+        with contextlib.suppress(OSError):
+            build.process.kill()
+        build.process.wait()
+        shutil.rmtree(build.target, ignore_errors=True)
+        if build.failed:
+            self._done.add(build.servable)
+            self._warned(f"{build.servable.model} {build.servable.version} stays as it is: {build.failed}")
+
+    def _is_whole(self, target: Path) -> bool:
+        try:
+            wanted = json.loads((target / DIGESTS).read_text())
+            whole = MODEL in wanted and all(
+                self._digests.of(target / Path(name).name) == digest for name, digest in wanted.items()
+            )
+        except (OSError, ValueError, AttributeError, TypeError):
+            whole = False
+        if not whole:
+            shutil.rmtree(target, ignore_errors=True)
+        return whole
+
+    def _sweep(self, needed: Collection[str]) -> None:
+        """Removes what nobody serves, and what a killed server left half done."""
+        with contextlib.suppress(OSError):
+            for path in self._folder.iterdir():
+                if path.is_dir() and path.name not in needed:
+                    shutil.rmtree(path, ignore_errors=True)
+
+    def _key(self, servable: Servable) -> str:
+        """Packed weights are for these weights, this runtime with these options, and this kind of processor."""
+        parts = (servable.digest, runtime.version(), str(self._threads), platform.machine(), _processor())
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:40]
+
+
+def _processor() -> str:
+    """What the kernel says the processor can do; '' where it does not say."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:  # noqa: PTH123  # it is no file on a disk
+        lines = {line.strip() for line in file if line.startswith(("flags", "Features", "model name"))}
+        return "\n".join(sorted(lines))
+    return ""
+
+
+def _main(source: str, target: str, threads: str, parent: str) -> None:
+    """The child's: packs, and ends with its parent."""
+    from gitmodel.sandbox import jail
+
+    jail.die_with_parent(int(parent))
+    os.nice(_NICE)
+    runtime.save_prepacked(Path(source), Path(target) / MODEL, WEIGHTS, threads=int(threads))
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])
