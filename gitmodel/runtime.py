@@ -39,13 +39,14 @@ class Session:
     def __init__(self, session: Any) -> None:
         self._session = session
         self.input_names: tuple[str, ...] = tuple(i.name for i in session.get_inputs())
-        self.output_names: tuple[str, ...] = tuple(o.name for o in session.get_outputs())
+        self._names = [o.name for o in session.get_outputs()]
+        self.output_names: tuple[str, ...] = tuple(self._names)
 
     def run(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Returns the named outputs (all of them by default) by name. Raises RunFailed with the runtime's words."""
-        names = list(outputs or self.output_names)
+        names = list(outputs) if outputs else self._names
         try:
-            values = self._session.run(names, dict(inputs))
+            values = self._session.run(names, inputs if type(inputs) is dict else dict(inputs))
         except Exception as error:  # the runtime's exceptions share no base but Exception
             raise RunFailed(clean(str(error))) from error
         return dict(zip(names, values, strict=True))

@@ -87,6 +87,12 @@ class Dataplane:
     ) -> dict[str, np.ndarray]:
         """Runs one call. Raises DataplaneError: invalid_argument for a call that does not fit the signature."""
         check(servable.signature, inputs, outputs)
+        return self.run(servable, inputs, outputs)
+
+    def run(
+        self, servable: Servable, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None
+    ) -> dict[str, np.ndarray]:
+        """``infer`` for a call that was held against the signature already. Raises DataplaneError."""
         try:
             return servable.session.run(inputs, outputs)
         except RunFailed as error:

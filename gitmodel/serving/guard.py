@@ -50,21 +50,16 @@ class Guard:
         # Ids of different processes differ, and tell nothing.
         self._prefix, self._count = os.urandom(6).hex().encode() + b"-", itertools.count(1)
 
-    def check(self, scope: Mapping[str, Any]) -> bytes:
-        """The request's id: the client's own ``x-request-id`` if it can be kept, else a new one. Raises Refused."""
-        name, host, origin = b"", b"", None
-        for key, value in scope["headers"]:
-            if key == b"host":
-                host = value
-            elif key == b"origin":
-                origin = value
-            elif key == b"x-request-id" and _ID.fullmatch(value):
-                name = value
-        if port_of(scope) is not None and host not in self._known:
+    def check(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> bytes:
+        """The request's id: the client's own ``x-request-id`` if it can be kept, else a new one. ``headers`` are the scope's by
+        name. Raises Refused."""
+        host, origin = headers.get(b"host", b""), headers.get(b"origin")
+        if host not in self._known and port_of(scope) is not None:
             self._check_host(host)
         if origin is not None:
             _check_origin(origin, host)
-        return name or self._prefix + b"%d" % next(self._count)
+        name = headers.get(b"x-request-id")
+        return name if name and _ID.fullmatch(name) else self._prefix + b"%d" % next(self._count)
 
     def _check_host(self, host: bytes) -> None:
         found = _NAME_AND_PORT.fullmatch(host.decode("latin-1"))

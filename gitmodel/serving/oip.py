@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -95,11 +96,25 @@ def decode(body: bytes, header_length: int | None, servable: Servable) -> InferR
     return _wanted(request, inputs)
 
 
+def answer(servable: Servable, name: str | None, outputs: dict[str, np.ndarray]) -> bytes:
+    """The body for a call that asked for all outputs, as JSON; ``name`` is its id."""
+    described = []
+    for output, value in outputs.items():
+        datatype = _plain().get(getattr(value, "dtype", None))
+        if datatype is None:
+            return encode(servable, InferRequest(name, {}, None, frozenset(), False), outputs)[0]
+        described.append({"name": output, "datatype": datatype, "shape": value.shape, "data": value.reshape(-1)})
+    body = {"model_name": servable.model, "model_version": servable.version, "outputs": described}
+    if name is not None:
+        body["id"] = name
+    return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
 def encode(servable: Servable, request: InferRequest, outputs: dict[str, np.ndarray]) -> tuple[bytes, int | None]:
     """The body, and the length of its JSON part when tensors follow as bytes."""
     described, blobs = [], []
     for name, value in outputs.items():
-        binary = name in request.binary or (request.all_binary and name not in request.binary)
+        binary = request.all_binary or name in request.binary
         entry, blob = _describe(name, value, binary)
         described.append(entry)
         if blob is not None:
@@ -198,6 +213,14 @@ def _shaped(name: str, shape: list[int], values: np.ndarray) -> np.ndarray:
         return values.reshape(shape)
     except (ValueError, OverflowError):
         raise _bad(f"input '{name}': a tensor of that shape cannot be") from None
+
+
+@cache
+def _plain() -> dict[Any, str]:
+    """The protocol's names of types whose arrays go into JSON as they are, by numpy's type."""
+    import numpy as np
+
+    return {np.dtype(dtype): name for name, dtype in DATATYPES.items() if dtype in _RAW - {"float16"}}
 
 
 def _describe(name: str, value: Any, binary: bool) -> tuple[dict[str, Any], bytes | None]:

@@ -162,9 +162,9 @@ class RecordingDataplane(Dataplane):
         super().__init__(table, statuses)
         self._recorder = recorder
 
-    def infer(
+    def run(
         self, servable: Servable, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None
     ) -> dict[str, np.ndarray]:
-        answer = super().infer(servable, inputs, outputs)
+        answer = super().run(servable, inputs, outputs)
         self._recorder.offer(servable, inputs, answer)
         return answer

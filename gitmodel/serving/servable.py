@@ -17,6 +17,7 @@ from gitmodel.bundle.signature import Signature
 
 if TYPE_CHECKING:
     from gitmodel.runtime import Session
+    from gitmodel.serving.plan import Plan
 
 
 class State(StrEnum):
@@ -70,6 +71,13 @@ class Servable:
     path: Path | None = None
     size: int = 0
     repack: Callable[[Session], None] | None = None
+
+    @cached_property
+    def plan(self) -> Plan | None:
+        """How its usual calls are decoded; None where they are not as simple."""
+        from gitmodel.serving.plan import Plan
+
+        return Plan.of(self.signature)
 
     @cached_property
     def headers(self) -> tuple[tuple[bytes, bytes], ...]:

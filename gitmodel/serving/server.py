@@ -27,7 +27,7 @@ from gitmodel.serving.journal import Journal
 from gitmodel.serving.last_good import LastGood
 from gitmodel.serving.loader import Loader
 from gitmodel.serving.manager import Manager
-from gitmodel.serving.patience import close_silent
+from gitmodel.serving.patience import end_the_slow
 from gitmodel.serving.policy import VersionPolicy
 from gitmodel.serving.prepacking import Prepacker
 from gitmodel.serving.recording import Recorder, RecordingDataplane
@@ -118,7 +118,7 @@ def serve(settings: Settings, journal: Journal) -> None:
             notices = Notices(taken.getsockname()[1], Verifier(keys))
         app = App(
             dataplane, manager, source, traffic=traffic, guard=Guard(settings.host, settings.hosts), notices=notices,
-            journal=journal, version=version("gitmodel"), max_body=settings.max_body, body_seconds=settings.body_seconds,
+            journal=journal, version=version("gitmodel"), max_body=settings.max_body,
         )  # fmt: skip
         server = _Server(
             uvicorn.Config(
@@ -127,6 +127,7 @@ def serve(settings: Settings, journal: Journal) -> None:
                 limit_concurrency=settings.connections,
             )
         )  # fmt: skip
+        server.body_seconds = settings.body_seconds
         # A signal asks, it never interrupts: an exception raised anywhere could be swallowed anywhere. uvicorn puts its own
         # handlers in these places while it runs, and raises the signal again when it has drained.
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -161,14 +162,17 @@ class _Said(logging.Handler):
 
 
 class _Server(uvicorn.Server):
-    """Lets nobody stay connected who asks nothing."""
+    """Lets nobody stay connected who asks nothing, or sends a body for ever."""
+
+    body_seconds = 30.0
 
     async def main_loop(self) -> None:
-        silent = asyncio.create_task(close_silent(self.server_state.connections, _KEEP_ALIVE))
+        connections = self.server_state.connections
+        looking = asyncio.create_task(end_the_slow(connections, silent=_KEEP_ALIVE, body=self.body_seconds))
         try:
             await super().main_loop()
         finally:
-            silent.cancel()
+            looking.cancel()
 
 
 def _named(listener: socket.socket) -> str:
