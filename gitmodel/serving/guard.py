@@ -51,15 +51,19 @@ class Guard:
         self._prefix, self._count = os.urandom(6).hex().encode() + b"-", itertools.count(1)
 
     def check(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> bytes:
-        """The request's id: the client's own ``x-request-id`` if it can be kept, else a new one. ``headers`` are the scope's by
-        name. Raises Refused."""
+        """The client's own id for its request, if it gave one that can be kept, else b''. ``headers`` are the scope's by name.
+        Raises Refused."""
         host, origin = headers.get(b"host", b""), headers.get(b"origin")
         if host not in self._known and port_of(scope) is not None:
             self._check_host(host)
         if origin is not None:
             _check_origin(origin, host)
         name = headers.get(b"x-request-id")
-        return name if name and _ID.fullmatch(name) else self._prefix + b"%d" % next(self._count)
+        return name if name and _ID.fullmatch(name) else b""
+
+    def name(self) -> bytes:
+        """An id for a request that has none."""
+        return self._prefix + b"%d" % next(self._count)
 
     def _check_host(self, host: bytes) -> None:
         found = _NAME_AND_PORT.fullmatch(host.decode("latin-1"))

@@ -18,7 +18,7 @@ class Journal:
     not only those that failed for a reason of the server's."""
 
     def __init__(self, write: Callable[[str], object], *, as_json: bool = False, requests: bool = False) -> None:
-        self._write, self._as_json, self._requests = write, as_json, requests
+        self._write, self._as_json, self.requests = write, as_json, requests
 
     def started(self, repo: Path, endpoint: Endpoint, missing: Sequence[str]) -> None:
         """``missing`` are models asked for that have no version yet."""
@@ -51,7 +51,7 @@ class Journal:
 
     def answered(self, name: bytes, scope: Mapping[str, Any], status: int, reason: str) -> None:
         """A request with the id ``name`` was answered; ``reason`` says why not, if it was refused."""
-        if status < 500 and not self._requests:
+        if status < 500 and not self.requests:
             return
         # What a caller sent must not make lines of its own, nor move the terminal's cursor.
         method, path = (ascii(str(scope[key])[:500])[1:-1] for key in ("method", "path"))

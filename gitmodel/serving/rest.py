@@ -89,6 +89,7 @@ class App:
         self._dataplane, self._manager, self._source = dataplane, manager, source
         self._traffic, self._version, self._max_body = traffic, version, max_body
         self._guard, self._notices, self._journal = guard, notices, journal
+        self._notes_all = journal is not None and journal.requests
         self._metrics = Metrics(traffic, manager.statuses, dataplane.models, manager.ready, version)
         #: Paths that calls came in on, and how their servable is found: patterns take longer than the rest of the routing.
         self._usual: dict[str, Callable[[], Servable]] = {}
@@ -107,20 +108,15 @@ class App:
                 status, headers, body = await self._usual_call(find, given, receive)
             else:
                 status, headers, body = await self._route(scope, given, receive)
-        except HttpError as error:
-            status, headers, reason = error.status, error.headers, error.message
-        except DataplaneError as error:
-            status, headers, reason = _STATUS[error.code], [], error.message
-        except Refused as error:
-            status, headers, reason = error.status, [(b"connection", b"close")], error.message
         except Exception as error:  # one request's accident must not be the server's
-            status, headers, reason = 500, [], f"{type(error).__name__}: {error}"[:500]
-        if reason:
+            status, headers, reason = _refusal(error)
             body = _error(reason)
         if status >= 400:
             self._traffic.errors[status] += 1
-        if self._journal is not None:
-            self._journal.answered(name, scope, status, reason)
+        if reason or self._notes_all:
+            name = name or self._guard.name()
+            if self._journal is not None:
+                self._journal.answered(name, scope, status, reason)
         if name:
             headers.append((b"x-request-id", name))
         if not headers or headers[0][0] != b"content-type":  # where it is given it stands first
@@ -366,6 +362,17 @@ class App:
             chunks.append(chunk)
             if not message.get("more_body"):
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _refusal(error: Exception) -> tuple[int, Headers, str]:
+    """Status, headers and words of the answer that an error becomes."""
+    if isinstance(error, HttpError):
+        return error.status, error.headers, error.message
+    if isinstance(error, DataplaneError):
+        return _STATUS[error.code], [], error.message
+    if isinstance(error, Refused):
+        return error.status, [(b"connection", b"close")], error.message
+    return 500, [], f"{type(error).__name__}: {error}"[:500]
 
 
 def _again(message: dict[str, Any], receive: Receive) -> Receive:

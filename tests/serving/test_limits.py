@@ -119,7 +119,7 @@ def test_another_sites_page_gets_nothing(server: Server, headers: dict[str, str]
         assert answer.error
 
 
-def test_every_answer_has_the_id_that_the_log_has(server: Server) -> None:
+def test_an_answer_has_the_id_that_the_log_has(server: Server) -> None:
     own = server.ask("POST", FRAUD, infer(rows(1)), headers={"X-Request-Id": "trace-7"})
     other = server.ask("GET", "/nothing")
     assert own.headers["x-request-id"] == "trace-7"
