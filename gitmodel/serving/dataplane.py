@@ -94,7 +94,7 @@ class Dataplane:
     ) -> dict[str, np.ndarray]:
         """``infer`` for a call that was held against the signature already. Raises DataplaneError."""
         try:
-            return servable.session.run(inputs, outputs)
+            return servable.session.run(inputs, outputs or servable.outputs)
         except RunFailed as error:
             raise DataplaneError("invalid_argument", str(error)) from error
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+
+from msgspec.structs import replace as replace_called
 
 from gitmodel import registry, runtime
 from gitmodel.bundle.bundle import GOLDEN, ONNX_VIEW, Bundle, NotServable
 from gitmodel.bundle.golden import GoldenCase
 from gitmodel.bundle.lock import FileEntry
-from gitmodel.bundle.signature import Signature
+from gitmodel.bundle.signature import DEFAULT, Signature
 from gitmodel.compat import generate, replay
 from gitmodel.errors import ExitCode, GitmodelError
 from gitmodel.files import storing
@@ -77,30 +80,52 @@ class Loader:
                     f"{bundle.label} is a checkpoint without a graph", hint="release one with an ONNX graph"
                 )
             self._committed = committed_config(repo, aspired.commit)
-            cases = goldens.read(bundle.folder, GOLDEN, signature, bundle.label)
+            cases = _recorded(bundle, signature)
             labels = tuple(bundle.labels)
             model = self._materialize(bundle)
         finally:
             repo.close()
         # Small weights are packed on the way; large ones stay mapped, shared with other versions that have the same.
         size = sum(entry.size for entry in bundle.graph_files())
-        session = runtime.open_session(model, threads=self._threads, prepack=size < prepacking.LEAST)
+        prepack = size < prepacking.LEAST
+        session = runtime.open_session(model, threads=self._threads, prepack=prepack)
         check = _check(session, cases, signature, bundle)
         seconds = _warm_up(session, signature, cases)
         servable = Servable(
             aspired.model, aspired.version, aspired.number, aspired.commit, bundle.lock.digest, "onnxruntime_onnx",
             signature, session, seconds, check.passed, check.cases, labels, path=model, size=size,
+            called=bundle.card.signature,
         )  # fmt: skip
-        if size >= prepacking.LEAST:
+        servable.named = self._named(servable, bundle, prepack=prepack)
+        # What leaves the event loop for a thread is decided for all signatures alike.
+        servable.run_seconds = max(seconds, *(named.run_seconds for named in servable.named.values()), 0.0)
+        if not prepack:
             servable.repack = partial(self._repack, servable, signature)
         return servable
+
+    def _named(self, servable: Servable, bundle: Bundle, *, prepack: bool) -> dict[str, Servable]:
+        """The model's other signatures: over graphs of their own, or over outputs of the same."""
+        found: dict[str, Servable] = {}
+        folder = servable.path.parent if servable.path else Path()
+        for name, signature in bundle.signatures.by_name.items():
+            if name == servable.called:
+                continue
+            view = replace_called(bundle, called=name).view
+            session = servable.session
+            if view != bundle.view:
+                session = runtime.open_session(folder / view, threads=self._threads, prepack=prepack)
+            seconds = _warm_up(session, signature, [])
+            found[name] = replace(
+                servable, signature=signature, session=session, run_seconds=seconds, called=name, repack=None, named={}
+            )
+        return found
 
     def _repack(self, servable: Servable, signature: Signature, session: runtime.Session) -> None:
         repo = Repository.open(self._path)
         try:
             label = f"{servable.model}@{servable.version}"
             bundle = registry.bundle_at(repo, servable.model, servable.commit, label)
-            cases = goldens.read(bundle.folder, GOLDEN, signature, bundle.label)
+            cases = _recorded(bundle, signature)
             _check(session, cases, signature, bundle)
         finally:
             repo.close()
@@ -125,7 +150,7 @@ class Loader:
                 finally:
                     shutil.rmtree(building, ignore_errors=True)
                     shutil.rmtree(building.with_name(f"{building.name}-old"), ignore_errors=True)
-        return folder / ONNX_VIEW
+        return folder / bundle.view
 
     def _ensure(self, entries: list[FileEntry], label: str) -> None:
         """The store is the server's own: what is damaged in it is thrown away and fetched once more."""
@@ -147,13 +172,13 @@ class Loader:
         return True
 
     def _refuse_unlisted(self, bundle: Bundle, entries: list[FileEntry]) -> None:
-        view = next(entry for entry in entries if entry.path == ONNX_VIEW)
-        named = onnx_format.external_locations(self._store.path(view.md5).read_bytes(), bundle.label)
-        if strange := named - {entry.path for entry in entries}:
-            raise UnlistedFile(
-                f"{bundle.label} points at '{min(strange)[:80]}'",
-                hint="save it with gitmodel; only files in weights.lock are opened",
-            )
+        for view in (entry for entry in entries if entry.path.endswith(".onnx")):
+            named = onnx_format.external_locations(self._store.path(view.md5).read_bytes(), bundle.label)
+            if strange := named - {entry.path for entry in entries}:
+                raise UnlistedFile(
+                    f"{bundle.label} points at '{min(strange)[:80]}'",
+                    hint="save it with gitmodel; only files in weights.lock are opened",
+                )
 
     def _caches(self) -> list[Cache]:
         if self._bare or not setup.is_initialised(self._root):
@@ -164,6 +189,14 @@ class Loader:
         if self._remote_url:
             return Remote(config_for_url(self._remote_url))
         return Remote(remote_config(None if self._bare else self._root / setup.DVC_DIR, self._committed))
+
+
+def _recorded(bundle: Bundle, signature: Signature) -> list[GoldenCase]:
+    """Golden cases are calls of the graph that has no name, with all its outputs."""
+    if bundle.view != ONNX_VIEW:
+        return []
+    whole = bundle.signatures.by_name.get(DEFAULT, signature)
+    return goldens.read(bundle.folder, GOLDEN, whole, bundle.label)
 
 
 def _check(session: runtime.Session, cases: list[GoldenCase], signature: Signature, bundle: Bundle) -> replay.SelfCheck:

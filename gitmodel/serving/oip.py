@@ -54,13 +54,15 @@ class _Request(msgspec.Struct):
 
 
 class InferRequest(Struct, frozen=True):
-    """A decoded call: arrays by input name, the outputs asked for (None: all), and which of them go back as bytes."""
+    """A decoded call: arrays by input name, the outputs asked for (None: all), which of them go back as bytes, and the
+    signature it is for ('' is the model's own)."""
 
     id: str | None
     inputs: dict[str, np.ndarray]
     outputs: list[str] | None
     binary: frozenset[str]
     all_binary: bool
+    signature: object = ""
 
 
 _decoder = msgspec.json.Decoder(_Request)
@@ -143,13 +145,14 @@ def _tensor_metadata(spec: TensorSpec) -> dict[str, Any]:
 
 def _wanted(request: _Request, inputs: dict[str, np.ndarray]) -> InferRequest:
     everything = request.parameters.get("binary_data_output") is True
+    signature = request.parameters.get("signature_name", "")
     if not request.outputs:
-        return InferRequest(request.id, inputs, None, frozenset(), everything)
+        return InferRequest(request.id, inputs, None, frozenset(), everything, signature)
     names = [wanted.name for wanted in request.outputs]
     if len(set(names)) != len(names):
         raise _bad("an output is asked for twice")
     chosen = {w.name for w in request.outputs if w.parameters.get("binary_data", everything) is True}
-    return InferRequest(request.id, inputs, names, frozenset(chosen), False)
+    return InferRequest(request.id, inputs, names, frozenset(chosen), False, signature)
 
 
 def _from_json(tensor: _Tensor) -> np.ndarray:

@@ -272,7 +272,8 @@ class App:
 
     def _infer(self, given: Given, servable: Servable, body: bytes) -> tuple[bytes, Headers]:
         request = oip.decode(body, _header_length(given, len(body)), servable)
-        outputs = self._dataplane.infer(servable, request.inputs, request.outputs)
+        called = tfs.named(servable, request.signature)
+        outputs = self._dataplane.infer(called, request.inputs, request.outputs)
         answer, split = oip.encode(servable, request, outputs)
         if split is None:
             return answer, []
@@ -280,7 +281,7 @@ class App:
 
     def _predict(self, verb: str, servable: Servable, body: bytes) -> tuple[bytes, Headers]:
         call = tfs.predict(body, servable) if verb == ":predict" else tfs.examples(body, servable)
-        outputs = self._dataplane.infer(servable, call.inputs)
+        outputs = self._dataplane.infer(call.servable, call.inputs)
         if verb == ":predict":
             return tfs.answer(call, outputs), []
         if verb == ":classify":

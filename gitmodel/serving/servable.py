@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
-from gitmodel.bundle.signature import Signature
+from gitmodel.bundle.signature import DEFAULT, Signature
 
 if TYPE_CHECKING:
     from gitmodel.runtime import Session
@@ -52,6 +52,7 @@ class Servable:
     """A version that can answer. ``run_seconds`` is the measured time of one small call; ``in_flight`` is counted by
     the event loop alone, so it needs no lock. ``labels`` name its classes, if they have names.
 
+    ``called`` is the name of its signature; ``named`` has the model's others, each as a servable of the same version.
     ``repack`` takes a session over the same weights, packed, and goes on with it if it keeps the golden cases; None where the
     session is packed already. ``path`` is the model's, ``size`` that of its weights in bytes."""
 
@@ -71,6 +72,18 @@ class Servable:
     path: Path | None = None
     size: int = 0
     repack: Callable[[Session], None] | None = None
+    called: str = DEFAULT
+    named: Mapping[str, Servable] = field(default_factory=dict)
+
+    def by_signature(self, name: str) -> Servable:
+        """The one that answers calls of this signature, '' is its own. Raises KeyError."""
+        return self if name in ("", self.called) else self.named[name]
+
+    @cached_property
+    def outputs(self) -> list[str] | None:
+        """Those a call without a choice gets, where that is not all the graph has; else None."""
+        names = [spec.name for spec in self.signature.outputs]
+        return names if set(names) < set(self.session.output_names) else None
 
     @cached_property
     def plan(self) -> Plan | None:

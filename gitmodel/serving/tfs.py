@@ -16,7 +16,7 @@ import msgspec
 import orjson
 from msgspec import Struct
 
-from gitmodel.bundle.signature import TensorSpec
+from gitmodel.bundle.signature import DEFAULT, TensorSpec
 from gitmodel.formats.dtypes import dtype_name
 from gitmodel.serving import lists
 from gitmodel.serving.dataplane import DataplaneError
@@ -26,34 +26,37 @@ if TYPE_CHECKING:
     import numpy as np
 
 #: The one signature's name, as TensorFlow's own export has it.
-SIGNATURE = "serving_default"
 DTYPES = {
     "float16": "DT_HALF", "float32": "DT_FLOAT", "float64": "DT_DOUBLE", "bfloat16": "DT_BFLOAT16", "int8": "DT_INT8",
     "int16": "DT_INT16", "int32": "DT_INT32", "int64": "DT_INT64", "uint8": "DT_UINT8", "uint16": "DT_UINT16",
     "uint32": "DT_UINT32", "uint64": "DT_UINT64", "bool": "DT_BOOL", "string": "DT_STRING", "complex64": "DT_COMPLEX64",
     "complex128": "DT_COMPLEX128",
 }  # fmt: skip
+#: What TensorFlow calls a model's own signature.
+SIGNATURE = "serving_default"
 _LISTED = DTYPES.keys() - {"bfloat16", "complex64", "complex128"}
 _BYTES = "_bytes"
 
 
 class Call(Struct, frozen=True):
-    """A decoded call: arrays by input name; ``rows`` is how many instances came, None when columns did."""
+    """A decoded call: arrays by input name, for ``servable``, which answers the signature that was named; ``rows`` is how many
+    instances came, None when columns did."""
 
     inputs: dict[str, np.ndarray]
     rows: int | None
+    servable: Servable
 
 
 def predict(body: bytes, servable: Servable) -> Call:
     """Raises DataplaneError (invalid_argument) naming what is wrong."""
-    document = _document(body)
+    document, servable = _document(body, servable)
     by_row, by_column = "instances" in document, "inputs" in document
     if by_row == by_column:
         raise _bad("give either 'instances' (rows) or 'inputs' (columns)")
     if by_column:
         value = document["inputs"]
         columns = value if _is_object(value) else {_only_input(servable, "'inputs' is an object"): value}
-        return Call(_arrays(columns, servable), None)
+        return Call(_arrays(columns, servable), None, servable)
     rows = document["instances"]
     if not isinstance(rows, list) or not rows:
         raise _bad("'instances' is a list of at least one instance")
@@ -63,12 +66,12 @@ def predict(body: bytes, servable: Servable) -> Call:
         columns = {name: [row[name] for row in rows] for name in rows[0]}
     else:
         raise _bad("the instances do not all have the same inputs")
-    return Call(_arrays(columns, servable), len(rows))
+    return Call(_arrays(columns, servable), len(rows), servable)
 
 
 def examples(body: bytes, servable: Servable) -> Call:
     """The features of classify and regress, by example, with those they share. Raises DataplaneError."""
-    document = _document(body)
+    document, servable = _document(body, servable)
     context, given = document.get("context", {}), document.get("examples")
     if not isinstance(context, dict):
         raise _bad("'context' is an object of features")
@@ -81,7 +84,7 @@ def examples(body: bytes, servable: Servable) -> Call:
             raise _bad(f"feature '{name}' is not in every example")
         spec = _spec(servable, name)
         columns[name] = [_feature(example[name], spec) for example in merged]
-    return Call(_arrays(columns, servable), len(merged))
+    return Call(_arrays(columns, servable), len(merged), servable)
 
 
 def answer(call: Call, outputs: Mapping[str, Any]) -> bytes:
@@ -125,13 +128,21 @@ def status(versions: Sequence[VersionStatus]) -> dict[str, Any]:
 
 
 def metadata(servable: Servable) -> dict[str, Any]:
-    signature = {
-        "inputs": {spec.name: _info(spec) for spec in servable.signature.inputs},
-        "outputs": {spec.name: _info(spec) for spec in servable.signature.outputs},
-        "method_name": "tensorflow/serving/predict",
+    signatures = {
+        name: {
+            "inputs": {spec.name: _info(spec) for spec in found.signature.inputs},
+            "outputs": {spec.name: _info(spec) for spec in found.signature.outputs},
+            "method_name": "tensorflow/serving/predict",
+        }
+        for name, found in _signatures(servable).items()
     }
     spec = {"name": servable.model, "signature_name": "", "version": str(servable.number)}
-    return {"model_spec": spec, "metadata": {"signature_def": {"signature_def": {SIGNATURE: signature}}}}
+    return {"model_spec": spec, "metadata": {"signature_def": {"signature_def": signatures}}}
+
+
+def _signatures(servable: Servable) -> dict[str, Servable]:
+    own = {} if servable.called == DEFAULT else {servable.called: servable}
+    return {SIGNATURE: servable, **own, **servable.named}
 
 
 def _status(version: VersionStatus) -> dict[str, Any]:
@@ -149,18 +160,27 @@ def _info(spec: TensorSpec) -> dict[str, Any]:
     return {"dtype": DTYPES.get(spec.dtype, "DT_INVALID"), "tensor_shape": shape, "name": spec.name}
 
 
-def _document(body: bytes) -> dict[str, Any]:
-    """What else stands in it is passed over, as in the original."""
+def _document(body: bytes, servable: Servable) -> tuple[dict[str, Any], Servable]:
+    """The call, and who answers the signature it names. What else stands in it is passed over, as in the original."""
     try:
         value = _loads(body)
     except (ValueError, RecursionError) as error:
         raise _bad(f"the request is not valid: {error}") from None
     if not isinstance(value, dict):
         raise _bad("the request must be a JSON object")
-    name = value.get("signature_name", "")
-    if name not in ("", SIGNATURE):
-        raise _bad(f"the model has no signature {str(name)[:80]!r}; it has {SIGNATURE!r}")
-    return value
+    return value, named(servable, value.get("signature_name", ""))
+
+
+def named(servable: Servable, name: object) -> Servable:
+    """Who answers the signature of that name; TensorFlow's own is the model's own, unless another is called so. Raises
+    DataplaneError."""
+    if name == SIGNATURE and name not in servable.named:
+        return servable
+    try:
+        return servable.by_signature(name) if isinstance(name, str) else servable.named[""]
+    except KeyError:
+        known = ", ".join(repr(known) for known in _signatures(servable))
+        raise _bad(f"the model has no signature {str(name)[:80]!r}; it has {known}") from None
 
 
 def _loads(body: bytes) -> Any:
