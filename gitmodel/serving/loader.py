@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 
 from gitmodel import registry, runtime
-from gitmodel.bundle.bundle import GOLDEN, ONNX_VIEW, Bundle, NotServable
+from gitmodel.bundle.bundle import GOLDEN, Bundle, NotServable
 from gitmodel.bundle.golden import GoldenCase
 from gitmodel.bundle.lock import FileEntry
-from gitmodel.bundle.signature import Signature
+from gitmodel.bundle.signature import Signature, TensorSpec
 from gitmodel.compat import generate, replay
 from gitmodel.errors import ExitCode, GitmodelError
 from gitmodel.files import storing
@@ -39,6 +39,13 @@ class UnlistedFile(GitmodelError):
     """A model points at a file that weights.lock does not vouch for."""
 
     code = "external-data-escapes"
+
+
+class FalseSignature(GitmodelError):
+    """A signature promises what the graph does not have: calls that keep to it would be refused."""
+
+    code = "signature-false"
+    exit_code = ExitCode.INCOMPATIBLE
 
 
 class Loader:
@@ -97,7 +104,7 @@ class Loader:
         """The version's files under their own names, as hard links into the store; sha256 checked first."""
         entries = bundle.graph_files()
         self._ensure(entries, bundle.label)
-        self._refuse_unlisted(bundle, entries)
+        self._refuse_other(bundle, entries)
         folder = self._store.root / "versions" / bundle.lock.digest
         if not self._is_linked(folder, entries):
             with storing(str(folder)):
@@ -111,7 +118,7 @@ class Loader:
                 finally:
                     shutil.rmtree(building, ignore_errors=True)
                     shutil.rmtree(building.with_name(f"{building.name}-old"), ignore_errors=True)
-        return folder / ONNX_VIEW
+        return folder / bundle.view
 
     def _ensure(self, entries: list[FileEntry], label: str) -> None:
         """The store is the server's own: what is damaged in it is thrown away and fetched once more."""
@@ -132,13 +139,19 @@ class Loader:
                 return False
         return True
 
-    def _refuse_unlisted(self, bundle: Bundle, entries: list[FileEntry]) -> None:
-        view = next(entry for entry in entries if entry.path == ONNX_VIEW)
-        named = onnx_format.external_locations(self._store.path(view.md5).read_bytes(), bundle.label)
-        if strange := named - {entry.path for entry in entries}:
+    def _refuse_other(self, bundle: Bundle, entries: list[FileEntry]) -> None:
+        """The graph reads only what the lock lists, and is called as its signature says."""
+        view = next(entry for entry in entries if entry.path == bundle.view)
+        graph = onnx_format.parse(self._store.path(view.md5).read_bytes(), bundle.label)
+        if strange := onnx_format.locations_of(graph) - {entry.path for entry in entries}:
             raise UnlistedFile(
                 f"{bundle.label} points at '{min(strange)[:80]}'",
                 hint="save it with gitmodel; only files in weights.lock are opened",
+            )
+        own, said = onnx_format.signature_of(graph, bundle.label), bundle.signature
+        if said is not None and (wrong := _unlike(said, own)):
+            raise FalseSignature(
+                f"{bundle.label}: signature.yaml and the graph differ in {wrong}", hint="save the model again"
             )
 
     def _caches(self) -> list[Cache]:
@@ -150,6 +163,28 @@ class Loader:
         if self._remote_url:
             return Remote(config_for_url(self._remote_url))
         return Remote(remote_config(None if self._bare else self._root / setup.DVC_DIR, self._committed))
+
+
+def _unlike(said: Signature, own: Signature) -> str:
+    """What a signature says that the graph does not bear out; empty when there is nothing. It may leave outputs out, and say
+    a size where the graph takes any."""
+    for name, claims, graph in (("input", said.inputs, own.inputs), ("output", said.outputs, own.outputs)):
+        held = {spec.name: spec for spec in graph}
+        for claim in claims:
+            if claim.name not in held or not _may_be(claim, held[claim.name]):
+                return f"{name} '{claim}'"
+    return next((f"input '{spec}'" for spec in own.inputs if not spec.optional and said.input(spec.name) is None), "")
+
+
+def _may_be(claim: TensorSpec, held: TensorSpec) -> bool:
+    if (claim.dtype, claim.kind, claim.key) != (held.dtype, held.kind, held.key):
+        return False
+    if claim.shape is None or held.shape is None:
+        return True
+    sizes = zip(claim.shape, held.shape, strict=False)
+    return len(claim.shape) == len(held.shape) and all(
+        a == b for a, b in sizes if isinstance(a, int) and isinstance(b, int)
+    )
 
 
 def _warm_up(session: runtime.Session, signature: Signature, cases: list[GoldenCase]) -> float:
