@@ -40,16 +40,26 @@ def main() -> None:
         os.environ.clear()
         os.environ.update(env, PYTHONPATH=str(ROOT), ORT_DISABLE_TELEMETRY="1")
         for name in options.only or SCENARIOS:
-            begun = time.monotonic()
+            begun, all_before, own_before = time.monotonic(), computed(), sum(os.times()[:4])
             print(f"{name}: {SCENARIOS[name].__doc__}", flush=True)
             try:
                 found += SCENARIOS[name](folder / name, options)
             except (measure.Failed, OSError) as error:
                 found.append(Row(name, f"broke off: {error}"[:300], "-", "-", kept=False))
             shutil.rmtree(folder / name, ignore_errors=True)
-            print(f"{name}: {time.monotonic() - begun:.0f} s; {measure.load()}", flush=True)
+            seconds = time.monotonic() - begun
+            others = (computed() - all_before) - (sum(os.times()[:4]) - own_before)
+            share = f"{max(others, 0) / seconds / (os.cpu_count() or 1):.0%}"
+            found.append(Row(name, f"of the processors others had, in {seconds:.0f} s", share))
+            print(f"{name}: {seconds:.0f} s, others had {share} of the processors", flush=True)
     print(f"\n{report(found)}")
     sys.exit(any(row.kept is False for row in found))
+
+
+def computed() -> float:
+    """Seconds for which all processors have run anything, since the machine began (sched-stats.rst, seventh of a cpu's)."""
+    lines = [line.split() for line in Path("/proc/schedstat").read_text().splitlines()]
+    return sum(int(fields[7]) for fields in lines if fields[0].startswith("cpu")) / 1e9
 
 
 def parse() -> argparse.Namespace:

@@ -10,7 +10,7 @@ import subprocess
 import threading
 import time
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import load
@@ -132,15 +132,25 @@ def killed(folder: Path, options: Namespace) -> list[Row]:
                 print(f"killed: {number} times, worst start {max(waits):.2f} s", flush=True)
     finally:
         server.stop()
-    left = [path.name for path in (place.bare / "gitmodel" / "store" / "versions").glob("building-*")]
+    left = list(_left_over(place.bare / "gitmodel" / "store"))
     return [
         Row("killed", "kills in a reload, before the new version answered", f"{len(waits)}, {before}"),
         Row.at_most("killed", "longest from a start to a good answer", max(waits), 5, " s"),
         Row("killed", "median from a start to a good answer", f"{measure.median(waits):.2f} s"),
         Row.at_most("killed", "answers wrong", wrong, 0),
         Row.at_most("killed", "starts that did not come to the newest version", len(stuck), 0),
-        Row("killed", "half-made folders left in the store", str(len(left))),
+        Row("killed", "half-made files left in the store", f"{len(left)}, {sum(left) / 1e6:.0f} MB"),
     ]
+
+
+def _left_over(store: Path) -> Iterator[int]:
+    """Bytes of each file that a kill left half written."""
+    for path in (
+        *store.glob("files/md5/tmp-gitmodel-*"),
+        *store.glob("**/.*.tmp"),
+        *store.glob("versions/building-*/*"),
+    ):
+        yield path.stat().st_size
 
 
 def _first_answer(

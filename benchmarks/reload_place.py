@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import http.client
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ from typing import Any, TypeVar
 
 import measure
 import numpy as np
+import reload_caller
 
 T = TypeVar("T")
 PATIENCE = 120.0
@@ -175,6 +177,11 @@ class Server:
         text = Path(f"/proc/{self.process.pid}/smaps_rollup").read_text()
         return {key: int(size) * 1024 for key, size in re.findall(r"(?m)^(\w+): +(\d+) kB$", text)}
 
+    def busy(self) -> float:
+        """Seconds of a processor that its first thread, the event loop, has had (schedstat, first field)."""
+        pid = self.process.pid
+        return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0]) / 1e9
+
     def stop(self) -> None:
         """Ends this very process."""
         if self.process.poll() is None:
@@ -207,6 +214,8 @@ def listening(server: Server) -> Server:
     )
     assert isinstance(found, re.Match)
     server.port, server.admin = int(found["port"]), found["admin"]
+    if len(others := set(range(os.cpu_count() or 1)) - {reload_caller.processor()}):
+        os.sched_setaffinity(server.process.pid, others)  # its first thread, which is the event loop; no other
     return server
 
 
