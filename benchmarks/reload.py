@@ -57,9 +57,9 @@ def main() -> None:
 
 
 def computed() -> float:
-    """Seconds for which all processors have run anything, since the machine began (sched-stats.rst, seventh of a cpu's)."""
-    lines = [line.split() for line in Path("/proc/schedstat").read_text().splitlines()]
-    return sum(int(fields[7]) for fields in lines if fields[0].startswith("cpu")) / 1e9
+    """Seconds for which any processor was not idle, since some moment (proc(5), stat: the fourth and fifth field)."""
+    idle = sum(map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[4:6])) / os.sysconf("SC_CLK_TCK")
+    return time.monotonic() * (os.cpu_count() or 1) - idle
 
 
 def parse() -> argparse.Namespace:
