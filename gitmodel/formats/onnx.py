@@ -308,10 +308,10 @@ def encode_tensor(name: str, values: np.ndarray) -> bytes:
     return data
 
 
-def external_locations(data: bytes, where: str) -> set[str]:
-    """The files a serialized model points at. Raises InvalidModel."""
+def locations_of(model: Any) -> set[str]:
+    """The files a model points at."""
     found = set()
-    for _, tensor in tensors(parse(data, where)):
+    for _, tensor in tensors(model):
         if tensor.data_location == EXTERNAL:
             found |= {entry.value for entry in tensor.external_data if entry.key == "location"}
     return found

@@ -9,13 +9,13 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from msgspec.structs import replace as replace_called
+from msgspec import structs
 
 from gitmodel import registry, runtime
 from gitmodel.bundle.bundle import GOLDEN, ONNX_VIEW, Bundle, NotServable
 from gitmodel.bundle.golden import GoldenCase
 from gitmodel.bundle.lock import FileEntry
-from gitmodel.bundle.signature import DEFAULT, Signature
+from gitmodel.bundle.signature import DEFAULT, Signature, TensorSpec
 from gitmodel.compat import generate, replay
 from gitmodel.errors import ExitCode, GitmodelError
 from gitmodel.files import storing
@@ -44,6 +44,13 @@ class UnlistedFile(GitmodelError):
     """A model points at a file that weights.lock does not vouch for."""
 
     code = "external-data-escapes"
+
+
+class FalseSignature(GitmodelError):
+    """A signature promises what the graph does not have: calls that keep to it would be refused."""
+
+    code = "signature-false"
+    exit_code = ExitCode.INCOMPATIBLE
 
 
 class Loader:
@@ -110,7 +117,7 @@ class Loader:
         for name, signature in bundle.signatures.by_name.items():
             if name == servable.called:
                 continue
-            view = replace_called(bundle, called=name).view
+            view = structs.replace(bundle, called=name).view
             session = servable.session
             if view != bundle.view:
                 session = runtime.open_session(folder / view, threads=self._threads, prepack=prepack)
@@ -136,7 +143,7 @@ class Loader:
         """The version's files under their own names, as hard links into the store; sha256 checked first."""
         entries = bundle.graph_files()
         self._ensure(entries, bundle.label)
-        self._refuse_unlisted(bundle, entries)
+        self._refuse_other(bundle, entries)
         folder = self._store.root / "versions" / bundle.lock.digest
         if not self._is_linked(folder, entries):
             with storing(str(folder)):
@@ -171,14 +178,22 @@ class Loader:
                 return False
         return True
 
-    def _refuse_unlisted(self, bundle: Bundle, entries: list[FileEntry]) -> None:
+    def _refuse_other(self, bundle: Bundle, entries: list[FileEntry]) -> None:
+        """The graphs read only what the lock lists, and are called as their signatures say."""
+        listed = {entry.path for entry in entries}
         for view in (entry for entry in entries if entry.path.endswith(".onnx")):
-            named = onnx_format.external_locations(self._store.path(view.md5).read_bytes(), bundle.label)
-            if strange := named - {entry.path for entry in entries}:
+            graph = onnx_format.parse(self._store.path(view.md5).read_bytes(), bundle.label)
+            if strange := onnx_format.locations_of(graph) - listed:
                 raise UnlistedFile(
                     f"{bundle.label} points at '{min(strange)[:80]}'",
                     hint="save it with gitmodel; only files in weights.lock are opened",
                 )
+            own = onnx_format.signature_of(graph, bundle.label)
+            for name, said in bundle.signatures.by_name.items():
+                if structs.replace(bundle, called=name).view == view.path and (wrong := _unlike(said, own)):
+                    raise FalseSignature(
+                        f"{bundle.label}: signature.yaml and the graph differ in {wrong}", hint="save the model again"
+                    )
 
     def _caches(self) -> list[Cache]:
         if self._bare or not setup.is_initialised(self._root):
@@ -208,6 +223,28 @@ def _check(session: runtime.Session, cases: list[GoldenCase], signature: Signatu
             hint="mend the model or record new cases",
         )
     return check
+
+
+def _unlike(said: Signature, own: Signature) -> str:
+    """What a signature says that the graph does not bear out; empty when there is nothing. It may leave outputs out, and say
+    a size where the graph takes any."""
+    for name, claims, graph in (("input", said.inputs, own.inputs), ("output", said.outputs, own.outputs)):
+        held = {spec.name: spec for spec in graph}
+        for claim in claims:
+            if claim.name not in held or not _may_be(claim, held[claim.name]):
+                return f"{name} '{claim}'"
+    return next((f"input '{spec}'" for spec in own.inputs if not spec.optional and said.input(spec.name) is None), "")
+
+
+def _may_be(claim: TensorSpec, held: TensorSpec) -> bool:
+    if (claim.dtype, claim.kind, claim.key) != (held.dtype, held.kind, held.key):
+        return False
+    if claim.shape is None or held.shape is None:
+        return True
+    sizes = zip(claim.shape, held.shape, strict=False)
+    return len(claim.shape) == len(held.shape) and all(
+        a == b for a, b in sizes if isinstance(a, int) and isinstance(b, int)
+    )
 
 
 def _warm_up(session: runtime.Session, signature: Signature, cases: list[GoldenCase]) -> float:

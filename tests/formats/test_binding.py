@@ -95,7 +95,7 @@ def test_small_weights_are_bound_too(tmp_path: Path, how: str, options: dict[str
     source = bind(tmp_path, graph, values, **options)
     view = building.store(source, tmp_path / "bundle")
     inputs = {"x": X[:, :4]}
-    assert onnx_format.external_locations((view / "model.onnx").read_bytes(), "view") == set()
+    assert onnx_format.locations_of(onnx_format.parse((view / "model.onnx").read_bytes(), "view")) == set()
     answers = runtime.open_session(view / "model.onnx").run(inputs)
     original = runtime.open_session(write_onnx(tmp_path / "whole.onnx", whole)).run(inputs)
     np.testing.assert_array_equal(answers["scores"], original["scores"], strict=True)

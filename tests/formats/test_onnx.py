@@ -438,7 +438,7 @@ def test_small_external_tensors_move_into_the_view(tmp_path: Path) -> None:
     source = read(tmp_path, model)
     assert source.graph.graph.initializer[0].raw_data == raw
     view = onnx_format.write_view(source.graph, {}, by_name(source))
-    assert onnx_format.external_locations(view, "view") == set()
+    assert onnx_format.locations_of(onnx_format.parse(view, "view")) == set()
 
 
 def test_tensors_share_a_file(tmp_path: Path) -> None:
@@ -563,10 +563,10 @@ def test_external_locations_are_all_files_a_model_points_at(tmp_path: Path) -> N
     view = building.store(read(tmp_path, support.wide_model(size=LARGE)), tmp_path / "weights")
     data = (view / "model.onnx").read_bytes()
     expected = {"tensors/layer0%2Fweight.h5", "tensors/layer1%2Fweight.h5"}
-    assert onnx_format.external_locations(data, "view") == expected
-    assert onnx_format.external_locations(support.linear_model().SerializeToString(), "m") == set()
+    assert onnx_format.locations_of(onnx_format.parse(data, "view")) == expected
+    assert onnx_format.locations_of(onnx_format.parse(support.linear_model().SerializeToString(), "m")) == set()
     with pytest.raises(InvalidModel, match="m is not an ONNX model"):
-        onnx_format.external_locations(b"nothing", "m")
+        onnx_format.locations_of(onnx_format.parse(b"nothing", "m"))
 
 
 @pytest.mark.parametrize("kind", ["function", "sparse"])
@@ -575,7 +575,7 @@ def test_external_locations_hide_nothing(kind: str) -> None:
     building.point_outside(tensor, location="../w.bin")
     model = building.function_model(tensor) if kind == "function" else building.sparse_model(tensor)
     try:
-        found = onnx_format.external_locations(model.SerializeToString(), "m")
+        found = onnx_format.locations_of(onnx_format.parse(model.SerializeToString(), "m"))
     except InvalidModel:
         return
     assert found == {"../w.bin"}

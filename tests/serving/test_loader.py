@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import stat
 from collections.abc import Callable
@@ -16,10 +17,11 @@ from onnx import helper
 from gitmodel import runtime
 from gitmodel.bundle.bundle import NotServable
 from gitmodel.bundle.lock import InvalidLock, Lock
+from gitmodel.bundle.signature import Signature, Signatures
 from gitmodel.errors import GitmodelError
 from gitmodel.registry import UnknownVersion
 from gitmodel.runtime import LoadFailed
-from gitmodel.serving.loader import GoldenFailed, Loader, UnlistedFile
+from gitmodel.serving.loader import FalseSignature, GoldenFailed, Loader, UnlistedFile
 from gitmodel.serving.policy import AspiredVersion
 from gitmodel.serving.servable import Servable
 from gitmodel.storage.remote import NoRemote, RemoteFailed
@@ -236,6 +238,61 @@ def test_what_the_runtime_does_not_load_is_refused(production: Production) -> No
     tag = released_as_is(production, "an operator nobody has")
     with pytest.raises(LoadFailed, match="NoSuchOperator"):
         load(production.bare, tag)
+
+
+@pytest.mark.parametrize("golden", [{"x": rows(2)}, None], ids=["with cases", "without"])
+@pytest.mark.parametrize(
+    ("old", "new", "wrong"),
+    [
+        ("name: x", "name: q", "input 'q: float32[batch, 4]'"),
+        ("name: scores", "name: score", "output 'score: float32[batch, 3]'"),
+        ("dtype: float32", "dtype: float64", "input 'x: float64[batch, 4]'"),
+        ("[batch, 4]", "[batch, 5]", "input 'x: float32[batch, 5]'"),
+        ("[batch, 4]", "[4]", "input 'x: float32[4]'"),
+    ],
+)
+def test_a_signature_that_the_graph_does_not_bear_out_is_refused(
+    production: Production, golden: dict[str, np.ndarray] | None, old: str, new: str, wrong: str
+) -> None:
+    production.save(support.linear_model(), golden=golden)
+    path = production.author / "models" / "fraud" / "signature.yaml"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    tag = released_as_is(production, "say otherwise")
+    with pytest.raises(FalseSignature, match=re.escape(wrong)):
+        load(production.bare, tag)
+
+
+def test_a_signature_that_leaves_out_a_necessary_input_is_refused(production: Production) -> None:
+    inputs = [support.value_info(name, "float32", [2]) for name in ("a", "b")]
+    total = [helper.make_node("Add", ["a", "b"], ["c"])]
+    production.save(support.model(total, inputs, [support.value_info("c", "float32", [2])]))
+    path = production.author / "models" / "fraud" / "signature.yaml"
+    said = Signatures.from_yaml(path.read_bytes(), "signature.yaml").by_name["default"]
+    path.write_text(Signatures({"default": Signature(said.inputs[:1], said.outputs)}).to_yaml())
+    tag = released_as_is(production, "forget one")
+    with pytest.raises(FalseSignature, match=r"input 'b: float32\[2\]'"):
+        load(production.bare, tag)
+
+
+def test_a_signature_may_promise_less_than_the_graph(production: Production) -> None:
+    production.save(support.linear_model())
+    path = production.author / "models" / "fraud" / "signature.yaml"
+    path.write_text(path.read_text().replace("batch", "7"))
+    assert load(production.bare, released_as_is(production, "seven rows, no fewer")).signature.inputs[0].shape == (7, 4)
+
+
+def test_the_signature_that_the_card_names_is_that_of_its_own_graph(production: Production) -> None:
+    paths = [production.storage.parent / name for name in ("whole.onnx", "half.onnx")]
+    for path, model in zip(paths, (support.linear_model(), support.linear_model(output_name="half")), strict=True):
+        path.write_bytes(model.SerializeToString())
+    save.save("fraud", [paths[0]], repo=production.author, signatures={"half": paths[1]})
+    transfer.push(["fraud"], repo=production.author)
+    card = production.author / "models" / "fraud" / "model.yaml"
+    card.write_text(re.sub("(?m)^signature:.*\n", "", card.read_text()) + "signature: half\n")
+    found = load(production.bare, released_as_is(production, "half of it"))
+    assert [spec.name for spec in found.signature.outputs] == ["half"]
+    assert list(found.session.run({"x": rows(1)})) == ["half"]
 
 
 def test_a_damaged_lock_is_refused(production: Production) -> None:
