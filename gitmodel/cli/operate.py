@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -85,6 +85,16 @@ def serve(
     notify_secret: Annotated[
         str, typer.Option("--notify-secret", metavar="FILE", help="The secret they are signed with (mode 0600).")
     ] = "",
+    batch: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--batch", metavar="[NAME=]ROWS", help="Run calls that wait for each other together; may be repeated."
+        ),
+    ] = None,
+    batch_wait: Annotated[
+        float,
+        typer.Option("--batch-wait", metavar="SECONDS", help="How long a batch stays open for more.", min=0, max=1),
+    ] = 0.0,
     prepack: Annotated[
         bool, typer.Option(help="Pack large weights beside the serving, on disk, for speed in large batches.")
     ] = True,
@@ -117,7 +127,8 @@ def serve(
         Path(repo), models=model or (), follow=follow, host=host, port=port, admin=Path(admin) if admin else None,
         remote_url=remote, poll=poll, threads=threads, record=Path(record) if record else None, record_every=record_every,
         record_limit=record_limit, hosts=allow_host or (), notify=notify,
-        secret=Path(notify_secret) if notify_secret else None, prepack=prepack, connections=connections,
+        secret=Path(notify_secret) if notify_secret else None, batch_rows=_batches(batch or ()), batch_wait=batch_wait,
+        prepack=prepack, connections=connections,
         body_seconds=body_timeout,
     )  # fmt: skip
     journal = Journal(console.note, as_json=log is Format.JSON, requests=log_requests)
@@ -265,6 +276,17 @@ def hook(name: Annotated[str, typer.Argument(help="post-tag, post-receive or pre
         say(str(error))
         if name == "pre-push":  # nothing is done yet
             raise typer.Exit(error.exit_code) from error
+
+
+def _batches(texts: Iterable[str]) -> dict[str, int]:
+    """Rows by model of ``[NAME=]ROWS``; '' stands for any."""
+    found: dict[str, int] = {}
+    for text in texts:
+        name, _, rows = text.rpartition("=")
+        if not rows.isascii() or not rows.isdigit() or not 2 <= int(rows) <= 4096 or name in found:
+            raise typer.BadParameter("write ROWS or NAME=ROWS, from 2 to 4096, each once", param_hint="--batch")
+        found[name] = int(rows)
+    return found
 
 
 def _push_options() -> list[str]:

@@ -9,6 +9,7 @@ from gitmodel.bundle.signature import Signature, TensorSpec
 from gitmodel.errors import GitmodelError
 from gitmodel.formats.dtypes import dtype_name
 from gitmodel.runtime import RunFailed
+from gitmodel.serving.batching import Batcher
 from gitmodel.serving.servable import Servable, Serving, State, VersionStatus
 
 if TYPE_CHECKING:
@@ -24,12 +25,16 @@ class DataplaneError(GitmodelError):
 
 
 class Dataplane:
-    """One per process. ``table`` gives the manager's table of this moment; it is read once per call."""
+    """One per process. ``table`` gives the manager's table of this moment; it is read once per call. With a ``batcher`` calls of
+    servables that allow it are run together."""
 
     def __init__(
-        self, table: Callable[[], Mapping[str, Serving]], statuses: Callable[[str], list[VersionStatus]]
+        self,
+        table: Callable[[], Mapping[str, Serving]],
+        statuses: Callable[[str], list[VersionStatus]],
+        batcher: Batcher | None = None,
     ) -> None:
-        self._table, self._statuses = table, statuses
+        self._table, self._statuses, self._batcher = table, statuses, batcher
 
     def models(self) -> Mapping[str, Serving]:
         return self._table()
@@ -93,8 +98,11 @@ class Dataplane:
         self, servable: Servable, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None
     ) -> dict[str, np.ndarray]:
         """``infer`` for a call that was held against the signature already. Raises DataplaneError."""
+        wanted = outputs or servable.outputs
         try:
-            return servable.session.run(inputs, outputs or servable.outputs)
+            if self._batcher is not None and servable.batch_rows and not servable.quick:
+                return self._batcher.run(servable, inputs, wanted, servable.session.run)
+            return servable.session.run(inputs, wanted)
         except RunFailed as error:
             raise DataplaneError("invalid_argument", str(error)) from error
 

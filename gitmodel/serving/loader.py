@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import tempfile
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec import structs
 
@@ -17,6 +20,7 @@ from gitmodel.bundle.golden import GoldenCase
 from gitmodel.bundle.lock import FileEntry
 from gitmodel.bundle.signature import DEFAULT, Signature, TensorSpec
 from gitmodel.compat import generate, replay
+from gitmodel.compat.side_by_side import has_rows
 from gitmodel.errors import ExitCode, GitmodelError
 from gitmodel.files import storing
 from gitmodel.formats import goldens
@@ -31,6 +35,9 @@ from gitmodel.storage.remote import Remote
 from gitmodel.storage.settings import committed_config, config_for_url, remote_config
 from gitmodel.storage.supply import Supply
 from gitmodel.storage.workspace import MissingWeights
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class GoldenFailed(GitmodelError):
@@ -56,10 +63,21 @@ class FalseSignature(GitmodelError):
 class Loader:
     """Loads versions of one repository into a store of the server's own: immutable, content-addressed, read-only.
 
-    ``remote_url`` overrides the DVC remote that the commit names. Used by one thread.
+    ``remote_url`` overrides the DVC remote that the commit names. ``batch_rows`` is ``Settings.batch_rows``; ``warned`` is told
+    of a version that does not allow it. Used by one thread.
     """
 
-    def __init__(self, repo: Path, *, store: Path | None = None, remote_url: str = "", threads: int = 1) -> None:
+    def __init__(
+        self,
+        repo: Path,
+        *,
+        store: Path | None = None,
+        remote_url: str = "",
+        threads: int = 1,
+        batch_rows: Mapping[str, int] | None = None,
+        warned: Callable[[str], object] = lambda _: None,
+    ) -> None:
+        self._batch_rows, self._warned = batch_rows or {}, warned
         self._path, self._remote_url, self._threads = repo, remote_url, threads
         found = Repository.open(repo)
         self._root, self._bare = found.root, found.bare
@@ -103,12 +121,21 @@ class Loader:
             signature, session, seconds, check.passed, check.cases, labels, path=model, size=size,
             called=bundle.card.signature,
         )  # fmt: skip
+        servable.batch_rows = self._batch(servable)
         servable.named = self._named(servable, bundle, prepack=prepack)
         # What leaves the event loop for a thread is decided for all signatures alike.
         servable.run_seconds = max(seconds, *(named.run_seconds for named in servable.named.values()), 0.0)
         if not prepack:
             servable.repack = partial(self._repack, servable, signature)
         return servable
+
+    def _batch(self, servable: Servable) -> int:
+        """How many rows may go together: none where a row's answer depends on its neighbours, or nobody can tell."""
+        rows = self._batch_rows.get(servable.model, self._batch_rows.get("", 0))
+        if rows > 1 and not _rows_stand_alone(servable.session, servable.signature):
+            self._warned(f"{servable.model} {servable.version} is not batched: its rows do not stand for themselves")
+            return 0
+        return rows if rows > 1 else 0
 
     def _named(self, servable: Servable, bundle: Bundle, *, prepack: bool) -> dict[str, Servable]:
         """The model's other signatures: over graphs of their own, or over outputs of the same."""
@@ -245,6 +272,32 @@ def _may_be(claim: TensorSpec, held: TensorSpec) -> bool:
     return len(claim.shape) == len(held.shape) and all(
         a == b for a, b in sizes if isinstance(a, int) and isinstance(b, int)
     )
+
+
+def _rows_stand_alone(session: runtime.Session, signature: Signature) -> bool:
+    """Whether drawn rows give together what each gives by itself, but for rounding."""
+    import numpy as np
+
+    if not has_rows(signature) or not generate.possible(signature):
+        return False
+    cases = list(itertools.islice(generate.cases(signature), 4))
+    try:
+        apart = [session.run(case.inputs) for case in cases]
+        joined = {name: np.concatenate([case.inputs[name] for case in cases]) for name in cases[0].inputs}
+        together = session.run(joined)
+        return all(
+            _close(np.concatenate([answer[name] for answer in apart]), value) for name, value in together.items()
+        )
+    except (runtime.RunFailed, ValueError, TypeError, KeyError):  # rows of other shapes, no rows, or none at all
+        return False
+
+
+def _close(one: np.ndarray, other: np.ndarray) -> bool:
+    import numpy as np
+
+    if one.shape != other.shape or one.dtype.kind != "f":
+        return np.array_equal(one, other)
+    return np.allclose(one, other, rtol=1e-3, atol=1e-5, equal_nan=True)
 
 
 def _warm_up(session: runtime.Session, signature: Signature, cases: list[GoldenCase]) -> float:

@@ -19,6 +19,7 @@ from msgspec import Struct
 from gitmodel.errors import ExitCode, GitmodelError
 from gitmodel.files import write_all
 from gitmodel.formats import golden_files
+from gitmodel.serving.batching import Batcher
 from gitmodel.serving.dataplane import Dataplane
 from gitmodel.serving.servable import Servable, Serving, VersionStatus
 
@@ -158,8 +159,9 @@ class RecordingDataplane(Dataplane):
         recorder: Recorder,
         table: Callable[[], Mapping[str, Serving]],
         statuses: Callable[[str], list[VersionStatus]],
+        batcher: Batcher | None = None,
     ) -> None:
-        super().__init__(table, statuses)
+        super().__init__(table, statuses, batcher)
         self._recorder = recorder
 
     def run(

@@ -38,9 +38,8 @@ _V1 = re.compile(
     r"(?P<verb>:predict|:classify|:regress|/metadata)?"
 )
 _LOAD = re.compile(r"/v2/repository/models/(?P<model>[^/]+)/(?P<verb>load|unload)")
-#: A call that takes longer than this, in seconds, leaves the event loop for a thread.
-INLINE_SECONDS = 0.001
-#: So does one whose body is larger than this, in bytes: decoding it would keep everybody else waiting.
+#: A call leaves the event loop for a thread when its servable is not quick, or its body larger than this, in bytes: decoding it
+#: would keep everybody else waiting.
 INLINE_BYTES = 64 << 10
 #: The same where rows are written one by one, each under its names.
 INLINE_ROW_BYTES = 4 << 10
@@ -223,7 +222,7 @@ class App:
             plan is None
             or message.get("more_body")
             or message["type"] != "http.request"
-            or servable.run_seconds > INLINE_SECONDS
+            or not servable.quick
             or len(body) > INLINE_BYTES
             or _header_length(given, len(body)) is not None
         ):
@@ -253,7 +252,7 @@ class App:
         servable.in_flight += 1
         started, status = time.perf_counter(), 500
         try:
-            if servable.run_seconds > INLINE_SECONDS or len(body) > inline:
+            if not servable.quick or len(body) > inline:
                 loop = asyncio.get_running_loop()
                 answer, headers = await loop.run_in_executor(self._pool, answering, servable, body)
             else:

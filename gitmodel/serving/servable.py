@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from gitmodel.serving.plan import Plan
 
 
+#: A call that takes longer than this, in seconds, leaves the event loop for a thread.
+INLINE_SECONDS = 0.001
+
+
 class State(StrEnum):
     """TensorFlow Serving's. An error is carried beside the state, not as one."""
 
@@ -54,7 +58,8 @@ class Servable:
 
     ``called`` is the name of its signature; ``named`` has the model's others, each as a servable of the same version.
     ``repack`` takes a session over the same weights, packed, and goes on with it if it keeps the golden cases; None where the
-    session is packed already. ``path`` is the model's, ``size`` that of its weights in bytes."""
+    session is packed already. Up to ``batch_rows`` rows of different calls may be run together; 0: each call by itself.
+    ``path`` is the model's, ``size`` that of its weights in bytes."""
 
     model: str
     version: str
@@ -72,12 +77,18 @@ class Servable:
     path: Path | None = None
     size: int = 0
     repack: Callable[[Session], None] | None = None
+    batch_rows: int = 0
     called: str = DEFAULT
     named: Mapping[str, Servable] = field(default_factory=dict)
 
     def by_signature(self, name: str) -> Servable:
         """The one that answers calls of this signature, '' is its own. Raises KeyError."""
         return self if name in ("", self.called) else self.named[name]
+
+    @property
+    def quick(self) -> bool:
+        """Whether a small call may be run on the event loop."""
+        return self.run_seconds <= INLINE_SECONDS
 
     @cached_property
     def outputs(self) -> list[str] | None:

@@ -10,7 +10,7 @@ import signal
 import socket
 import stat
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +21,7 @@ from msgspec import Struct
 from gitmodel.endpoint import Endpoint, announce, socket_path
 from gitmodel.errors import ExitCode, GitmodelError
 from gitmodel.git import Repository
+from gitmodel.serving.batching import Batcher
 from gitmodel.serving.dataplane import Dataplane
 from gitmodel.serving.guard import Guard, Notices
 from gitmodel.serving.journal import Journal
@@ -41,6 +42,8 @@ _BACKLOG = 2048
 #: Seconds that a connection may stay without a request.
 _KEEP_ALIVE = 75
 _SAME_AGAIN = 60.0
+#: Threads for calls that are not run on the event loop: as many as run at once, or as may wait to be run together.
+_RUNNING, _WAITING = 2, 64
 
 
 class CannotListen(GitmodelError):
@@ -54,7 +57,9 @@ class Settings(Struct, frozen=True):
     """``poll`` in seconds between looks at the refs without a hint; ``threads`` per call; ``max_body`` in bytes. ``record`` is a
     folder for every ``record_every``-th answered request, ``record_limit`` of each version at most. ``hosts`` are the names
     the server goes by: see ``Guard``. ``notify`` is HOST:PORT, where notices signed with a ``secret`` are taken. ``prepack``
-    packs large weights beside the serving; ``connections`` at a time, and ``body_seconds`` for a client to send a body."""
+    packs large weights beside the serving. ``batch_rows`` says, by model, how many rows of different calls are run together
+    ('': of any model), ``batch_wait`` how many seconds a batch stays open. ``connections`` at a time; ``body_seconds`` for a
+    client to send a body."""
 
     repo: Path
     models: Collection[str] = ()
@@ -75,6 +80,8 @@ class Settings(Struct, frozen=True):
     secret: Path | None = None
     connections: int = 1000
     prepack: bool = True
+    batch_rows: Mapping[str, int] = {}
+    batch_wait: float = 0.0
     body_seconds: float = 30.0
 
 
@@ -88,7 +95,10 @@ def serve(settings: Settings, journal: Journal) -> None:
     repo = Repository.open(settings.repo)
     state_dir = repo.state_dir
     repo.close()
-    loader = Loader(settings.repo, store=settings.store, remote_url=settings.remote_url, threads=settings.threads)
+    loader = Loader(
+        settings.repo, store=settings.store, remote_url=settings.remote_url, threads=settings.threads,
+        batch_rows=settings.batch_rows, warned=journal.warned,
+    )  # fmt: skip
     traffic = Traffic()
 
     def heard(status: VersionStatus) -> None:
@@ -104,7 +114,8 @@ def serve(settings: Settings, journal: Journal) -> None:
     source = Source(settings.repo, manager.aspire, models=settings.models, policy=policy, poll=settings.poll)
     recorder = _recorder(settings, journal.warned)
     kind = Dataplane if recorder is None else partial(RecordingDataplane, recorder)
-    dataplane = kind(lambda: manager.table, manager.statuses)
+    batcher = Batcher(settings.batch_wait) if settings.batch_rows else None
+    dataplane = kind(lambda: manager.table, manager.statuses, batcher)
     with contextlib.ExitStack() as stack:
         if recorder is not None:
             stack.callback(recorder.stop)
@@ -119,6 +130,7 @@ def serve(settings: Settings, journal: Journal) -> None:
         app = App(
             dataplane, manager, source, traffic=traffic, guard=Guard(settings.host, settings.hosts), notices=notices,
             journal=journal, version=version("gitmodel"), max_body=settings.max_body,
+            threads=_WAITING if batcher else _RUNNING,
         )  # fmt: skip
         server = _Server(
             uvicorn.Config(
