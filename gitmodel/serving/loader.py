@@ -27,6 +27,7 @@ from gitmodel.formats import goldens
 from gitmodel.formats import onnx as onnx_format
 from gitmodel.git import Repository
 from gitmodel.serving import prepacking
+from gitmodel.serving.plan import Plan
 from gitmodel.serving.policy import AspiredVersion
 from gitmodel.serving.servable import Servable
 from gitmodel.storage import setup
@@ -121,6 +122,8 @@ class Loader:
             signature, session, seconds, check.passed, check.cases, labels, path=model, size=size,
             called=bundle.card.signature,
         )  # fmt: skip
+        plan = Plan.of(signature)
+        servable.usual = plan.decode if plan else None
         servable.batch_rows = self._batch(servable)
         servable.named = self._named(servable, bundle, prepack=prepack)
         # What leaves the event loop for a thread is decided for all signatures alike.
@@ -150,7 +153,14 @@ class Loader:
                 session = runtime.open_session(folder / view, threads=self._threads, prepack=prepack)
             seconds = _warm_up(session, signature, [])
             found[name] = replace(
-                servable, signature=signature, session=session, run_seconds=seconds, called=name, repack=None, named={}
+                servable,
+                signature=signature,
+                session=session,
+                run_seconds=seconds,
+                called=name,
+                repack=None,
+                usual=None,
+                named={},
             )
         return found
 

@@ -92,10 +92,11 @@ class Prepacker:
             if shutil.disk_usage(self._folder).free < 2 * servable.size + _SPARE:
                 raise OSError("there is not enough room on the disk")
             building = Path(tempfile.mkdtemp(prefix="building-", dir=self._folder))
-            command = [sys.executable, "-m", "gitmodel.serving.prepacking", str(servable.path), str(building)]
+            call = f"pack({str(servable.path)!r}, {str(building)!r}, {self._threads}, {os.getpid()})"
             process = subprocess.Popen(
-                [*command, str(self._threads), str(os.getpid())], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
-            )
+                [sys.executable, "-c", f"from {__name__} import pack; {call}"],
+                stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            )  # fmt: skip
         except OSError as error:
             self._done.add(servable)
             self._warned(f"{servable.model} {servable.version} stays as it is: {error.strerror or error}")
@@ -162,14 +163,10 @@ def _processor() -> str:
     return ""
 
 
-def _main(source: str, target: str, threads: str, parent: str) -> None:
-    """The child's: packs, and ends with its parent."""
+def pack(source: str, target: str, threads: int, parent: int) -> None:
+    """The child's: packs the model ``source`` into the folder ``target``, and ends with its parent."""
     from gitmodel.sandbox import jail
 
-    jail.die_with_parent(int(parent))
+    jail.die_with_parent(parent)
     os.nice(_NICE)
-    runtime.save_prepacked(Path(source), Path(target) / MODEL, WEIGHTS, threads=int(threads))
-
-
-if __name__ == "__main__":
-    _main(*sys.argv[1:])
+    runtime.save_prepacked(Path(source), Path(target) / MODEL, WEIGHTS, threads=threads)

@@ -217,9 +217,9 @@ class App:
         message = await receive()
         body = message.get("body", b"")
         servable = find()
-        plan = servable.plan
+        decode = servable.usual
         if (
-            plan is None
+            decode is None
             or message.get("more_body")
             or message["type"] != "http.request"
             or not servable.quick
@@ -228,7 +228,7 @@ class App:
         ):
             return await self._call(find, partial(self._infer, given), _again(message, receive))
         started = time.perf_counter()
-        if (call := plan.decode(body)) is None:
+        if (call := decode(body)) is None:
             return await self._call(find, partial(self._infer, given), _again(message, receive))
         servable.in_flight += 1
         status = 400

@@ -16,8 +16,9 @@ from msgspec import Struct
 from gitmodel.bundle.signature import DEFAULT, Signature
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from gitmodel.runtime import Session
-    from gitmodel.serving.plan import Plan
 
 
 #: A call that takes longer than this, in seconds, leaves the event loop for a thread.
@@ -59,7 +60,7 @@ class Servable:
     ``called`` is the name of its signature; ``named`` has the model's others, each as a servable of the same version.
     ``repack`` takes a session over the same weights, packed, and goes on with it if it keeps the golden cases; None where the
     session is packed already. Up to ``batch_rows`` rows of different calls may be run together; 0: each call by itself.
-    ``path`` is the model's, ``size`` that of its weights in bytes."""
+    ``usual`` decodes the bodies of usual calls, as ``Plan.decode`` does. ``path`` is the model's, ``size`` that of its weights in bytes."""
 
     model: str
     version: str
@@ -77,6 +78,7 @@ class Servable:
     path: Path | None = None
     size: int = 0
     repack: Callable[[Session], None] | None = None
+    usual: Callable[[bytes], tuple[str | None, dict[str, np.ndarray]] | None] | None = None
     batch_rows: int = 0
     called: str = DEFAULT
     named: Mapping[str, Servable] = field(default_factory=dict)
@@ -95,13 +97,6 @@ class Servable:
         """Those a call without a choice gets, where that is not all the graph has; else None."""
         names = [spec.name for spec in self.signature.outputs]
         return names if set(names) < set(self.session.output_names) else None
-
-    @cached_property
-    def plan(self) -> Plan | None:
-        """How its usual calls are decoded; None where they are not as simple."""
-        from gitmodel.serving.plan import Plan
-
-        return Plan.of(self.signature)
 
     @cached_property
     def headers(self) -> tuple[tuple[bytes, bytes], ...]:

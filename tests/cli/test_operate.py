@@ -238,8 +238,8 @@ def test_serve_may_be_quiet(production: Production) -> None:
 
 def test_hooks_are_installed_listed_and_removed(production: Production, run: Runs) -> None:
     for repo, options, names in (
-        (production.author, [], ["reference-transaction", "post-tag"]),
-        (production.bare, ["--server"], ["post-receive"]),
+        (production.author, [], ["reference-transaction", "post-tag", "pre-push"]),
+        (production.bare, ["--server"], ["update", "post-receive"]),
     ):
         said = run("hooks", "status", "--repo", repo)
         assert (said.code, said.err) == (1, "")
@@ -260,10 +260,10 @@ def test_a_chained_hook_is_shown_and_a_foreign_one_is_exit_1(production: Product
     hook = production.bare / "hooks" / "post-receive"
     hook.write_text("#!/bin/sh\nexit 0\n")
     said = run("hooks", "status", "--repo", production.bare)
-    assert (said.code, table(said.out)[1][:3]) == (1, ["post-receive", "foreign", "-"])
+    assert (said.code, table(said.out)[2][:3]) == (1, ["post-receive", "foreign", "-"])
     run("hooks", "install", "--server", "--repo", production.bare)
     said = run("hooks", "status", "--repo", production.bare)
-    assert (said.code, table(said.out)[1][:3]) == (0, ["post-receive", "installed", "yes"])
+    assert (said.code, table(said.out)[2][:3]) == (0, ["post-receive", "installed", "yes"])
 
 
 @pytest.mark.parametrize("server", [True, False])
@@ -305,9 +305,9 @@ def hook(name: str, lines: str, cwd: Path, **environment: str) -> Said:
 
 
 def test_an_unknown_hook_is_exit_2(production: Production) -> None:
-    said = hook("pre-push", "", production.bare)
+    said = hook("pre-commit", "", production.bare)
     assert said.code == 2
-    assert "no hook 'pre-push'" in said.err
+    assert "no hook 'pre-commit'" in said.err
 
 
 def test_a_hook_finds_its_repository_where_git_says(served: tuple[Production, Server]) -> None:
