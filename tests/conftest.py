@@ -13,6 +13,14 @@ import pytest
 from tests import support
 
 
+#: Begun first: at the end each would keep one worker busy while the others have nothing left.
+_LONG = ("test_wheel.py", "test_mutations.py", "test_docs.py", "test_kill_points.py", "test_round_trips.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: _LONG.index(item.path.name) if item.path.name in _LONG else len(_LONG))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _isolated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The user's Git and DVC configuration neither leaks in nor is touched."""
