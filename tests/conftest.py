@@ -12,7 +12,6 @@ import pytest
 
 from tests import support
 
-
 #: Begun first: at the end each would keep one worker busy while the others have nothing left.
 _LONG = ("test_wheel.py", "test_mutations.py", "test_docs.py", "test_kill_points.py", "test_round_trips.py")
 
