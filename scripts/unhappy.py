@@ -176,6 +176,11 @@ PATHS = (
     Mishap("No server", "gitmodel status"),
     Mishap("A stage name that is none", "gitmodel serve --follow 'no stage'"),
     Mishap("Hooks of the wrong kind", "gitmodel hooks install --server"),
+    Mishap("A secret that others can read", "gitmodel serve --notify 127.0.0.1:8001 --notify-secret secret",
+           "printf %040d 7 >secret && chmod 644 secret"),
+    Mishap("Pushing a tag while its weights cannot be sent", "git push -q backup fraud@v1.0.0",
+           "gitmodel hooks install -q >/dev/null && git init -q --bare backup.git && git remote add backup backup.git"
+           " && echo full >full && dvc remote modify -q storage url $PWD/full"),
 )  # fmt: skip
 
 _KILL = """#!/bin/sh
@@ -196,7 +201,7 @@ _ASK = '''"""Sends one request and prints the status and the answer."""
 import http.client, json, sys
 connection = http.client.HTTPConnection("127.0.0.1:8000", timeout=60)
 body = sys.argv[3] if len(sys.argv) > 3 else None
-connection.request(sys.argv[1], sys.argv[2], body)
+connection.request(sys.argv[1], sys.argv[2], body, dict(text.split(": ") for text in sys.argv[4:]))
 answer = connection.getresponse()
 print(answer.status, answer.read().decode())
 '''
@@ -305,6 +310,15 @@ def _served(shell: Shell) -> Iterator[Row]:
         "gitmodel save -q fraud ../files/third.onnx --golden ../files/cases.npz -m Three && git tag -a fraud@v1.0.2 -m Hurry"
     )
     yield _row(shell, "Pushing a version whose weights were not pushed", "git push -q production main fraud@v1.0.2")
+    for what, header, path in (
+        ("The name of another host", "Host: evil.example", "/v2"),
+        ("A page of another site", "Origin: http://evil.example", "/metrics"),
+    ):
+        status, _, said = " ".join(shell.run(f"python ~/ask.py GET {path} '' '{header}'")).partition(" ")
+        yield Row(what, f"GET {path}, {header}", (said,), f"HTTP {status}")
+    shell.run("git tag -f -a fraud@v1.0.0 -m Moved fraud@v1.0.1^{}")
+    yield _row(shell, "Moving a released tag", "git push -q --force production fraud@v1.0.0")
+    yield _row(shell, "Deleting a released tag", "git push -q production :fraud@v1.0.0")
     shell.run("git tag -a ghost@v1.0.0 -m Ghost")
     yield _row(shell, "Pushing a tag of a model that is not there", "git push -q production ghost@v1.0.0")
 
