@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -14,6 +15,7 @@ from gitmodel.versions import InvalidVersion, Version, check_name
 AUTO, ALL, STAGES = "auto", "all", "stages"
 #: Versions of one model at a time; more are a slip of the finger.
 _MOST = 100
+_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,9 @@ class InvalidPolicy(GitmodelError):
 
 class VersionPolicy(Struct, frozen=True):
     """``latest``: the latest release; ``latest:N``: the N latest. A stage's name: the version it stands on; ``stages``: all
-    that a stage stands on. ``all``: every release. Versions, such as ``v1.0.0,v1.2.0``: those. ``auto``: stage ``prod`` once
-    a model has one, the latest release until then. Raises InvalidPolicy, InvalidName."""
+    that a stage stands on. ``all``: every release. Versions, such as ``v1.0.0,v1.2.0``, or whole commit ids: those, and
+    for a commit nothing else that a tag may come to stand on. ``auto``: stage ``prod`` once a model has one, the latest
+    release until then. Raises InvalidPolicy, InvalidName."""
 
     follow: str = AUTO
 
@@ -51,7 +54,7 @@ class VersionPolicy(Struct, frozen=True):
                 raise InvalidPolicy(
                     f"'{self.follow}' names no number of versions", hint=f"such as latest:2, up to {_MOST}"
                 )
-        elif self.follow not in (AUTO, LATEST, ALL, STAGES) and not _versions(self.follow):
+        elif self.follow not in (AUTO, LATEST, ALL, STAGES) and not _named(self.follow):
             check_name(self.follow, "stage")
 
     def aspired(
@@ -76,8 +79,8 @@ class VersionPolicy(Struct, frozen=True):
             return [*_finished_last(standing), by_stage.get(PROD)]
         if self.follow == ALL:
             return [*_finished_last(releases), usual]
-        if wanted := _versions(self.follow):
-            return [next((r for r in releases if r.version == version), None) for version in wanted]
+        if wanted := _named(self.follow):
+            return [next((r for r in reversed(releases) if name in (r.version, r.ref.commit)), None) for name in wanted]
         return [by_stage.get(self.follow)]
 
 
@@ -100,9 +103,10 @@ def _count(follow: str) -> int:
     return (int(text) if text.isascii() and text.isdigit() and len(text) < 4 else 0) if colon else 1
 
 
-def _versions(follow: str) -> list[Version]:
-    """The versions named; none when it names something else."""
+def _named(follow: str) -> list[Version | str]:
+    """The versions and commits named; none when it names something else."""
+    texts = [text.strip() for text in follow.split(",")]
     try:
-        return [Version.parse(text.strip()) for text in follow.split(",")]
+        return [text if _COMMIT.fullmatch(text) else Version.parse(text) for text in texts]
     except InvalidVersion:
         return []

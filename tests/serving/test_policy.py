@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from gitmodel import registry
 from gitmodel.git import Repository, TagRef
@@ -59,6 +60,18 @@ def test_auto_follows_prod_once_there_is_one() -> None:
     assert chosen("auto", releases, standing(staging=releases[0])) == ["v1.1.0"]
     assert chosen("auto", releases, standing(prod=releases[0])) == ["v1.0.0"]
     assert chosen("latest", releases, standing(prod=releases[0])) == ["v1.1.0"]
+
+
+def test_a_commit_is_the_version_released_there_and_no_other() -> None:
+    releases = released("1.0.0", "1.1.0")
+    pinned = [replace(release, ref=replace(release.ref, commit=f"{i:040x}")) for i, release in enumerate(releases)]
+    assert chosen(f"{0:040x}", pinned) == ["v1.0.0"]
+    assert chosen(f"v1.1.0, {0:040x}", pinned) == ["v1.1.0", "v1.0.0"]
+    assert chosen(f"{2:040x}", pinned) == []
+    moved = [replace(pinned[0], ref=replace(pinned[0].ref, commit="f" * 40)), pinned[1]]
+    assert chosen(f"{0:040x}", moved) == [], "its tag was forced onto another"
+    with pytest.raises((InvalidPolicy, InvalidName)):
+        VersionPolicy(f"{0:039x},v1.0.0")
 
 
 def test_a_stage_nobody_set_serves_nothing() -> None:
