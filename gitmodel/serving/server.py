@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
 import socket
 import stat
+import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
@@ -42,6 +44,7 @@ _BACKLOG = 2048
 #: Seconds that a connection may stay without a request.
 _KEEP_ALIVE = 75
 _SAME_AGAIN = 60.0
+_SWITCH = 0.005
 #: Threads for calls that are not run on the event loop: as many as run at once, or as may wait to be run together.
 _RUNNING, _WAITING = 2, 64
 
@@ -156,7 +159,16 @@ def serve(settings: Settings, journal: Journal) -> None:
         source.look()
         source.start()
         stack.callback(source.stop)
+        _settle_down()
         server.run(sockets=sockets)
+
+
+def _settle_down() -> None:
+    """For a process that answers calls: what was imported is no garbage and is not searched for any, and the event loop keeps
+    the interpreter for Python's usual time, though threads that load a model would like to have it sooner."""
+    sys.setswitchinterval(_SWITCH)
+    gc.collect()
+    gc.freeze()
 
 
 class _Said(logging.Handler):
