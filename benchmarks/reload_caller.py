@@ -72,8 +72,15 @@ class Caller:
         self._out = request.with_suffix(".asked")
         argv = [sys.executable, __file__, str(port), str(request), str(self._out), f"--rate={rate}"]
         self._process = subprocess.Popen(
-            [*argv, f"--connections={connections}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [*argv, f"--connections={connections}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
         )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def __enter__(self) -> Caller:
         assert self._process.stdout is not None

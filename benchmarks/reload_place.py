@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import measure
 import numpy as np
 import reload_caller
+from serving import processor_time
 
 T = TypeVar("T")
 PATIENCE = 120.0
@@ -204,7 +205,10 @@ def begin(place: Place, *options: str) -> Server:
     argv = [sys.executable, "-S", "-c", _WITH_PARENT, sys.executable, "-m", "gitmodel", "serve"]
     argv += ["--repo", str(place.bare), "--port", "0", *([] if "--poll" in options else ["--poll", NEVER]), *options]
     with log.open("wb") as file:
-        return Server(subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=file, stderr=file), log)
+        # In a session of its own, as a service is: Linux shares processors out among sessions (sched(7), autogroup), and
+        # this one's is busy with what in earnest other machines do.
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True)
+    return Server(process, log)
 
 
 def listening(server: Server) -> Server:
@@ -237,6 +241,26 @@ def forget(place: Place, name: str, commit: str) -> None:
         (store / "files" / "md5" / md5[:2] / md5[2:]).unlink(missing_ok=True)
     lock = place.git("show", f"{commit}:models/{name}/weights.lock") + "\n"
     shutil.rmtree(store / "versions" / hashlib.sha256(lock.encode()).hexdigest(), ignore_errors=True)
+
+
+class Others:
+    """What everybody else has of the processors from now on. ``processes`` are children of ours that go on living; those
+    that end are counted when they have."""
+
+    def __init__(self, *processes: int) -> None:
+        self._processes = processes
+        self._start = self._now()
+
+    def _now(self) -> tuple[float, float, float]:
+        own = sum(os.times()[:4]) + sum(processor_time(pid) for pid in self._processes)
+        # What is idle is exact, what is busy is sampled (proc(5), stat: the fourth field, and the fifth).
+        idle = sum(map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[4:6])) / os.sysconf("SC_CLK_TCK")
+        return time.monotonic(), idle, own
+
+    def share(self) -> float:
+        seconds, idle, own = (now - before for now, before in zip(self._now(), self._start, strict=True))
+        count = os.cpu_count() or 1
+        return max(0.0, seconds * count - idle - own) / (seconds * count)
 
 
 @dataclass(frozen=True)
