@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gitmodel import registry
-from gitmodel.git import NotARepository
+from gitmodel.git import NotARepository, Repository
 from gitmodel.serving.policy import AspiredVersion, VersionPolicy
 from gitmodel.serving.source import Source
 from tests import support
@@ -137,7 +137,12 @@ def test_a_commit_is_looked_into_once_a_look(git_repo: Path, monkeypatch: pytest
     commit(git_repo, "fraud@v1.1.0")
     looked: list[str] = []
     holds = registry.holds
-    monkeypatch.setattr(registry, "holds", lambda repo, oid, name: looked.append(oid) or holds(repo, oid, name))
+
+    def counted(repo: Repository, oid: str, name: str) -> bool:
+        looked.append(oid)
+        return holds(repo, oid, name)
+
+    monkeypatch.setattr(registry, "holds", counted)
     published = Published()
     Source(git_repo, published).look()
     assert published.all == [({"fraud": ["v1.0.0"]}, "")]
