@@ -14,7 +14,7 @@ from gitmodel.bundle.lock import FileEntry
 from gitmodel.bundle.signature import Signature, TensorSpec
 from gitmodel.compat import generate, replay
 from gitmodel.errors import ExitCode, GitmodelError
-from gitmodel.files import storing
+from gitmodel.files import storing, sweep
 from gitmodel.formats import goldens
 from gitmodel.formats import onnx as onnx_format
 from gitmodel.git import Repository
@@ -60,6 +60,9 @@ class Loader:
         self._root, self._bare = found.root, found.bare
         self._store = Cache(store or found.state_dir / "store")
         found.close()
+        # What servers that were killed left half made; others may be at work in the same store.
+        self._store.sweep()
+        sweep((self._store.root / "versions").glob("building-*"))
         self._committed = ""
         self._supply = Supply(self._store, self._caches(), self._remote)
 
