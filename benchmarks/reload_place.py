@@ -178,6 +178,11 @@ class Server:
         text = Path(f"/proc/{self.process.pid}/smaps_rollup").read_text()
         return {key: int(size) * 1024 for key, size in re.findall(r"(?m)^(\w+): +(\d+) kB$", text)}
 
+    def peak(self) -> int:
+        """The most it ever had resident, in bytes (proc(5), status: VmHWM)."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
     def busy(self) -> float:
         """Seconds of a processor that its first thread, the event loop, has had (schedstat, first field)."""
         pid = self.process.pid
