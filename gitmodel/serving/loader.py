@@ -68,6 +68,11 @@ class Loader:
 
     def load(self, aspired: AspiredVersion) -> Servable:
         """Raises GitmodelError of many kinds; whatever it is, nothing that serves is touched."""
+        # No caller of what fetches may hold the session: DVC leaves frames in circles of references, with all their callers',
+        # and a session's memory would stay until Python comes to look for such.
+        return self._open(aspired, *self._fetch(aspired))
+
+    def _fetch(self, aspired: AspiredVersion) -> tuple[Bundle, Signature, list[GoldenCase], Path]:
         repo = Repository.open(self._path)
         try:
             if not any(
@@ -86,10 +91,14 @@ class Loader:
                 )
             self._committed = committed_config(repo, aspired.commit)
             cases = goldens.read(bundle.folder, GOLDEN, signature, bundle.label)
-            labels = tuple(bundle.labels)
-            model = self._materialize(bundle)
+            bundle.labels  # noqa: B018  # read while the repository is open
+            return bundle, signature, cases, self._materialize(bundle)
         finally:
             repo.close()
+
+    def _open(
+        self, aspired: AspiredVersion, bundle: Bundle, signature: Signature, cases: list[GoldenCase], model: Path
+    ) -> Servable:
         session = runtime.open_session(model, threads=self._threads)
         check = replay.check_self(session, cases, signature, bundle.card.gates)
         if check.failures:
@@ -100,7 +109,7 @@ class Loader:
         seconds = _warm_up(session, signature, cases)
         return Servable(
             aspired.model, aspired.version, aspired.number, aspired.commit, bundle.lock.digest, "onnxruntime_onnx",
-            signature, session, seconds, check.passed, check.cases, labels,
+            signature, session, seconds, check.passed, check.cases, tuple(bundle.labels),
         )  # fmt: skip
 
     def _materialize(self, bundle: Bundle) -> Path:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import shutil
 import stat
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -302,6 +304,17 @@ def test_a_damaged_lock_is_refused(production: Production) -> None:
     tag = released_as_is(production, "damage")
     with pytest.raises(InvalidLock, match=r"fraud@v1.0.0: weights\.lock"):
         load(production.bare, tag)
+
+
+def test_a_version_that_was_fetched_gives_its_memory_back_as_soon_as_nobody_has_it(production: Production) -> None:
+    tag = released(production)
+    loader = Loader(production.bare)
+    gc.disable()  # which comes to it after minutes, and many versions
+    try:
+        session = weakref.ref(loader.load(aspired(production.bare, tag)).session)
+        assert session() is None
+    finally:
+        gc.enable()
 
 
 def test_what_killed_servers_left_half_made_is_swept(production: Production) -> None:
