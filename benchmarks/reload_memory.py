@@ -33,6 +33,8 @@ def memory(folder: Path, options: Namespace) -> list[Row]:
         for number in measure.turns(options.memory_swaps, options.limit):
             version = f"v1.0.{number + 1}"
             commit, expected[version] = two[(number + 1) % 2]
+            # As of a version that is new: what the one that serves does not have is fetched.
+            reload_place.forget(place, "large", commit, but=two[number % 2][0])
             place.release(f"large@{version}", commit)
             _settled(server, "large", version)
             done = number + 1

@@ -239,10 +239,12 @@ def serving(place: Place, *options: str) -> Iterator[Server]:
         server.stop()
 
 
-def forget(place: Place, name: str, commit: str) -> None:
-    """Takes a version's files out of the server's store, so that it has to fetch them again."""
+def forget(place: Place, name: str, commit: str, but: str = "") -> None:
+    """Takes a version's files out of the server's store, so that it has to fetch them again: those that the commit ``but``
+    does not have, too."""
     store = place.bare / "gitmodel" / "store"
-    for _, _, _, md5 in place.weights(name, commit):
+    kept = {md5 for _, _, _, md5 in place.weights(name, but)} if but else set()
+    for md5 in {md5 for _, _, _, md5 in place.weights(name, commit)} - kept:
         (store / "files" / "md5" / md5[:2] / md5[2:]).unlink(missing_ok=True)
     lock = place.git("show", f"{commit}:models/{name}/weights.lock") + "\n"
     shutil.rmtree(store / "versions" / hashlib.sha256(lock.encode()).hexdigest(), ignore_errors=True)
