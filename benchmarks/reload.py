@@ -63,6 +63,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=200, help="requests per second in broken and notices")
     parser.add_argument("--limit", type=float, default=1500, help="seconds after which memory begins no further swap")
     parser.add_argument("--swaps", type=int, default=100)
+    parser.add_argument("--pause", type=float, default=0.3, help="seconds between two swaps")
     parser.add_argument("--loads", type=int, default=6, help="of the large model, in beside")
     parser.add_argument("--calm", type=float, default=10, help="seconds in which nothing loads, in beside")
     parser.add_argument(

@@ -19,7 +19,6 @@ from typing import Any, TypeVar
 
 import measure
 import numpy as np
-import reload_caller
 from serving import processor_time
 
 T = TypeVar("T")
@@ -223,8 +222,6 @@ def listening(server: Server) -> Server:
     )
     assert isinstance(found, re.Match)
     server.port, server.admin = int(found["port"]), found["admin"]
-    if len(others := set(range(os.cpu_count() or 1)) - {reload_caller.processor()}):
-        os.sched_setaffinity(server.process.pid, others)  # its first thread, which is the event loop; no other
     return server
 
 

@@ -74,6 +74,7 @@ def swaps(folder: Path, options: Namespace) -> list[Row]:
             begun = time.monotonic()
             for version in list(expected)[1:]:
                 place.push(f"tiny@{version}")
+                time.sleep(options.pause)
             seconds = time.monotonic() - begun
             time.sleep(1)
             asked = caller.end()
