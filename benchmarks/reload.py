@@ -16,7 +16,7 @@ from pathlib import Path
 import measure
 from reload_faults import broken, killed, notices
 from reload_memory import memory, shared
-from reload_place import Row
+from reload_place import Others, Row
 from reload_swaps import beside, report, storm, swaps
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,11 +36,12 @@ def main() -> None:
     options = parse()
     found: list[Row] = []
     with measure.isolated() as (folder, env):
-        # The package beside this file, in the servers and the hooks, too.
+        # The package beside this file, here, in the servers and in the hooks.
+        sys.path.insert(0, str(ROOT))
         os.environ.clear()
         os.environ.update(env, PYTHONPATH=str(ROOT), ORT_DISABLE_TELEMETRY="1")
         for name in options.only or SCENARIOS:
-            begun, all_before, own_before = time.monotonic(), computed(), sum(os.times()[:4])
+            begun, others = time.monotonic(), Others()
             print(f"{name}: {SCENARIOS[name].__doc__}", flush=True)
             try:
                 found += SCENARIOS[name](folder / name, options)
@@ -48,18 +49,11 @@ def main() -> None:
                 found.append(Row(name, f"broke off: {error}"[:300], "-", "-", kept=False))
             shutil.rmtree(folder / name, ignore_errors=True)
             seconds = time.monotonic() - begun
-            others = (computed() - all_before) - (sum(os.times()[:4]) - own_before)
-            share = f"{max(others, 0) / seconds / (os.cpu_count() or 1):.0%}"
+            share = f"{others.share():.0%}"
             found.append(Row(name, f"of the processors others had, in {seconds:.0f} s", share))
             print(f"{name}: {seconds:.0f} s, others had {share} of the processors", flush=True)
     print(f"\n{report(found)}")
     sys.exit(any(row.kept is False for row in found))
-
-
-def computed() -> float:
-    """Seconds for which any processor was not idle, since some moment (proc(5), stat: the fourth and fifth field)."""
-    idle = sum(map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[4:6])) / os.sysconf("SC_CLK_TCK")
-    return time.monotonic() * (os.cpu_count() or 1) - idle
 
 
 def parse() -> argparse.Namespace:
@@ -69,8 +63,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=200, help="requests per second in broken and notices")
     parser.add_argument("--limit", type=float, default=1500, help="seconds after which memory begins no further swap")
     parser.add_argument("--swaps", type=int, default=100)
+    parser.add_argument("--pause", type=float, default=0.3, help="seconds between two swaps")
     parser.add_argument("--loads", type=int, default=6, help="of the large model, in beside")
     parser.add_argument("--calm", type=float, default=10, help="seconds in which nothing loads, in beside")
+    parser.add_argument(
+        "--others", type=float, default=0.1, help="share of the processors above which a load of beside is not judged"
+    )
     parser.add_argument("--pushes", type=int, default=50, help="in storm")
     parser.add_argument("--storm-seconds", type=float, default=5, help="in which they begin")
     parser.add_argument("--storm-megabytes", type=int, default=100)

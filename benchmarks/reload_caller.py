@@ -72,8 +72,15 @@ class Caller:
         self._out = request.with_suffix(".asked")
         argv = [sys.executable, __file__, str(port), str(request), str(self._out), f"--rate={rate}"]
         self._process = subprocess.Popen(
-            [*argv, f"--connections={connections}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [*argv, f"--connections={connections}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
         )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def __enter__(self) -> Caller:
         assert self._process.stdout is not None
@@ -108,7 +115,8 @@ def main() -> None:
     options = parser.parse_args()
     with contextlib.suppress(PermissionError):
         os.nice(-10)  # callers are other machines: what keeps this one's processors busy does not keep them
-    os.sched_setaffinity(0, {processor()})
+    # Linux likes to put who is woken over the loopback beside who woke it, on one processor, however idle the others are.
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     asked = drive(options.port, options.request.read_bytes(), options.rate, options.connections)
     with options.out.open("wb") as file:
         asked.due.tofile(file)
@@ -116,12 +124,6 @@ def main() -> None:
     seen = [[version, body, count] for (version, body), count in asked.seen.items()]
     told = {key: getattr(asked, key) for key in ("sent", "failed", "late", "errors", "changes")}
     print(json.dumps({**told, "seen": seen}))
-
-
-def processor() -> int:
-    """The one the caller has; a server's event loop does better to keep off it. Left alone Linux puts who is woken over the
-    loopback beside who woke it, on one processor, however idle the others are."""
-    return max(range(os.cpu_count() or 1))
 
 
 def drive(port: int, request: bytes, rate: float, connections: int) -> Asked:

@@ -115,7 +115,7 @@ def killed(folder: Path, options: Namespace) -> list[Row]:
                 whole = time.monotonic() - begun
                 print(f"killed: a reload of {options.killed_megabytes} MB takes {whole:.2f} s", flush=True)
             else:
-                time.sleep(random_moment.uniform(0, 1.1 * whole))
+                time.sleep(random_moment.uniform(0, 1.5 * whole))
             server.kill()
             before += f" m {version} AVAILABLE" not in server.log.read_text(errors="replace")
             reload_place.end_push(push)

@@ -33,16 +33,18 @@ def memory(folder: Path, options: Namespace) -> list[Row]:
         for number in measure.turns(options.memory_swaps, options.limit):
             version = f"v1.0.{number + 1}"
             commit, expected[version] = two[(number + 1) % 2]
+            # As of a version that is new: what the one that serves does not have is fetched.
+            reload_place.forget(place, "large", commit, but=two[number % 2][0])
             place.release(f"large@{version}", commit)
             _settled(server, "large", version)
             done = number + 1
             if done == min(_EARLY, options.memory_swaps):
-                early = server.memory()
+                early = _at_rest(server)
             if done % _EARLY == 0:
-                sizes = server.memory()
+                sizes = _at_rest(server)
                 told = ", ".join(f"{kind} {sizes[kind] / 1e6:.0f} MB" for kind in _KINDS)
                 print(f"memory: {done} swaps in {time.monotonic() - begun:.0f} s: {told}", flush=True)
-        late = server.memory()
+        late, peak = _at_rest(server), server.peak()
         asked = caller.end()
     rows = [
         Row(
@@ -58,7 +60,14 @@ def memory(folder: Path, options: Namespace) -> list[Row]:
             Row("memory", f"{kind} after swap {min(_EARLY, done)}, and at the end", _both(early[kind], late[kind]))
         )
         rows.append(Row.at_most("memory", f"{kind} at the end over that", late[kind] / early[kind], 1.2))
+    rows.append(Row("memory", "peak of Rss, in a swap", f"{peak / 1e6:.0f} MB"))
     return [*rows, *reload_swaps.verdict("memory", asked, expected), Row("memory", "worst wait", f"{asked.worst():.0f} ms")]  # fmt: skip
+
+
+def _at_rest(server: Server) -> dict[str, int]:
+    """A version's memory goes when its state has been told to be END."""
+    time.sleep(1)
+    return server.memory()
 
 
 def _settled(server: Server, model: str, version: str) -> None:

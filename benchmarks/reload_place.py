@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import measure
 import numpy as np
-import reload_caller
+from serving import processor_time
 
 T = TypeVar("T")
 PATIENCE = 120.0
@@ -177,6 +177,11 @@ class Server:
         text = Path(f"/proc/{self.process.pid}/smaps_rollup").read_text()
         return {key: int(size) * 1024 for key, size in re.findall(r"(?m)^(\w+): +(\d+) kB$", text)}
 
+    def peak(self) -> int:
+        """The most it ever had resident, in bytes (proc(5), status: VmHWM)."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
     def busy(self) -> float:
         """Seconds of a processor that its first thread, the event loop, has had (schedstat, first field)."""
         pid = self.process.pid
@@ -204,7 +209,10 @@ def begin(place: Place, *options: str) -> Server:
     argv = [sys.executable, "-S", "-c", _WITH_PARENT, sys.executable, "-m", "gitmodel", "serve"]
     argv += ["--repo", str(place.bare), "--port", "0", *([] if "--poll" in options else ["--poll", NEVER]), *options]
     with log.open("wb") as file:
-        return Server(subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=file, stderr=file), log)
+        # In a session of its own, as a service is: Linux shares processors out among sessions (sched(7), autogroup), and
+        # this one's is busy with what in earnest other machines do.
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True)
+    return Server(process, log)
 
 
 def listening(server: Server) -> Server:
@@ -214,8 +222,6 @@ def listening(server: Server) -> Server:
     )
     assert isinstance(found, re.Match)
     server.port, server.admin = int(found["port"]), found["admin"]
-    if len(others := set(range(os.cpu_count() or 1)) - {reload_caller.processor()}):
-        os.sched_setaffinity(server.process.pid, others)  # its first thread, which is the event loop; no other
     return server
 
 
@@ -230,13 +236,35 @@ def serving(place: Place, *options: str) -> Iterator[Server]:
         server.stop()
 
 
-def forget(place: Place, name: str, commit: str) -> None:
-    """Takes a version's files out of the server's store, so that it has to fetch them again."""
+def forget(place: Place, name: str, commit: str, but: str = "") -> None:
+    """Takes a version's files out of the server's store, so that it has to fetch them again: those that the commit ``but``
+    does not have, too."""
     store = place.bare / "gitmodel" / "store"
-    for _, _, _, md5 in place.weights(name, commit):
+    kept = {md5 for _, _, _, md5 in place.weights(name, but)} if but else set()
+    for md5 in {md5 for _, _, _, md5 in place.weights(name, commit)} - kept:
         (store / "files" / "md5" / md5[:2] / md5[2:]).unlink(missing_ok=True)
     lock = place.git("show", f"{commit}:models/{name}/weights.lock") + "\n"
     shutil.rmtree(store / "versions" / hashlib.sha256(lock.encode()).hexdigest(), ignore_errors=True)
+
+
+class Others:
+    """What everybody else has of the processors from now on. ``processes`` are children of ours that go on living; those
+    that end are counted when they have."""
+
+    def __init__(self, *processes: int) -> None:
+        self._processes = processes
+        self._start = self._now()
+
+    def _now(self) -> tuple[float, float, float]:
+        own = sum(os.times()[:4]) + sum(processor_time(pid) for pid in self._processes)
+        # What is idle is exact, what is busy is sampled (proc(5), stat: the fourth field, and the fifth).
+        idle = sum(map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[4:6])) / os.sysconf("SC_CLK_TCK")
+        return time.monotonic(), idle, own
+
+    def share(self) -> float:
+        seconds, idle, own = (now - before for now, before in zip(self._now(), self._start, strict=True))
+        count = os.cpu_count() or 1
+        return max(0.0, seconds * count - idle - own) / (seconds * count)
 
 
 @dataclass(frozen=True)

@@ -120,10 +120,10 @@ def all_releases(repo: Repository) -> dict[str, list[Release]]:
     return {name: releases(repo, name) for name in sorted(names)}
 
 
-def stage_moves(repo: Repository, name: str) -> list[StageMove]:
-    """Every move of every stage of a model, oldest first."""
+def stage_moves(repo: Repository, name: str, known: Iterable[Release] | None = None) -> list[StageMove]:
+    """Every move of every stage of a model, oldest first. ``known`` are its releases, if they have been read already."""
     by_commit: dict[str, list[Version]] = {}
-    for release in releases(repo, name):
+    for release in releases(repo, name) if known is None else known:
         by_commit.setdefault(release.ref.commit, []).append(release.version)
     moves = []
     for ref in repo.tags(f"{name}#*"):
@@ -134,9 +134,9 @@ def stage_moves(repo: Repository, name: str) -> list[StageMove]:
     return sorted(moves, key=lambda move: (move.tag.stage, move.tag.counter))
 
 
-def stages(repo: Repository, name: str) -> dict[str, StageMove]:
-    """Where each stage stands now."""
-    current = {move.tag.stage: move for move in stage_moves(repo, name)}
+def stages(repo: Repository, name: str, known: Iterable[Release] | None = None) -> dict[str, StageMove]:
+    """Where each stage stands now; ``known`` as for ``stage_moves``."""
+    current = {move.tag.stage: move for move in stage_moves(repo, name, known)}
     return {stage: move for stage, move in current.items() if not move.tag.cancelled}
 
 

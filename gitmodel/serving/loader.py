@@ -8,7 +8,6 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +21,7 @@ from gitmodel.bundle.signature import DEFAULT, Signature, TensorSpec
 from gitmodel.compat import generate, replay
 from gitmodel.compat.side_by_side import has_rows
 from gitmodel.errors import ExitCode, GitmodelError
-from gitmodel.files import storing
+from gitmodel.files import storing, sweep
 from gitmodel.formats import goldens
 from gitmodel.formats import onnx as onnx_format
 from gitmodel.git import Repository
@@ -84,11 +83,19 @@ class Loader:
         self._root, self._bare = found.root, found.bare
         self._store = Cache(store or found.state_dir / "store")
         found.close()
+        # What servers that were killed left half made; others may be at work in the same store.
+        self._store.sweep()
+        sweep((self._store.root / "versions").glob("building-*"))
         self._committed = ""
         self._supply = Supply(self._store, self._caches(), self._remote)
 
     def load(self, aspired: AspiredVersion) -> Servable:
         """Raises GitmodelError of many kinds; whatever it is, nothing that serves is touched."""
+        # No caller of what fetches may hold the session: DVC leaves frames in circles of references, with all their callers',
+        # and a session's memory would stay until Python comes to look for such.
+        return self._open(aspired, *self._fetch(aspired))
+
+    def _fetch(self, aspired: AspiredVersion) -> tuple[Bundle, Signature, list[GoldenCase], Path]:
         repo = Repository.open(self._path)
         try:
             if not any(
@@ -107,10 +114,14 @@ class Loader:
                 )
             self._committed = committed_config(repo, aspired.commit)
             cases = _recorded(bundle, signature)
-            labels = tuple(bundle.labels)
-            model = self._materialize(bundle)
+            bundle.labels  # noqa: B018  # read while the repository is open
+            return bundle, signature, cases, self._materialize(bundle)
         finally:
             repo.close()
+
+    def _open(
+        self, aspired: AspiredVersion, bundle: Bundle, signature: Signature, cases: list[GoldenCase], model: Path
+    ) -> Servable:
         # Small weights are packed on the way; large ones stay mapped, shared with other versions that have the same.
         size = sum(entry.size for entry in bundle.graph_files())
         prepack = size < prepacking.LEAST
@@ -119,7 +130,7 @@ class Loader:
         seconds = _warm_up(session, signature, cases)
         servable = Servable(
             aspired.model, aspired.version, aspired.number, aspired.commit, bundle.lock.digest, "onnxruntime_onnx",
-            signature, session, seconds, check.passed, check.cases, labels, path=model, size=size,
+            signature, session, seconds, check.passed, check.cases, tuple(bundle.labels), path=model, size=size,
             called=bundle.card.signature,
         )  # fmt: skip
         plan = Plan.of(signature)
@@ -129,7 +140,7 @@ class Loader:
         # What leaves the event loop for a thread is decided for all signatures alike.
         servable.run_seconds = max(seconds, *(named.run_seconds for named in servable.named.values()), 0.0)
         if not prepack:
-            servable.repack = partial(self._repack, servable, signature)
+            servable.repack = self._repack
         return servable
 
     def _batch(self, servable: Servable) -> int:
@@ -164,7 +175,8 @@ class Loader:
             )
         return found
 
-    def _repack(self, servable: Servable, signature: Signature, session: runtime.Session) -> None:
+    def _repack(self, servable: Servable, session: runtime.Session) -> None:
+        signature = servable.signature
         repo = Repository.open(self._path)
         try:
             label = f"{servable.model}@{servable.version}"

@@ -79,7 +79,8 @@ class Prepacker:
     def _open(self, servable: Servable, target: Path) -> None:
         try:
             if servable.repack is not None:
-                servable.repack(runtime.open_session(target / MODEL, threads=self._threads, label=servable.model))
+                session = runtime.open_session(target / MODEL, threads=self._threads, label=servable.model)
+                servable.repack(servable, session)
         except Exception as error:  # whatever a model or the runtime does, the version goes on
             reason = error.message if isinstance(error, GitmodelError) else f"{type(error).__name__}: {error}"
             self._warned(f"{servable.model} {servable.version} stays as it is: {reason}")

@@ -29,7 +29,10 @@ class Source:
         self._path, self._publish, self._models = repo, publish, frozenset(models)
         self._policy = policy or VersionPolicy()
         self._poll, self._stop = poll, threading.Event()
-        self._looking = threading.Lock()
+        self._looking, self._counting = threading.Lock(), threading.Lock()
+        self._asked = 0
+        #: The newest reading: whom it was for, how many had asked when it began, its publication's number.
+        self._newest = ("", 0, 0)
         self._thread = threading.Thread(target=self._run, name="source", daemon=True)
         self.error = ""
 
@@ -43,29 +46,41 @@ class Source:
     def look(self, hint: str = "") -> int:
         """Reads the refs now and publishes; returns the publication's number. ``hint`` is a model somebody asked about.
 
+        Whoever has to wait meanwhile is served by one reading that begins after it, with all who wait for the same model.
         Raises GitmodelError.
         """
+        with self._counting:
+            self._asked += 1
+            turn = self._asked
         with self._looking:
+            model, begun, number = self._newest
+            if model == hint and begun >= turn:
+                return number
+            begun = self._asked
             repo = Repository.open(self._path)
             try:
-                wanted = {name: self._aspired(repo, name) for name in self._names(repo)}
+                found = registry.all_releases(repo)
+                wanted = {
+                    name: self._policy.aspired(name, releases, registry.stages(repo, name, releases))
+                    for name, releases in found.items()
+                    if self._follows(name)
+                }
             finally:
                 repo.close()
-            return self._publish(wanted, hint)
+            number = self._publish(wanted, hint)
+            self._newest = (hint, begun, number)
+            return number
 
     def missing(self) -> list[str]:
         """Models it was told to serve that have no release."""
         repo = Repository.open(self._path)
         try:
-            return sorted(self._models - set(self._names(repo)))
+            return sorted(self._models - set(registry.all_releases(repo)))
         finally:
             repo.close()
 
-    def _names(self, repo: Repository) -> list[str]:
-        return sorted(name for name in registry.all_releases(repo) if not self._models or name in self._models)
-
-    def _aspired(self, repo: Repository, name: str) -> tuple[AspiredVersion, ...]:
-        return self._policy.aspired(name, registry.releases(repo, name), registry.stages(repo, name))
+    def _follows(self, name: str) -> bool:
+        return not self._models or name in self._models
 
     def _run(self) -> None:
         while not self._stop.wait(self._poll):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import re
 import shutil
 import stat
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -301,6 +304,35 @@ def test_a_damaged_lock_is_refused(production: Production) -> None:
     tag = released_as_is(production, "damage")
     with pytest.raises(InvalidLock, match=r"fraud@v1.0.0: weights\.lock"):
         load(production.bare, tag)
+
+
+def test_a_version_that_was_fetched_gives_its_memory_back_as_soon_as_nobody_has_it(production: Production) -> None:
+    tag = released(production)
+    loader = Loader(production.bare)
+    gc.disable()  # which comes to it after minutes, and many versions
+    try:
+        session = weakref.ref(loader.load(aspired(production.bare, tag)).session)
+        assert session() is None
+    finally:
+        gc.enable()
+
+
+def test_what_killed_servers_left_half_made_is_swept(production: Production) -> None:
+    tag = released(production)
+    load(production.bare, tag)
+    store = production.bare / "gitmodel" / "store"
+    kept = {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
+    left = [store / "files" / "md5" / "tmp-gitmodel-1", store / "versions" / "building-1" / "model.onnx"]
+    anothers = [store / "files" / "md5" / "tmp-gitmodel-2", store / "versions" / "building-2" / "model.onnx"]
+    for path in left + anothers:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"half of it")
+    for path in (left[0], left[1].parent):
+        os.utime(path, (0, 0))
+    Loader(production.bare)
+    assert not any(path.exists() for path in (*left, left[1].parent))
+    assert all(path.exists() for path in anothers)
+    assert {path: path.read_bytes() for path in kept} == kept
 
 
 def test_a_tag_that_has_gone_or_moved_since_is_refused(production: Production) -> None:

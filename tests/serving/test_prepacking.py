@@ -63,7 +63,7 @@ def servable(path: Path, digest: str = "d" * 64) -> Servable:
     session = runtime.open_session(path, prepack=False)
     signature: Signature = onnx_format.signature_of(onnx_format.parse(path.read_bytes(), "m"), "m")
     made = Servable("m", "v1.0.0", 1, "c" * 40, digest, "onnx", signature, session, 0.0, 0, 0, path=path, size=1)
-    made.repack = lambda packed: setattr(made, "session", packed)
+    made.repack = lambda one, packed: setattr(one, "session", packed)
     return made
 
 
@@ -133,7 +133,7 @@ def test_a_version_that_does_not_keep_its_golden_cases_packed_stays_as_it_is(pac
     one = servable(model)
     mapped = one.session
 
-    def refuse(_: runtime.Session) -> None:
+    def refuse(*_: object) -> None:
         raise GoldenFailed("1 of 4 golden cases fail", hint="")
 
     one.repack = refuse

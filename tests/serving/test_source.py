@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from gitmodel.git import NotARepository
+from gitmodel import registry
+from gitmodel.git import NotARepository, Repository
 from gitmodel.serving.policy import AspiredVersion, VersionPolicy
 from gitmodel.serving.source import Source
 from tests import support
@@ -128,6 +130,49 @@ def test_a_version_that_is_gone_is_published_as_gone(git_repo: Path) -> None:
     commit(git_repo, "spam@v1.0.0!")
     source.look()
     assert published.all[1] == ({"spam": []}, "")
+
+
+def test_a_commit_is_looked_into_once_a_look(git_repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit(git_repo, "fraud@v1.0.0", "fraud#prod#1")
+    commit(git_repo, "fraud@v1.1.0")
+    looked: list[str] = []
+    holds = registry.holds
+
+    def counted(repo: Repository, oid: str, name: str) -> bool:
+        looked.append(oid)
+        return holds(repo, oid, name)
+
+    monkeypatch.setattr(registry, "holds", counted)
+    published = Published()
+    Source(git_repo, published).look()
+    assert published.all == [({"fraud": ["v1.0.0"]}, "")]
+    assert len(looked) == len(set(looked)) == 2
+
+
+def test_who_asks_while_one_reads_is_served_by_the_next_reading(git_repo: Path) -> None:
+    published, reading, go_on = Published(), threading.Event(), threading.Event()
+
+    def publish(wanted: Wanted, hint: str) -> int:
+        reading.set()
+        assert go_on.wait(PATIENCE)
+        return published(wanted, hint)
+
+    commit(git_repo, "fraud@v1.0.0")
+    source = Source(git_repo, publish)
+    with ThreadPoolExecutor(7) as pool:
+        first = pool.submit(source.look, "fraud")
+        assert reading.wait(PATIENCE)
+        commit(git_repo, "fraud@v1.1.0")  # which the first has not read
+        others = [pool.submit(source.look, hint) for hint in ["fraud"] * 5 + ["spam"]]
+        until(lambda: source._asked == 7)
+        go_on.set()
+        numbers = [other.result(PATIENCE) for other in others]
+    assert first.result() == 1
+    assert published.all[0] == ({"fraud": ["v1.0.0"]}, "fraud")
+    assert all(wanted == {"fraud": ["v1.1.0"]} for wanted, _ in published.all[1:])
+    assert 2 <= len(published.all[1:]) <= 3  # one for spam, which may come between those for fraud
+    assert all(published.all[number - 1][1] == "fraud" for number in numbers[:5])
+    assert published.all[numbers[5] - 1][1] == "spam"
 
 
 def test_without_a_hint_the_refs_are_read_every_so_often(git_repo: Path) -> None:
