@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import subprocess
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -183,3 +185,10 @@ def test_the_loader_maps_large_weights_and_takes_packed_ones_that_keep_the_cases
     packing.until_done(large)
     assert large.session is not mapped
     assert packing.warned == []
+    held = weakref.ref(large)
+    gc.disable()
+    try:
+        del large
+        assert held() is None, "its memory does not wait for Python to look for garbage"
+    finally:
+        gc.enable()
