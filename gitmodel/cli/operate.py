@@ -254,8 +254,9 @@ def hook(name: Annotated[str, typer.Argument(help="post-tag, post-receive or pre
     from gitmodel.errors import GitmodelError
     from gitmodel.git import Repository
 
-    # Git names the repository in the environment, and other Git commands would inherit it.
-    where = Path(os.environ.get("GIT_DIR") or ".").resolve()
+    # Git names the repository in the environment, and other Git commands would inherit it. It calls pre-push in the working tree,
+    # which that name does not always lead to.
+    where = Path("." if name == "pre-push" else os.environ.get("GIT_DIR") or ".").resolve()
     for variable in _LOCAL_VARIABLES:
         os.environ.pop(variable, None)
     received = partial(hooks.after_receive, options=_push_options())

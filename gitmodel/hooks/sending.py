@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from gitmodel import registry
 from gitmodel.bundle.bundle import Bundle
 from gitmodel.errors import GitmodelError
-from gitmodel.git import Repository
+from gitmodel.git import Repository, UnknownRevision
 from gitmodel.hooks.telling import Say
-from gitmodel.storage.remote import NoRemote
+from gitmodel.storage.remote import NoRemoteSet
+from gitmodel.storage.setup import NotInitialised
 from gitmodel.versions import ReleaseTag, parse_tag
 from gitmodel.workflows import transfer
 from gitmodel.workflows.workspace import Workspace
@@ -32,7 +33,7 @@ def before_push(repo: Repository, lines: Iterable[str], say: Say) -> None:
     names = ", ".join(bundle.label for bundle in bundles)
     try:
         moved = transfer.push_bundles(Workspace.reading(repo.root), bundles)
-    except NoRemote as error:
+    except (NoRemoteSet, NotInitialised) as error:
         say(f"the weights of {names} are not sent: {error.message}")
         return
     except GitmodelError as error:
@@ -46,11 +47,14 @@ def before_push(repo: Repository, lines: Iterable[str], say: Say) -> None:
 
 def _pushed(repo: Repository, line: str) -> Bundle | None:
     """The version that a line pushes the tag of; None when it pushes anything else, or a tag without its model."""
-    fields = line.split()
+    fields = line.rsplit(None, 3)  # what is pushed may be called 'main@{1 hour ago}'
     if len(fields) != 4 or not fields[2].startswith(_PREFIX) or not fields[1].strip("0"):
         return None
     tag = parse_tag(fields[2].removeprefix(_PREFIX))
     if not isinstance(tag, ReleaseTag) or tag.cancelled:
         return None
-    commit = repo.commit_of(fields[1])
+    try:
+        commit = repo.commit_of(fields[1])
+    except UnknownRevision:  # somebody's tag on something else
+        return None
     return registry.bundle_at(repo, tag.model, commit, str(tag)) if registry.holds(repo, commit, tag.model) else None

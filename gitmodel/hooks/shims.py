@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import stat
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from msgspec import Struct
 from gitmodel import resources
 from gitmodel.errors import GitmodelError
 from gitmodel.files import replace_file
-from gitmodel.git import Repository
+from gitmodel.git import GitFailed, Repository
 
 LOCAL = ("reference-transaction", "post-tag", "pre-push")
 SERVER = ("update", "post-receive")
@@ -68,8 +69,9 @@ def uninstall(repo_path: Path) -> list[HookStatus]:
         kept = path.with_name(name + _SUFFIX)
         if kept.exists():
             kept.rename(path)
-    if repo.bare and repo.config(_PUSH_OPTIONS):
-        repo.run("config", "--unset-all", _PUSH_OPTIONS)
+    if repo.bare:
+        with contextlib.suppress(GitFailed):  # it is not set here
+            repo.run("config", "--local", "--unset-all", _PUSH_OPTIONS)
     return status(repo_path)
 
 

@@ -39,20 +39,23 @@ class Notices(Struct, frozen=True):
 
 
 class Guard:
-    """``hosts`` are the names the server goes by; none: those of this machine alone where it listens on loopback, any
-    elsewhere. A page of another site can reach a server on loopback by a name of its own that leads there (DNS rebinding), or
-    post to it blindly; both betray themselves in Host and Origin."""
+    """``hosts`` are names the server goes by besides those of this machine; without any it goes by these alone where it
+    listens on loopback, by every name elsewhere. A page of another site can reach a server on loopback by a name of its own
+    that leads there (DNS rebinding), or post to it blindly; both betray themselves in Host and Origin."""
 
     def __init__(self, listens: str, hosts: Collection[str] = ()) -> None:
         named = {host.lower() for host in hosts}
-        self._allowed = named or ({*_LOOPBACK, listens.lower()} if _is_loopback(listens) else None)
+        own = {*_LOOPBACK, listens.lower()}
+        self._allowed = named | own if named or _is_loopback(listens) else None
         self._known: set[bytes] = set()
         # Ids of different processes differ, and tell nothing.
         self._prefix, self._count = os.urandom(6).hex().encode() + b"-", itertools.count(1)
 
-    def check(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> bytes:
+    def check(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes], *, crowded: bool = False) -> bytes:
         """The client's own id for its request, if it gave one that can be kept, else b''. ``headers`` are the scope's by name.
-        Raises Refused."""
+        ``crowded`` turns away all but who manages the server. Raises Refused."""
+        if crowded and port_of(scope) is not None:
+            raise Refused(503, "too many connections; try again")
         host, origin = headers.get(b"host", b""), headers.get(b"origin")
         if host not in self._known and port_of(scope) is not None:
             self._check_host(host)

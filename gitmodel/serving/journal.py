@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -69,4 +70,5 @@ class Journal:
         if self._as_json:
             moment = datetime.now(UTC).isoformat(timespec="milliseconds")
             text = json.dumps({"time": moment, "event": event, **fields})
-        self._write(text)
+        with contextlib.suppress(OSError, ValueError):  # a log that cannot be written must not end what it tells of
+            self._write(text)

@@ -147,7 +147,8 @@ class Manager:
                 self._settled = max(self._settled, number)
                 self._changed.notify_all()
             if self._second is not None:
-                self._second([serving.default for serving in self.table.values()])
+                with contextlib.suppress(Exception):  # it is for speed; the loading of models goes on
+                    self._second([serving.default for serving in self.table.values()])
 
     def _pause(self) -> float | None:
         """Seconds until the next retry is due; None when nothing waits."""

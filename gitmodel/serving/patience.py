@@ -1,5 +1,5 @@
-"""How long clients may take: to ask anything once they are connected, and to send a body once they have begun. All connections
-are looked at once a second, so that a request pays nothing for it."""
+"""How long clients may take: to ask anything, to send a body, to read an answer. All connections are looked at once a second, so
+that a request pays nothing for it."""
 
 from __future__ import annotations
 
@@ -19,20 +19,52 @@ _TOO_LATE = (
 )
 
 
-async def end_the_slow(connections: Collection[Any], *, silent: float, body: float) -> None:
-    """Closes, until it is cancelled, connections of uvicorn's on which no request has begun for ``silent`` seconds (its own
-    limit counts from the first answer on), or whose request's body is not whole after ``body`` seconds, with 408."""
-    since: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
+async def end_the_slow(connections: Collection[Any], *, silent: float, body: float, most: int) -> None:
+    """Ends, until it is cancelled, connections of uvicorn's on which for ``silent`` seconds no request has begun, or no byte of an
+    answer was taken (its own limit counts between an answer and the next byte only); those whose request's body is not whole
+    after ``body`` seconds, with 408; and of more than ``most`` those that ask nothing."""
+    since: WeakKeyDictionary[Any, tuple[object, float]] = WeakKeyDictionary()
     while True:
         await asyncio.sleep(_LOOK_EVERY)
         now = asyncio.get_running_loop().time()
+        spare = len(connections) - most
         for connection in list(connections):
-            cycle = connection.cycle
-            if cycle is None:
-                if now - since.setdefault(connection, now) > silent:
-                    connection.transport.close()
-            elif cycle.more_body and not cycle.response_started and now - since.setdefault(cycle, now) > body:
-                connection.transport.write(_TOO_LATE)
-                connection.transport.close()
-                cycle.disconnected = True  # for whoever waits for the rest
-                cycle.message_event.set()
+            doing, allowed = _doing(connection, silent, body)
+            before, begun = since.get(connection, (None, now))
+            if doing != before:
+                begun = now
+            since[connection] = (doing, begun)
+            crowded = spare > 0 and doing == _ASKS_NOTHING
+            if doing is not None and (crowded or now - begun > allowed):
+                spare -= crowded
+                _end(connection, late=doing[0] == "sends")
+
+
+#: What somebody is at who has asked nothing yet.
+_ASKS_NOTHING = ("asks nothing", 0)
+
+
+def _doing(connection: Any, silent: float, body: float) -> tuple[tuple[str, int] | None, float]:
+    """What a client is waited for with, as long as that stays the same, and for how many seconds; None where it is our turn."""
+    cycle, unread = connection.cycle, connection.transport.get_write_buffer_size()
+    if unread:
+        return ("reads", unread), silent
+    if cycle is None:
+        return _ASKS_NOTHING, silent
+    if cycle.response_complete:
+        # With a timer uvicorn waits itself; without one it was cancelled by the first byte of a next request.
+        asking = connection.timeout_keep_alive_task is None
+        return (("begins", id(cycle)) if asking else None), silent
+    if cycle.more_body and not cycle.response_started:
+        return ("sends", id(cycle)), body
+    return None, silent
+
+
+def _end(connection: Any, *, late: bool) -> None:
+    if late:
+        connection.transport.write(_TOO_LATE)
+        connection.transport.close()
+        connection.cycle.disconnected = True  # for whoever waits for the rest
+        connection.cycle.message_event.set()
+    else:
+        connection.transport.abort()

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,9 @@ MODEL, WEIGHTS, DIGESTS = "model.onnx", "weights.bin", "sha256.json"
 #: Bytes of weights from which on a version is served unpacked first; what is smaller is packed while it is opened.
 LEAST = 4 << 20
 _NICE = 19
+_BUILDING = "building-"
+#: Seconds for which packed weights are kept that no server says it needs, as each does whenever it looks at the refs.
+_KEPT = 600.0
 #: Disk that is left free beside the twofold size of the weights, in bytes.
 _SPARE = 1 << 30
 
@@ -62,6 +66,9 @@ class Prepacker:
         build = self._build
         if build is not None and (build.ended or build.servable not in served):
             self._end(build)
+        for servable in served:  # other servers of this repository see by the time that somebody needs it
+            with contextlib.suppress(OSError):
+                os.utime(self._folder / self._key(servable))
         wanted = [servable for servable in served if servable.repack is not None and servable not in self._done]
         for servable in wanted:
             target = self._folder / self._key(servable)
@@ -92,10 +99,11 @@ class Prepacker:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if shutil.disk_usage(self._folder).free < 2 * servable.size + _SPARE:
                 raise OSError("there is not enough room on the disk")
-            building = Path(tempfile.mkdtemp(prefix="building-", dir=self._folder))
+            building = Path(tempfile.mkdtemp(prefix=f"{_BUILDING}{os.getpid()}-", dir=self._folder))
             call = f"pack({str(servable.path)!r}, {str(building)!r}, {self._threads}, {os.getpid()})"
             process = subprocess.Popen(
-                [sys.executable, "-c", f"from {__name__} import pack; {call}"],
+                # Without -P Python would look for modules in the folder the server was started in first.
+                [sys.executable, "-P", "-c", f"from {__name__} import pack; {call}"],
                 stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
             )  # fmt: skip
         except OSError as error:
@@ -114,7 +122,8 @@ class Prepacker:
                 (build.target / DIGESTS).write_text(json.dumps(digests))
                 build.target.rename(target)
             except OSError as error:
-                build.failed = str(error.strerror or error)
+                # Another server of this repository may have been as quick.
+                build.failed = "" if (target / DIGESTS).exists() else str(error.strerror or error)
         else:
             words = said.decode(errors="replace").strip().splitlines()
             build.failed = words[-1][:300] if words else f"its child ended with {build.process.returncode}"
@@ -127,7 +136,7 @@ class Prepacker:
             build.process.kill()
         build.process.wait()
         shutil.rmtree(build.target, ignore_errors=True)
-        if build.failed:
+        if build.failed and not self._is_whole(self._folder / self._key(build.servable)):
             self._done.add(build.servable)
             self._warned(f"{build.servable.model} {build.servable.version} stays as it is: {build.failed}")
 
@@ -144,16 +153,32 @@ class Prepacker:
         return whole
 
     def _sweep(self, needed: Collection[str]) -> None:
-        """Removes what nobody serves, and what a killed server left half done."""
+        """Removes what a killed server left half done, and what no server of this repository has needed for a while."""
         with contextlib.suppress(OSError):
             for path in self._folder.iterdir():
-                if path.is_dir() and path.name not in needed:
+                if not path.is_dir() or path.name in needed:
+                    continue
+                begun = path.name.startswith(_BUILDING)
+                if _is_alone(path.name) if begun else time.time() - path.stat().st_mtime > _KEPT:
                     shutil.rmtree(path, ignore_errors=True)
 
     def _key(self, servable: Servable) -> str:
         """Packed weights are for these weights, this runtime with these options, and this kind of processor."""
-        parts = (servable.digest, runtime.version(), str(self._threads), platform.machine(), _processor())
+        view = servable.path.name if servable.path else ""  # several graphs may stand over the same weights
+        parts = (servable.digest, view, runtime.version(), str(self._threads), platform.machine(), _processor())
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:40]
+
+
+def _is_alone(name: str) -> bool:
+    """Whether whoever makes this folder is gone."""
+    owner = name.removeprefix(_BUILDING).partition("-")[0]
+    try:
+        os.kill(int(owner), 0)
+    except (ValueError, ProcessLookupError, OverflowError):
+        return True
+    except OSError:  # it lives, as another user's
+        return False
+    return False
 
 
 def _processor() -> str:

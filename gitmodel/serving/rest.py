@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -47,6 +47,8 @@ MAX_WAIT = 600.0
 #: Bytes of a notice that comes over the network: it holds one number.
 _MOST_NOTICE = 4 << 10
 _MOST_USUAL = 1000
+#: Bodies of the largest size that may be on their way at a time.
+_BODIES = 8
 _JSON = (b"content-type", b"application/json")
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -88,6 +90,11 @@ class App:
         self._dataplane, self._manager, self._source = dataplane, manager, source
         self._traffic, self._version, self._max_body = traffic, version, max_body
         self._guard, self._notices, self._journal = guard, notices, journal
+        #: The server's connections, and how many there may be before callers are turned away.
+        self.connections: Collection[object] = ()
+        self.most_connections = 1000
+        #: Bytes of bodies that are being read.
+        self._reading = 0
         self._notes_all = journal is not None and journal.requests
         self._metrics = Metrics(traffic, manager.statuses, dataplane.models, manager.ready, version)
         #: Paths that calls came in on, and how their servable is found: patterns take longer than the rest of the routing.
@@ -101,8 +108,11 @@ class App:
         name, reason = b"", ""
         try:
             given = dict(scope["headers"])
-            name = self._guard.check(scope, given)
             find = self._usual.get(scope["path"]) if scope["method"] == "POST" else None
+            if self._notices is not None and port_of(scope) == self._notices.port:
+                find = None
+            else:  # for a notice the signature says more than Host and Origin
+                name = self._guard.check(scope, given, crowded=len(self.connections) > self.most_connections)
             if find is not None:
                 status, headers, body = await self._usual_call(find, given, receive)
             else:
@@ -246,6 +256,7 @@ class App:
     async def _call(
         self, find: Callable[[], Servable], answering: Answering, receive: Receive, inline: int = INLINE_BYTES
     ) -> Answer:
+        find()  # nobody sends a body for what is not here
         body = await self._body(receive)
         # Read once, here: from now on everything about this answer comes from this one servable.
         servable = find()
@@ -351,17 +362,23 @@ class App:
 
     async def _body(self, receive: Receive, most: int | None = None) -> bytes:
         most, chunks, size = most or self._max_body, [], 0
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise HttpError(400, "the client went away")
-            chunk = message.get("body", b"")
-            size += len(chunk)
-            if size > most:
-                raise HttpError(413, f"the body has more than {most} bytes", [(b"connection", b"close")])
-            chunks.append(chunk)
-            if not message.get("more_body"):
-                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        try:
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise HttpError(400, "the client went away")
+                chunk = message.get("body", b"")
+                size += len(chunk)
+                self._reading += len(chunk)
+                if size > most:
+                    raise HttpError(413, f"the body has more than {most} bytes", [(b"connection", b"close")])
+                if self._reading > _BODIES * self._max_body:
+                    raise HttpError(503, "too many large bodies at a time; try again", [(b"connection", b"close")])
+                chunks.append(chunk)
+                if not message.get("more_body"):
+                    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        finally:
+            self._reading -= size
 
 
 def _refusal(error: Exception) -> tuple[int, Headers, str]:

@@ -7,6 +7,7 @@ import contextlib
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import stat
@@ -129,20 +130,15 @@ def serve(settings: Settings, journal: Journal) -> None:
         if settings.notify:
             taken = stack.enter_context(_listen(*_address(settings.notify), option="--notify"))
             sockets.append(taken)
+            if taken.getsockname()[1] == public.getsockname()[1]:  # by which the two are told apart
+                raise CannotListen("calls and notices need ports of their own", hint="choose another with --notify")
             notices = Notices(taken.getsockname()[1], Verifier(keys))
         app = App(
             dataplane, manager, source, traffic=traffic, guard=Guard(settings.host, settings.hosts), notices=notices,
             journal=journal, version=version("gitmodel"), max_body=settings.max_body,
             threads=_WAITING if batcher else _RUNNING,
         )  # fmt: skip
-        server = _Server(
-            uvicorn.Config(
-                app, loop="uvloop", http="httptools", lifespan="off", log_config=None, log_level="warning", access_log=False,
-                server_header=False, proxy_headers=False, timeout_keep_alive=_KEEP_ALIVE, timeout_graceful_shutdown=10,
-                limit_concurrency=settings.connections,
-            )
-        )  # fmt: skip
-        server.body_seconds = settings.body_seconds
+        server = _Server(app, settings)
         # A signal asks, it never interrupts: an exception raised anywhere could be swallowed anywhere. uvicorn puts its own
         # handlers in these places while it runs, and raises the signal again when it has drained.
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -167,6 +163,9 @@ def _settle_down() -> None:
     """For a process that answers calls: what was imported is no garbage and is not searched for any, and the event loop keeps
     the interpreter for Python's usual time, though threads that load a model would like to have it sooner."""
     sys.setswitchinterval(_SWITCH)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # a descriptor per connection, and some for models
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     gc.collect()
     gc.freeze()
 
@@ -186,17 +185,28 @@ class _Said(logging.Handler):
 
 
 class _Server(uvicorn.Server):
-    """Lets nobody stay connected who asks nothing, or sends a body for ever."""
+    """uvicorn, that lets nobody stay connected who asks nothing, sends for ever or never reads. Its own limit of connections
+    would lock out who manages the server, too: the app and the watch see to that."""
 
-    body_seconds = 30.0
+    def __init__(self, app: App, settings: Settings) -> None:
+        config = uvicorn.Config(
+            app, loop="uvloop", http="httptools", ws="none", lifespan="off", log_config=None, log_level="warning",
+            access_log=False, server_header=False, proxy_headers=False, timeout_keep_alive=_KEEP_ALIVE,
+            timeout_graceful_shutdown=10,
+        )  # fmt: skip
+        super().__init__(config)
+        self._body_seconds, self._most = settings.body_seconds, settings.connections
+        app.connections, app.most_connections = self.server_state.connections, settings.connections
 
     async def main_loop(self) -> None:
-        connections = self.server_state.connections
-        looking = asyncio.create_task(end_the_slow(connections, silent=_KEEP_ALIVE, body=self.body_seconds))
+        watch = end_the_slow(
+            self.server_state.connections, silent=_KEEP_ALIVE, body=self._body_seconds, most=self._most
+        )
+        watching = asyncio.create_task(watch)
         try:
             await super().main_loop()
         finally:
-            looking.cancel()
+            watching.cancel()
 
 
 def _named(listener: socket.socket) -> str:

@@ -45,6 +45,10 @@ class NoRemote(GitmodelError):
     code = "no-remote"
 
 
+class NoRemoteSet(NoRemote):
+    """DVC's configuration names no remote."""
+
+
 class RemoteFailed(GitmodelError):
     """The remote cannot be reached, or lacks what is asked of it."""
 
@@ -58,7 +62,7 @@ class Remote:
     def __init__(self, config: Any, name: str = "") -> None:
         self.name = name or config["core"].get("remote", "")
         if not self.name:
-            raise NoRemote(
+            raise NoRemoteSet(
                 "no DVC remote is set", hint="run 'gitmodel init --remote URL' (or 'dvc remote add -d NAME URL')"
             )
         self._odb, self._carrier = _open(config, self.name)

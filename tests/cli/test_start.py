@@ -55,6 +55,12 @@ def test_what_could_not_be_written_is_no_success(tmp_path: Path) -> None:
     assert done.returncode == 120
 
 
+@pytest.mark.parametrize(("command", "code"), [("--version >&-", 0), ("--version 2>&-", 0), ("list 2>&-", 2)])
+def test_a_closed_stream_changes_no_exit_code(tmp_path: Path, command: str, code: int) -> None:
+    done = subprocess.run(f"{sys.executable} -m gitmodel {command}", shell=True, cwd=tmp_path, check=False)
+    assert done.returncode == code
+
+
 def test_an_error_of_the_user_ends_it_as_documented(tmp_path: Path) -> None:
     done = support.gitmodel("list", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")

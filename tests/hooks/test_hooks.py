@@ -458,7 +458,7 @@ def test_a_foreign_post_receive_gets_the_same_and_may_fail(production: Productio
     object_id = support.git(production.author, "rev-parse", name)
     lines = [f"{'0' * 40} {head} refs/heads/main", f"{'0' * 40} {object_id} refs/tags/{name}"]
     assert seen.read_text().splitlines() == ["args: ", *lines]
-    assert calls.read_text().splitlines() == ["-m gitmodel hook post-receive", *lines]
+    assert calls.read_text().splitlines() == ["-P -m gitmodel hook post-receive", *lines]
 
 
 def test_a_foreign_hook_that_may_not_run_is_not_run(production: Production) -> None:
@@ -600,7 +600,7 @@ def test_only_release_and_stage_tags_start_python(production: Production, tmp_pa
     git("tag", "-a", "-m", "x", "fraud@v1.0.0", "HEAD")
     git("tag", "-a", "-m", "x", "fraud#prod#1", "HEAD")
     noted = calls.read_text().splitlines()
-    assert [line for line in noted if line.startswith("-m")] == ["-m gitmodel hook post-tag"] * 2
+    assert [line for line in noted if line.startswith("-P")] == ["-P -m gitmodel hook post-tag"] * 2
     assert [line.split()[2] for line in noted if not line.startswith("-m")] == [
         "refs/tags/fraud@v1.0.0",
         "refs/tags/fraud#prod#1",

@@ -106,7 +106,7 @@ def test_only_release_tags_start_python(production: Production, tmp_path: Path) 
     production.push("notes", "fraud#prod#1")
     assert not calls.exists()
     production.push(":notes", "other@v1.0.0")
-    assert calls.read_text().startswith("-m gitmodel hook pre-push\n")
+    assert calls.read_text().startswith("-P -m gitmodel hook pre-push\n")
     assert "notes" not in calls.read_text()
     path = production.author / ".git" / "hooks" / "pre-push"
     path.write_text(path.read_text().replace(str(tmp_path / "python"), sys.executable))
@@ -135,3 +135,47 @@ def test_an_interpreter_that_is_gone_is_told_and_the_push_goes_on(production: Pr
     path.write_text(path.read_text().replace(sys.executable, "/gone/python"))
     production.tag("fraud@v1.0.0")
     assert "/gone/python is gone" in production.push("fraud@v1.0.0")
+
+
+def test_a_name_with_blanks_and_strange_tags_hide_no_weights(production: Production) -> None:
+    saved(production)
+    support.git(production.author, "push", "-q", "production", "HEAD")
+    done = support.run(
+        "git", "-C", production.author, "push", "production", "main@{0 seconds ago}:refs/tags/fraud@v1.0.0"
+    )
+    assert done.returncode == 0, done.stderr
+    assert lines_of(done.stderr)[0].startswith("sent the weights of fraud@v1.0.0")
+    blob = support.git(production.author, "rev-parse", "HEAD:.dvc/config")
+    support.git(production.author, "tag", "-a", "-m", "somebody's", "pkg@v1.0.0", blob)
+    assert lines_of(production.push("pkg@v1.0.0")) == []
+
+
+def test_a_remote_that_cannot_be_used_is_not_taken_for_none(production: Production) -> None:
+    saved(production)
+    production.tag("fraud@v1.0.0")
+    (production.author / ".dvc" / "config").write_text("nonsense [[[\n")
+    pushed = production.try_push("fraud@v1.0.0")
+    assert pushed.returncode != 0
+    assert "could not be sent" in lines_of(pushed.stderr)[0]
+
+
+def test_from_a_branch_without_dvc_a_tag_is_pushed_with_a_word(production: Production) -> None:
+    saved(production)
+    production.tag("fraud@v1.0.0")
+    production.push()
+    support.git(production.author, "checkout", "-q", "--orphan", "pages")
+    support.git(production.author, "rm", "-rqf", "--cached", ".")
+    shutil.rmtree(production.author / ".dvc")
+    support.git(production.author, "commit", "-q", "--allow-empty", "-m", "pages")
+    (line,) = lines_of(production.push("fraud@v1.0.0"))
+    assert line.startswith("the weights of fraud@v1.0.0 are not sent: ")
+
+
+def test_a_module_in_the_working_tree_is_not_run(production: Production) -> None:
+    """Python looks into the current folder first, unless told not to; Git runs hooks in the working tree."""
+    saved(production)
+    for name in ("secrets.py", "msgspec.py"):
+        (production.author / name).write_text("raise SystemExit('a stranger ran')\n")
+    production.tag("fraud@v1.0.0")
+    (line,) = lines_of(production.push("fraud@v1.0.0"))
+    assert line.startswith("sent the weights")

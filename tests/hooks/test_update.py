@@ -52,8 +52,18 @@ def test_other_tags_are_as_free_as_ever(production: Production, name: str) -> No
     assert name not in support.git(production.bare, "tag").split()
 
 
+@pytest.mark.parametrize("name", ["build#nightly", "docs#latest", "web@v1.2.3"])
+def test_tags_of_what_is_no_model_here_are_nobodys_but_theirs(production: Production, name: str) -> None:
+    production.tag(name)
+    production.push(name)
+    support.git(production.author, "tag", "-f", "-a", "-m", "moved", "--", name)
+    production.push(f"+refs/tags/{name}")
+    production.push(f":refs/tags/{name}")
+    assert name not in support.git(production.bare, "tag").split()
+
+
 def test_what_is_refused_holds_back_nothing_else(production: Production) -> None:
-    production.tag("spam@v1.0.0")
+    production.tag("spam@v1.0.0")  # of no model
     pushed = production.try_push(":refs/tags/fraud@v1.0.0", "refs/tags/spam@v1.0.0")
     assert pushed.returncode != 0
     assert {"fraud@v1.0.0", "spam@v1.0.0"} <= set(support.git(production.bare, "tag").split())

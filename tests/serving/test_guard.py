@@ -35,11 +35,21 @@ def test_a_name_that_only_leads_there_is_refused(host: str) -> None:
         check(guard, asked())
 
 
-def test_names_that_were_given_are_the_only_ones() -> None:
+def test_names_that_were_given_are_those_besides_this_machines() -> None:
     guard = Guard("0.0.0.0", ["Models.example"])
     assert check(guard, asked(("host", "models.example:80")))
+    assert check(guard, asked(("host", "localhost")))
     with pytest.raises(Refused):
         check(guard, asked(("host", "10.0.0.5:80")))
+
+
+def test_in_a_crowd_only_who_manages_the_server_gets_in() -> None:
+    guard, scope = Guard("127.0.0.1"), asked(("host", "localhost"))
+    with pytest.raises(Refused, match="too many connections") as refused:
+        guard.check(scope, dict(scope["headers"]), crowded=True)
+    assert refused.value.status == 503
+    scope = asked(("host", "localhost"), port=None)
+    assert guard.check(scope, dict(scope["headers"]), crowded=True) == b""
 
 
 def test_elsewhere_any_name_will_do_and_on_the_socket_too() -> None:

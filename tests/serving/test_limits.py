@@ -125,6 +125,7 @@ def test_an_answer_has_the_id_that_the_log_has(server: Server) -> None:
     assert own.headers["x-request-id"] == "trace-7"
     name = other.headers["x-request-id"]
     assert name
+    server.wait_for(lambda line: name in line)
     noted = [json.loads(line) for line in server.lines]
     by_id = {value["id"]: value for value in noted if value["event"] == "request"}
     assert (by_id["trace-7"]["status"], by_id["trace-7"]["path"]) == (200, FRAUD)

@@ -1,4 +1,4 @@
-"""gitmodel.serving.patience: who asks nothing is let go of, who sends a body drop by drop is told so; test_limits.py has real ones."""
+"""gitmodel.serving.patience: who asks nothing, sends a body drop by drop or reads no answer is let go of; test_limits.py has real ones."""
 
 from __future__ import annotations
 
@@ -14,46 +14,89 @@ from gitmodel.serving.patience import end_the_slow
 class Cycle:
     """As uvicorn's: a request at work."""
 
-    def __init__(self, *, more_body: bool, response_started: bool = False) -> None:
-        self.more_body, self.response_started = more_body, response_started
+    def __init__(self, *, more_body: bool = False, started: bool = False, complete: bool = False) -> None:
+        self.more_body, self.response_started, self.response_complete = more_body, started or complete, complete
         self.disconnected, self.message_event = False, asyncio.Event()
 
 
 class Connection:
-    """As uvicorn's, and its own transport."""
+    """As uvicorn's, and its own transport; ``timer`` is what uvicorn waits with for the next request."""
 
-    def __init__(self, cycle: Cycle | None = None) -> None:
-        self.cycle, self.transport, self.closed, self.sent = cycle, self, False, b""
+    def __init__(self, cycle: Cycle | None = None, *, timer: object = None, unread: int = 0) -> None:
+        self.cycle, self.transport, self.timeout_keep_alive_task, self.unread = cycle, self, timer, unread
+        self.ended, self.sent = "", b""
+
+    def get_write_buffer_size(self) -> int:
+        return self.unread
 
     def write(self, data: bytes) -> None:
         self.sent += data
 
     def close(self) -> None:
-        self.closed = True
+        self.ended = "closed"
+
+    def abort(self) -> None:
+        self.ended = "aborted"
 
 
-def test_who_asks_nothing_or_sends_no_whole_body_is_let_go_of(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patience, "_LOOK_EVERY", 0.01)
 
-    async def main() -> dict[str, Connection]:
-        made = {
-            "silent": Connection(),
-            "slow": Connection(Cycle(more_body=True)),
-            "thinking": Connection(Cycle(more_body=False)),
-            "answered": Connection(Cycle(more_body=True, response_started=True)),
-        }
-        connections: set[Any] = set(made.values())
-        task = asyncio.create_task(end_the_slow(connections, silent=0.1, body=0.1))
-        await asyncio.sleep(0.05)
-        assert not any(connection.closed for connection in connections)
-        await asyncio.sleep(0.3)
-        task.cancel()
-        return made
 
-    made = asyncio.run(main())
-    assert {name for name, connection in made.items() if connection.closed} == {"silent", "slow"}
-    assert made["silent"].sent == b""
-    assert made["slow"].sent.startswith(b"HTTP/1.1 408 ")
-    assert made["slow"].cycle is not None
-    assert made["slow"].cycle.disconnected
-    assert made["slow"].cycle.message_event.is_set()
+def watched(made: dict[str, Connection], *, most: int = 100) -> dict[str, str]:
+    """What became of each after a while; those called 'busy' do something now and then."""
+
+    async def main() -> None:
+        connections: set[Any] = set(made.values())
+        task = asyncio.create_task(end_the_slow(connections, silent=0.15, body=0.15, most=most))
+        for round_ in range(12):
+            await asyncio.sleep(0.05)
+            for name, connection in made.items():
+                if name.startswith("busy") and connection.unread:
+                    connection.unread += 1
+                elif name.startswith("busy"):
+                    connection.cycle = Cycle(more_body=round_ % 2 == 0)
+        task.cancel()
+
+    asyncio.run(main())
+    return {name: connection.ended for name, connection in made.items() if connection.ended}
+
+
+def test_who_keeps_us_waiting_is_let_go_of_and_nobody_else() -> None:
+    made = {
+        "asks nothing": Connection(),
+        "sends for ever": Connection(Cycle(more_body=True)),
+        "never ends a second head": Connection(Cycle(complete=True)),
+        "never reads": Connection(Cycle(complete=True), timer="uvicorn's", unread=5),
+        "waits for us": Connection(Cycle()),
+        "is answered": Connection(Cycle(more_body=True, started=True)),
+        "may ask again": Connection(Cycle(complete=True), timer="uvicorn's"),
+        "busy sending": Connection(Cycle(more_body=True)),
+        "busy reading": Connection(Cycle(complete=True), unread=5),
+    }
+    assert watched(made) == {
+        "asks nothing": "aborted",
+        "sends for ever": "closed",
+        "never ends a second head": "aborted",
+        "never reads": "aborted",
+    }
+    slow = made["sends for ever"]
+    assert slow.sent.startswith(b"HTTP/1.1 408 ")
+    assert slow.cycle is not None
+    assert slow.cycle.disconnected
+    assert slow.cycle.message_event.is_set()
+
+
+def test_in_a_crowd_those_who_ask_nothing_leave_at_once() -> None:
+    made = {f"idle {number}": Connection() for number in range(5)} | {"waits": Connection(Cycle())}
+
+    async def main() -> int:
+        connections: set[Any] = set(made.values())
+        task = asyncio.create_task(end_the_slow(connections, silent=60, body=60, most=4))
+        await asyncio.sleep(0.015)
+        task.cancel()
+        return sum(bool(connection.ended) for connection in made.values())
+
+    assert asyncio.run(main()) == 2
+    assert not made["waits"].ended

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import shutil
 import subprocess
 import threading
@@ -116,9 +117,38 @@ def test_what_is_damaged_is_packed_anew(packing: Packing, model: Path, name: str
 
 def test_what_nobody_serves_any_more_goes(packing: Packing, model: Path) -> None:
     packing.until_done(servable(model, "a" * 64))
-    (packing.packer._folder / "building-left").mkdir()
+    (old,) = packed(packing.packer._folder)
+    for left in ("building-left", f"building-{2**22 + 1}-x", "building-1-x"):
+        (packing.packer._folder / left).mkdir()
     packing.until_done(servable(model, "b" * 64))
-    assert len(packed(packing.packer._folder)) == 1
+    assert len(packed(packing.packer._folder)) == 3, "another server may need the one, and is at the other"
+    os.utime(old, (0, 0))
+    packing.until_done(servable(model, "c" * 64))
+    names = {path.name for path in packed(packing.packer._folder)}
+    assert old.name not in names
+    assert "building-1-x" in names
+
+
+def test_several_graphs_over_the_same_weights_are_packed_apart(packing: Packing, model: Path, tmp_path: Path) -> None:
+    other = tmp_path / "model.other.onnx"
+    other.write_bytes(support.wide_model(tensors=2, size=200, scale=3.0).SerializeToString())
+    one, two = servable(model), servable(other)
+    packing.until_done(one)
+    packing.until_done(two)
+    assert np.allclose(answer(two), answer(servable(other)), rtol=1e-4, atol=1e-4)
+
+
+def test_two_servers_pack_the_same_at_once(packing: Packing, model: Path) -> None:
+    other = Packing(packing.packer._folder)
+    one, two = servable(model), servable(model)
+    mapped = (one.session, two.session)
+    packing.packer.take([one])
+    other.packer.take([two])
+    packing.until_done(one)
+    other.until_done(two)
+    assert one.session is not mapped[0]
+    assert two.session is not mapped[1]
+    assert packing.warned == other.warned == []
 
 
 def test_a_child_for_what_is_no_longer_served_is_ended(packing: Packing, model: Path) -> None:

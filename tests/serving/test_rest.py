@@ -762,7 +762,8 @@ def test_an_accident_is_500_in_words_and_nobody_elses_affair() -> None:
 
     assert call("/v2/models/fraud") == (500, {"error": "RuntimeError: an accident"})
     assert call("/v2/health/live") == (200, {"live": True})
-    assert call(FRAUD, "POST") == (400, {"error": "the client went away"})
+    assert call(FRAUD, "POST") == (500, {"error": "RuntimeError: an accident"})
+    assert call("/v2/repository/index", "POST") == (400, {"error": "the client went away"})
     assert call("/v2", kind="websocket") == (0, {})
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
+import json
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -71,6 +75,23 @@ def test_one_that_is_not_there_is_refused_with_those_that_are(server: Server, na
         else:
             assert body["error"].startswith("the model has no signature ")
             assert body["error"].endswith("it has 'serving_default', 'embed'")
+
+
+def test_what_is_asked_on_the_port_for_notices_is_a_signed_notice(tmp_path: Path) -> None:
+    """Whatever was called before on the other; and Host is no matter there."""
+    production = Production.make(tmp_path)
+    production.push(production.release("fraud@v1.0.0"))
+    secret = tmp_path / "secret"
+    secret.write_text("n" * 40)
+    secret.chmod(0o600)
+    with place.serving(production.bare, "--notify", "127.0.0.1:0", "--notify-secret", str(secret)) as started:
+        url = started.wait_for(re.compile(r"signed notices are taken on http://\S+").fullmatch).rpartition(" ")[2]
+        assert started.ask("POST", INFER, place.infer(place.rows(1))).status == 200
+        host, _, port = url.removeprefix("http://").partition(":")
+        connection = http.client.HTTPConnection(host, int(port))
+        connection.request("POST", INFER, json.dumps(place.infer(place.rows(1))), {"Host": "elsewhere.example"})
+        assert connection.getresponse().status == 401
+        connection.close()
 
 
 def test_metadata_show_them_all(server: Server) -> None:
