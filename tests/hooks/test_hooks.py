@@ -601,7 +601,7 @@ def test_only_release_and_stage_tags_start_python(production: Production, tmp_pa
     git("tag", "-a", "-m", "x", "fraud#prod#1", "HEAD")
     noted = calls.read_text().splitlines()
     assert [line for line in noted if line.startswith("-P")] == ["-P -m gitmodel hook post-tag"] * 2
-    assert [line.split()[2] for line in noted if not line.startswith("-m")] == [
+    assert [line.split()[2] for line in noted if not line.startswith("-P")] == [
         "refs/tags/fraud@v1.0.0",
         "refs/tags/fraud#prod#1",
     ]

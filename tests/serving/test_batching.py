@@ -21,6 +21,7 @@ from gitmodel.serving.batching import _MOST_LINES, Batcher
 from gitmodel.serving.loader import Loader
 from gitmodel.serving.policy import AspiredVersion
 from gitmodel.serving.servable import Servable
+from gitmodel.workflows import save, transfer
 from tests import support
 from tests.serving import production as place
 from tests.serving.production import PATIENCE, Production, infer
@@ -195,6 +196,20 @@ def test_only_a_model_whose_rows_stand_for_themselves_is_batched(
     wanted = AspiredVersion("fraud", "v1.0.0", support.git(production.author, "rev-parse", "HEAD"), 1)
     assert loader.load(wanted).batch_rows == (4 if batched else 0)
     assert warned == ([] if batched else ["fraud v1.0.0 is not batched: its rows do not stand for themselves"])
+
+
+def test_a_named_signature_is_not_batched_by_what_was_tried_of_the_default_one(tmp_path: Path) -> None:
+    production = Production.make(tmp_path)
+    paths = [tmp_path / name for name in ("whole.onnx", "peak.onnx")]
+    for path, model in zip(paths, (support.linear_model(), support.linear_model(output_name="half")), strict=True):
+        path.write_bytes(model.SerializeToString())
+    save.save("fraud", [paths[0]], repo=production.author, signatures={"half": paths[1]}, message="two")
+    transfer.push(["fraud"], repo=production.author)
+    production.push(production.tag("fraud@v1.0.0"))
+    wanted = AspiredVersion("fraud", "v1.0.0", support.git(production.author, "rev-parse", "HEAD"), 1)
+    loaded = Loader(production.bare, batch_rows={"": 4}).load(wanted)
+    assert loaded.batch_rows == 4
+    assert loaded.named["half"].batch_rows == 0
 
 
 def test_a_server_batches_what_is_slow_and_answers_as_it_would_without(tmp_path: Path) -> None:

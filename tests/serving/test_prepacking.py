@@ -215,6 +215,7 @@ def test_the_loader_maps_large_weights_and_takes_packed_ones_that_keep_the_cases
     packing.until_done(large)
     assert large.session is not mapped
     assert packing.warned == []
+    assert large.run_seconds >= max((named.run_seconds for named in large.named.values()), default=0.0)
     held = weakref.ref(large)
     gc.disable()
     try:
