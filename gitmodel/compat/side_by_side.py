@@ -75,10 +75,13 @@ class Answer(Struct, frozen=True):
 
 
 def one_by_one(old: Runs, new: Runs, cases: Iterable[GoldenCase], call: Call) -> Iterator[Answer]:
-    """The answers to each case by itself; ``call`` turns OLD's inputs into NEW's."""
+    """The answers to each case by itself; ``call`` turns OLD's inputs into NEW's. Raises MemoryError."""
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="replay") as pool:
         for case in cases:
-            first = pool.submit(_try, old, case.inputs)
+            try:
+                first = pool.submit(_try, old, case.inputs)
+            except RuntimeError as error:  # there was no memory for the thread
+                raise MemoryError from error
             after = _try(new, call(case.inputs))
             yield Answer(case, first.result(), after)
 

@@ -353,3 +353,16 @@ def test_what_is_refused_is_refused_again(open_model: Open) -> None:
     for _ in range(2):
         with pytest.raises(runtime.RunFailed):
             session.run({"x": np.ones((1, 3), "float32")})
+
+
+def test_without_memory_for_a_thread_it_is_memory_that_is_missing(
+    open_model: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")  # what Python says of pthread_create's EAGAIN
+
+    session = open_model(linear(1))
+    case = GoldenCase("one", {"x": np.ones((1, 4), "float32")}, {})
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(MemoryError):
+        list(one_by_one(session, session, [case], lambda inputs: inputs))
