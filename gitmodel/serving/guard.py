@@ -11,9 +11,8 @@ from typing import Any
 
 from msgspec import Struct
 
+from gitmodel.serving.http import CLOSE, HttpError
 from gitmodel.signing import Verifier
-
-Headers = list[tuple[bytes, bytes]]
 
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 _NAME_AND_PORT = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]]+)(?::\d+)?")
@@ -21,14 +20,6 @@ _NAME_AND_PORT = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]]+)(?::\d+)?")
 _ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 #: Values of Host that were found right, so that each is looked at once. Bounded: anybody may send any.
 _MOST_KNOWN = 1000
-
-
-class Refused(Exception):
-    """A request that is answered with this HTTP status and nothing else."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status, self.message = status, message
 
 
 class Notices(Struct, frozen=True):
@@ -53,9 +44,9 @@ class Guard:
 
     def check(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes], *, crowded: bool = False) -> bytes:
         """The client's own id for its request, if it gave one that can be kept, else b''. ``headers`` are the scope's by name.
-        ``crowded`` turns away all but who manages the server. Raises Refused."""
+        ``crowded`` turns away all but who manages the server. Raises HttpError."""
         if crowded and port_of(scope) is not None:
-            raise Refused(503, "too many connections; try again")
+            raise HttpError(503, "too many connections; try again", [CLOSE])
         host, origin = headers.get(b"host", b""), headers.get(b"origin")
         if host not in self._known and port_of(scope) is not None:
             self._check_host(host)
@@ -71,7 +62,7 @@ class Guard:
     def _check_host(self, host: bytes) -> None:
         found = _NAME_AND_PORT.fullmatch(host.decode("latin-1"))
         if self._allowed is not None and (found is None or found[1].lower() not in self._allowed):
-            raise Refused(421, "this server does not go by that name; see 'gitmodel serve --allow-host'")
+            raise HttpError(421, "this server does not go by that name; see 'gitmodel serve --allow-host'", [CLOSE])
         if len(self._known) < _MOST_KNOWN:
             self._known.add(host)
 
@@ -84,7 +75,7 @@ def port_of(scope: Mapping[str, Any]) -> int | None:
 
 def _check_origin(origin: bytes, host: bytes) -> None:
     if origin.partition(b"://")[2].lower() != host.lower():
-        raise Refused(403, "pages of other sites may not ask here")
+        raise HttpError(403, "pages of other sites may not ask here", [CLOSE])
 
 
 def _is_loopback(host: str) -> bool:

@@ -136,6 +136,7 @@ def serve(settings: Settings, journal: Journal) -> None:
         app = App(
             dataplane, manager, source, traffic=traffic, guard=Guard(settings.host, settings.hosts), notices=notices,
             journal=journal, version=version("gitmodel"), max_body=settings.max_body,
+            crowded=lambda: len(server.server_state.connections) > settings.connections,
             threads=_WAITING if batcher else _RUNNING,
         )  # fmt: skip
         server = _Server(app, settings)
@@ -196,7 +197,6 @@ class _Server(uvicorn.Server):
         )  # fmt: skip
         super().__init__(config)
         self._body_seconds, self._most = settings.body_seconds, settings.connections
-        app.connections, app.most_connections = self.server_state.connections, settings.connections
 
     async def main_loop(self) -> None:
         watch = end_the_slow(

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from gitmodel.serving.guard import Guard, Refused
+from gitmodel.serving.guard import Guard
+from gitmodel.serving.http import HttpError
 
 
 def asked(*headers: tuple[str, str], port: int | None = 8000) -> dict[str, Any]:
@@ -28,10 +29,10 @@ def test_on_loopback_it_goes_by_the_names_of_this_machine(host: str) -> None:
 def test_a_name_that_only_leads_there_is_refused(host: str) -> None:
     guard = Guard("127.0.0.1")
     for _ in range(2):
-        with pytest.raises(Refused, match="--allow-host") as refused:
+        with pytest.raises(HttpError, match="--allow-host") as refused:
             check(guard, asked(("host", host)))
         assert refused.value.status == 421
-    with pytest.raises(Refused):
+    with pytest.raises(HttpError):
         check(guard, asked())
 
 
@@ -39,13 +40,13 @@ def test_names_that_were_given_are_those_besides_this_machines() -> None:
     guard = Guard("0.0.0.0", ["Models.example"])
     assert check(guard, asked(("host", "models.example:80")))
     assert check(guard, asked(("host", "localhost")))
-    with pytest.raises(Refused):
+    with pytest.raises(HttpError):
         check(guard, asked(("host", "10.0.0.5:80")))
 
 
 def test_in_a_crowd_only_who_manages_the_server_gets_in() -> None:
     guard, scope = Guard("127.0.0.1"), asked(("host", "localhost"))
-    with pytest.raises(Refused, match="too many connections") as refused:
+    with pytest.raises(HttpError, match="too many connections") as refused:
         guard.check(scope, dict(scope["headers"]), crowded=True)
     assert refused.value.status == 503
     scope = asked(("host", "localhost"), port=None)
@@ -71,7 +72,7 @@ def test_what_is_remembered_of_hosts_is_bounded() -> None:
 def test_pages_of_other_sites_may_not_ask(origin: str) -> None:
     guard = Guard("127.0.0.1")
     assert check(guard, asked(("host", "localhost:8000"), ("origin", "http://localhost:8000")))
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(HttpError) as refused:
         check(guard, asked(("host", "localhost:8000"), ("origin", origin)))
     assert refused.value.status == 403
 

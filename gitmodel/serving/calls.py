@@ -1,0 +1,127 @@
+"""Calls of models, from body to answer: in both protocols, on the event loop or in a thread, each counted."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from types import TracebackType
+
+from gitmodel.serving import oip, tfs
+from gitmodel.serving.dataplane import Dataplane, DataplaneError
+from gitmodel.serving.http import STATUS, Answer, Bodies, Given, Headers, HttpError, Receive, again
+from gitmodel.serving.servable import Servable
+from gitmodel.serving.traffic import Traffic
+
+#: A call leaves the event loop for a thread when its servable is not quick, or its body larger than this, in bytes: decoding it
+#: would keep everybody else waiting.
+INLINE_BYTES = 64 << 10
+#: The same where rows are written one by one, each under its names.
+INLINE_ROW_BYTES = 4 << 10
+
+#: Gives the servable of this moment. Raises DataplaneError.
+Find = Callable[[], Servable]
+#: Decodes a body for a servable, runs it, encodes the answer; the headers are those that tell how it is encoded.
+Answering = Callable[[Servable, bytes], tuple[bytes, Headers]]
+
+
+class Calls:
+    """One per process. ``threads`` are for what is not answered on the event loop."""
+
+    def __init__(self, dataplane: Dataplane, traffic: Traffic, bodies: Bodies, threads: int) -> None:
+        self._dataplane, self._traffic, self._bodies = dataplane, traffic, bodies
+        self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="infer")
+
+    async def infer(self, find: Find, given: Given, receive: Receive) -> Answer:
+        """A call of the Open Inference Protocol. Raises HttpError, DataplaneError."""
+        return await self._answer(find, partial(self._infer, given), receive, INLINE_BYTES)
+
+    async def usual(self, find: Find, given: Given, receive: Receive) -> Answer:
+        """The same where the last one went well: nothing is asked before the body is here, and a small one is answered without
+        a detour. Raises HttpError, DataplaneError."""
+        message = await receive()
+        body = message.get("body", b"")
+        if message.get("more_body") or message["type"] != "http.request" or len(body) > INLINE_BYTES:
+            return await self.infer(find, given, again(message, receive))
+        servable = find()
+        if not servable.quick:
+            return await self.infer(find, given, again(message, receive))
+        with _Counted(self._traffic, servable):
+            answer, headers = self._infer(given, servable, body)
+        return 200, [*headers, *servable.headers], answer
+
+    async def predict(self, find: Find, verb: str, receive: Receive) -> Answer:
+        """A call of TensorFlow Serving's API: ``:predict``, ``:classify`` or ``:regress``. Raises HttpError, DataplaneError."""
+        return await self._answer(find, partial(self._predict, verb), receive, INLINE_ROW_BYTES)
+
+    async def _answer(self, find: Find, answering: Answering, receive: Receive, inline: int) -> Answer:
+        find()  # nobody sends a body for what is not here
+        body = await self._bodies.read(receive)
+        # Read once, here: from now on everything about this answer comes from this one servable.
+        servable = find()
+        with _Counted(self._traffic, servable):
+            if servable.quick and len(body) <= inline:
+                answer, headers = answering(servable, body)
+            else:
+                loop = asyncio.get_running_loop()
+                answer, headers = await loop.run_in_executor(self._pool, answering, servable, body)
+        return 200, [*headers, *servable.headers], answer
+
+    def _infer(self, given: Given, servable: Servable, body: bytes) -> tuple[bytes, Headers]:
+        length = _header_length(given, len(body))
+        if length is None and servable.usual is not None and (call := servable.usual(body)) is not None:
+            name, inputs = call
+            return oip.answer(servable, name, self._dataplane.run(servable, inputs)), []
+        request = oip.decode(body, length, servable)
+        called = tfs.named(servable, request.signature)
+        outputs = self._dataplane.infer(called, request.inputs, request.outputs)
+        answer, split = oip.encode(servable, request, outputs)
+        if split is None:
+            return answer, []
+        return answer, [(b"content-type", b"application/octet-stream"), (oip.LENGTH_HEADER, str(split).encode())]
+
+    def _predict(self, verb: str, servable: Servable, body: bytes) -> tuple[bytes, Headers]:
+        call = tfs.predict(body, servable) if verb == ":predict" else tfs.examples(body, servable)
+        outputs = self._dataplane.infer(call.servable, call.inputs)
+        if verb == ":predict":
+            return tfs.answer(call, outputs), []
+        if verb == ":classify":
+            return tfs.classes(call, outputs, servable.labels), []
+        return tfs.regressions(call, outputs), []
+
+
+class _Counted:
+    """A call at work, on the event loop: in flight, then counted with its status and its seconds. A refusal says who refused."""
+
+    __slots__ = ("_servable", "_started", "_traffic")
+
+    def __init__(self, traffic: Traffic, servable: Servable) -> None:
+        self._traffic, self._servable = traffic, servable
+
+    def __enter__(self) -> None:
+        self._servable.in_flight += 1
+        self._started = time.perf_counter()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        servable, status = self._servable, 200 if error is None else 500
+        servable.in_flight -= 1
+        if isinstance(error, DataplaneError):
+            error = HttpError(STATUS[error.code], error.message, [*servable.headers])
+        if isinstance(error, HttpError):
+            status = error.status
+        self._traffic.answered(servable, status, time.perf_counter() - self._started)
+        if isinstance(error, HttpError):
+            raise error
+
+
+def _header_length(given: Given, size: int) -> int | None:
+    value = given.get(oip.LENGTH_HEADER)
+    if value is None:
+        return None
+    if not value.isdigit() or len(value) > 18 or int(value) > size:
+        raise HttpError(400, "Inference-Header-Content-Length does not fit the body")
+    return int(value)

@@ -1,0 +1,103 @@
+"""What all that answers HTTP here shares: the forms of ASGI, an answer that is an error, bodies with their limits."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+import orjson
+
+from gitmodel.serving.dataplane import DataplaneError
+
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Headers = list[tuple[bytes, bytes]]
+#: A request's headers by their names in small letters; of one that is there twice the last.
+Given = Mapping[bytes, bytes]
+#: HTTP status, headers (the content type first, if it is no JSON), body.
+Answer = tuple[int, Headers, bytes]
+
+#: HTTP's status for a DataplaneError.
+STATUS = {"not_found": 404, "unavailable": 503, "invalid_argument": 400, "unimplemented": 501, "internal": 500}
+#: For a client that is not to go on on this connection.
+CLOSE = (b"connection", b"close")
+#: Bodies of the largest size that may be on their way at a time.
+_AT_A_TIME = 8
+
+
+class HttpError(Exception):
+    """An answer that is an error, with its status."""
+
+    def __init__(self, status: int, message: str, headers: Headers | None = None) -> None:
+        super().__init__(message)
+        self.status, self.message, self.headers = status, message, headers or []
+
+
+def refusal(error: Exception) -> HttpError:
+    """The answer that an error becomes."""
+    if isinstance(error, HttpError):
+        return error
+    if isinstance(error, DataplaneError):
+        return HttpError(STATUS[error.code], error.message)
+    return HttpError(500, f"{type(error).__name__}: {error}"[:500])
+
+
+def error_body(message: str) -> bytes:
+    """What a caller sent may stand in it, half a character too."""
+    return orjson.dumps({"error": message.encode("utf-8", "replace").decode()})
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """Raises HttpError."""
+    try:
+        value = msgspec.json.decode(body) if body.strip() else {}
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise HttpError(400, f"the request is not valid: {error}") from None
+    if not isinstance(value, dict):
+        raise HttpError(400, "the request must be a JSON object")
+    return value
+
+
+def expect(method: str, *allowed: str) -> None:
+    """Raises HttpError for another method."""
+    if method not in allowed:
+        raise HttpError(405, f"use {allowed[0]}", [(b"allow", ", ".join(allowed).encode())])
+
+
+def again(message: dict[str, Any], receive: Receive) -> Receive:
+    """``receive`` with a message put back before all others."""
+    put_back = [message]
+
+    async def first() -> dict[str, Any]:
+        return put_back.pop() if put_back else await receive()
+
+    return first
+
+
+class Bodies:
+    """Reads bodies of at most ``most`` bytes, and of all together not more than memory is to be had for. For one event loop."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._reading = most, 0
+
+    async def read(self, receive: Receive, most: int | None = None) -> bytes:
+        """Raises HttpError."""
+        most, chunks, size = most or self._most, [], 0
+        try:
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise HttpError(400, "the client went away")
+                chunk = message.get("body", b"")
+                size += len(chunk)
+                self._reading += len(chunk)
+                if size > most:
+                    raise HttpError(413, f"the body has more than {most} bytes", [CLOSE])
+                if self._reading > _AT_A_TIME * self._most:
+                    raise HttpError(503, "too many large bodies at a time; try again", [CLOSE])
+                chunks.append(chunk)
+                if not message.get("more_body"):
+                    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        finally:
+            self._reading -= size
