@@ -8,14 +8,12 @@ from gitmodel import registry
 from gitmodel.bundle.bundle import Bundle
 from gitmodel.errors import GitmodelError
 from gitmodel.git import Repository, UnknownRevision
-from gitmodel.hooks.telling import Say
+from gitmodel.hooks.telling import Say, tag_of
 from gitmodel.storage.remote import NoRemoteSet
 from gitmodel.storage.setup import NotInitialised
-from gitmodel.versions import ReleaseTag, parse_tag
+from gitmodel.versions import ReleaseTag
 from gitmodel.workflows import transfer
 from gitmodel.workflows.workspace import Workspace
-
-_PREFIX = "refs/tags/"
 
 
 class NotSent(GitmodelError):
@@ -48,9 +46,9 @@ def before_push(repo: Repository, lines: Iterable[str], say: Say) -> None:
 def _pushed(repo: Repository, line: str) -> Bundle | None:
     """The version that a line pushes the tag of; None when it pushes anything else, or a tag without its model."""
     fields = line.rsplit(None, 3)  # what is pushed may be called 'main@{1 hour ago}'
-    if len(fields) != 4 or not fields[2].startswith(_PREFIX) or not fields[1].strip("0"):
+    if len(fields) != 4 or not fields[1].strip("0"):
         return None
-    tag = parse_tag(fields[2].removeprefix(_PREFIX))
+    tag = tag_of(fields[2])
     if not isinstance(tag, ReleaseTag) or tag.cancelled:
         return None
     try:

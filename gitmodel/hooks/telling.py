@@ -115,12 +115,15 @@ def _touched(lines: Iterable[str]) -> dict[str, list[ReleaseTag | StageTag]]:
     models: dict[str, list[ReleaseTag | StageTag]] = {}
     for line in lines:
         fields = line.rstrip("\n").split(" ", 2)
-        if len(fields) != 3 or not fields[2].startswith(_PREFIX) or not fields[1].strip("0"):
-            continue
-        tag = parse_tag(fields[2].removeprefix(_PREFIX))
+        tag = tag_of(fields[2]) if len(fields) == 3 and fields[1].strip("0") else None
         if tag is not None:
             models.setdefault(tag.model, []).append(tag)
     return models
+
+
+def tag_of(ref: str) -> ReleaseTag | StageTag | None:
+    """The release or stage that a ref is the tag of."""
+    return parse_tag(ref.removeprefix(_PREFIX)) if ref.startswith(_PREFIX) else None
 
 
 def _tell(server: str, model: str, wait: float, tags: list[ReleaseTag | StageTag], secret: Path | None) -> list[str]:

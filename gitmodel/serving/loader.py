@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from gitmodel import registry, runtime
-from gitmodel.bundle.bundle import GOLDEN, ONNX_VIEW, Bundle, NotServable
+from gitmodel.bundle.bundle import Bundle, NotServable
 from gitmodel.bundle.golden import GoldenCase
 from gitmodel.bundle.lock import FileEntry
-from gitmodel.bundle.signature import DEFAULT, Signature, TensorSpec
-from gitmodel.compat import generate, replay
-from gitmodel.compat.side_by_side import has_rows
-from gitmodel.errors import ExitCode, GitmodelError
+from gitmodel.bundle.signature import Signature
 from gitmodel.files import storing, sweep
-from gitmodel.formats import goldens
-from gitmodel.formats import onnx as onnx_format
 from gitmodel.git import Repository
-from gitmodel.serving import prepacking
+from gitmodel.serving import prepacking, validation
 from gitmodel.serving.plan import Plan
 from gitmodel.serving.policy import AspiredVersion
 from gitmodel.serving.servable import Servable
@@ -37,27 +30,17 @@ from gitmodel.storage.supply import Supply
 from gitmodel.storage.workspace import MissingWeights
 
 if TYPE_CHECKING:
-    import numpy as np
+    pass
 
 
-class GoldenFailed(GitmodelError):
-    """A version does not give the outputs it recorded, on this host."""
+class _Fetched(Struct, frozen=True):
+    """A version whose files are here and verified; ``path`` is the model's."""
 
-    code = "golden-failed"
-    exit_code = ExitCode.INCOMPATIBLE
-
-
-class UnlistedFile(GitmodelError):
-    """A model points at a file that weights.lock does not vouch for."""
-
-    code = "external-data-escapes"
-
-
-class FalseSignature(GitmodelError):
-    """A signature promises what the graph does not have: calls that keep to it would be refused."""
-
-    code = "signature-false"
-    exit_code = ExitCode.INCOMPATIBLE
+    bundle: Bundle
+    signature: Signature
+    cases: list[GoldenCase]
+    labels: tuple[str, ...]
+    path: Path
 
 
 class Loader:
@@ -93,9 +76,9 @@ class Loader:
         """Raises GitmodelError of many kinds; whatever it is, nothing that serves is touched."""
         # No caller of what fetches may hold the session: DVC leaves frames in circles of references, with all their callers',
         # and a session's memory would stay until Python comes to look for such.
-        return self._open(aspired, *self._fetch(aspired))
+        return self._open(aspired, self._fetch(aspired))
 
-    def _fetch(self, aspired: AspiredVersion) -> tuple[Bundle, Signature, list[GoldenCase], Path]:
+    def _fetch(self, aspired: AspiredVersion) -> _Fetched:
         repo = Repository.open(self._path)
         try:
             if not any(
@@ -113,32 +96,29 @@ class Loader:
                     f"{bundle.label} is a checkpoint without a graph", hint="release one with an ONNX graph"
                 )
             self._committed = committed_config(repo, aspired.commit)
-            cases = _recorded(bundle, signature)
-            bundle.labels  # noqa: B018  # read while the repository is open
-            return bundle, signature, cases, self._materialize(bundle)
+            cases, labels = validation.recorded(bundle, signature), tuple(bundle.labels)
+            return _Fetched(bundle, signature, cases, labels, self._materialize(bundle))
         finally:
             repo.close()
 
-    def _open(
-        self, aspired: AspiredVersion, bundle: Bundle, signature: Signature, cases: list[GoldenCase], model: Path
-    ) -> Servable:
+    def _open(self, aspired: AspiredVersion, fetched: _Fetched) -> Servable:
+        bundle, signature, cases = fetched.bundle, fetched.signature, fetched.cases
         # Small weights are packed on the way; large ones stay mapped, shared with other versions that have the same.
         size = sum(entry.size for entry in bundle.graph_files())
         prepack = size < prepacking.LEAST
-        session = runtime.open_session(model, threads=self._threads, prepack=prepack)
-        check = _check(session, cases, signature, bundle)
-        seconds = _warm_up(session, signature, cases)
+        session = runtime.open_session(fetched.path, threads=self._threads, prepack=prepack)
+        check = validation.check(session, cases, signature, bundle)
+        seconds = validation.warm_up(session, signature, cases)
         servable = Servable(
             aspired.model, aspired.version, aspired.number, aspired.commit, bundle.lock.digest, "onnxruntime_onnx",
-            signature, session, seconds, check.passed, check.cases, tuple(bundle.labels), path=model, size=size,
-            called=bundle.card.signature,
+            signature, session, seconds, check.passed, check.cases, fetched.labels, path=fetched.path,
+            size=size, called=bundle.card.signature,
         )  # fmt: skip
         plan = Plan.of(signature)
         servable.usual = plan.decode if plan else None
         servable.batch_rows = self._batch(servable)
         servable.named = self._named(servable, bundle, prepack=prepack)
-        # What leaves the event loop for a thread is decided for all signatures alike.
-        servable.run_seconds = max(seconds, *(named.run_seconds for named in servable.named.values()), 0.0)
+        servable.run_seconds = _slowest(seconds, servable)
         if not prepack:
             servable.repack = self._repack
         return servable
@@ -146,7 +126,7 @@ class Loader:
     def _batch(self, servable: Servable) -> int:
         """How many rows may go together: none where a row's answer depends on its neighbours, or nobody can tell."""
         rows = self._batch_rows.get(servable.model, self._batch_rows.get("", 0))
-        if rows > 1 and not _rows_stand_alone(servable.session, servable.signature):
+        if rows > 1 and not validation.rows_stand_alone(servable.session, servable.signature):
             self._warned(f"{servable.model} {servable.version} is not batched: its rows do not stand for themselves")
             return 0
         return rows if rows > 1 else 0
@@ -162,18 +142,11 @@ class Loader:
             session = servable.session
             if view != bundle.view:
                 session = runtime.open_session(folder / view, threads=self._threads, prepack=prepack)
-            seconds = _warm_up(session, signature, [])
+            seconds = validation.warm_up(session, signature, [])
             found[name] = replace(
-                servable,
-                signature=signature,
-                session=session,
-                run_seconds=seconds,
-                called=name,
-                repack=None,
-                usual=None,
-                batch_rows=0,
-                named={},
-            )
+                servable, signature=signature, session=session, run_seconds=seconds, called=name, repack=None, usual=None,
+                batch_rows=0, named={},
+            )  # fmt: skip
         return found
 
     def _repack(self, servable: Servable, session: runtime.Session) -> None:
@@ -182,22 +155,22 @@ class Loader:
         try:
             label = f"{servable.model}@{servable.version}"
             bundle = registry.bundle_at(repo, servable.model, servable.commit, label)
-            cases = _recorded(bundle, signature)
-            _check(session, cases, signature, bundle)
+            cases = validation.recorded(bundle, signature)
+            validation.check(session, cases, signature, bundle)
         finally:
             repo.close()
-        seconds, before = _warm_up(session, signature, cases), servable.session
+        seconds, before = validation.warm_up(session, signature, cases), servable.session
         for named in servable.named.values():
             if named.session is before:
-                named.session, named.run_seconds = session, _warm_up(session, named.signature, [])
-        servable.run_seconds = max(seconds, *(named.run_seconds for named in servable.named.values()), 0.0)
+                named.session, named.run_seconds = session, validation.warm_up(session, named.signature, [])
+        servable.run_seconds = _slowest(seconds, servable)
         servable.session = session  # calls at work go on with the one they began with
 
     def _materialize(self, bundle: Bundle) -> Path:
         """The version's files under their own names, as hard links into the store; sha256 checked first."""
         entries = bundle.graph_files()
         self._ensure(entries, bundle.label)
-        self._refuse_other(bundle, entries)
+        validation.refuse_false(bundle, entries, lambda entry: self._store.path(entry.md5).read_bytes())
         folder = self._store.root / "versions" / bundle.lock.digest
         if not self._is_linked(folder, entries):
             with storing(str(folder)):
@@ -232,23 +205,6 @@ class Loader:
                 return False
         return True
 
-    def _refuse_other(self, bundle: Bundle, entries: list[FileEntry]) -> None:
-        """The graphs read only what the lock lists, and are called as their signatures say."""
-        listed = {entry.path for entry in entries}
-        for view in (entry for entry in entries if entry.path.endswith(".onnx")):
-            graph = onnx_format.parse(self._store.path(view.md5).read_bytes(), bundle.label)
-            if strange := onnx_format.locations_of(graph) - listed:
-                raise UnlistedFile(
-                    f"{bundle.label} points at '{min(strange)[:80]}'",
-                    hint="save it with gitmodel; only files in weights.lock are opened",
-                )
-            own = onnx_format.signature_of(graph, bundle.label)
-            for name, said in bundle.signatures.by_name.items():
-                if structs.replace(bundle, called=name).view == view.path and (wrong := _unlike(said, own)):
-                    raise FalseSignature(
-                        f"{bundle.label}: signature.yaml and the graph differ in {wrong}", hint="save the model again"
-                    )
-
     def _caches(self) -> list[Cache]:
         if self._bare or not setup.is_initialised(self._root):
             return []
@@ -260,85 +216,6 @@ class Loader:
         return Remote(remote_config(None if self._bare else self._root / setup.DVC_DIR, self._committed))
 
 
-def _recorded(bundle: Bundle, signature: Signature) -> list[GoldenCase]:
-    """Golden cases are calls of the graph that has no name, with all its outputs."""
-    if bundle.view != ONNX_VIEW:
-        return []
-    whole = bundle.signatures.by_name.get(DEFAULT, signature)
-    return goldens.read(bundle.folder, GOLDEN, whole, bundle.label)
-
-
-def _check(session: runtime.Session, cases: list[GoldenCase], signature: Signature, bundle: Bundle) -> replay.SelfCheck:
-    """Raises GoldenFailed."""
-    check = replay.check_self(session, cases, signature, bundle.card.gates)
-    if check.failures:
-        raise GoldenFailed(
-            f"{len(check.failures)} of {check.cases} golden cases fail ({check.failures[0]})",
-            hint="mend the model or record new cases",
-        )
-    return check
-
-
-def _unlike(said: Signature, own: Signature) -> str:
-    """What a signature says that the graph does not bear out; empty when there is nothing. It may leave outputs out, and say
-    a size where the graph takes any."""
-    for name, claims, graph in (("input", said.inputs, own.inputs), ("output", said.outputs, own.outputs)):
-        held = {spec.name: spec for spec in graph}
-        for claim in claims:
-            if claim.name not in held or not _may_be(claim, held[claim.name]):
-                return f"{name} '{claim}'"
-    return next((f"input '{spec}'" for spec in own.inputs if not spec.optional and said.input(spec.name) is None), "")
-
-
-def _may_be(claim: TensorSpec, held: TensorSpec) -> bool:
-    if (claim.dtype, claim.kind, claim.key) != (held.dtype, held.kind, held.key):
-        return False
-    if claim.shape is None or held.shape is None:
-        return True
-    sizes = zip(claim.shape, held.shape, strict=False)
-    return len(claim.shape) == len(held.shape) and all(
-        a == b for a, b in sizes if isinstance(a, int) and isinstance(b, int)
-    )
-
-
-def _rows_stand_alone(session: runtime.Session, signature: Signature) -> bool:
-    """Whether drawn rows give together what each gives by itself, but for rounding."""
-    import numpy as np
-
-    if not has_rows(signature) or not generate.possible(signature):
-        return False
-    cases = list(itertools.islice(generate.cases(signature), 4))
-    try:
-        apart = [session.run(case.inputs) for case in cases]
-        joined = {name: np.concatenate([case.inputs[name] for case in cases]) for name in cases[0].inputs}
-        together = session.run(joined)
-        return all(
-            _close(np.concatenate([answer[name] for answer in apart]), value) for name, value in together.items()
-        )
-    except (runtime.RunFailed, ValueError, TypeError, KeyError):  # rows of other shapes, no rows, or none at all
-        return False
-
-
-def _close(one: np.ndarray, other: np.ndarray) -> bool:
-    import numpy as np
-
-    if one.shape != other.shape or one.dtype.kind != "f":
-        return np.array_equal(one, other)
-    return np.allclose(one, other, rtol=1e-3, atol=1e-5, equal_nan=True)
-
-
-def _warm_up(session: runtime.Session, signature: Signature, cases: list[GoldenCase]) -> float:
-    """Runs a call a few times and returns the fastest, in seconds. Golden cases have warmed it up already."""
-    drawn = generate.cases(signature) if generate.possible(signature) else iter(())
-    case = cases[0] if cases else next(drawn, None)
-    if case is None:
-        return 1.0
-    best = 1.0
-    for _ in range(3):
-        start = time.perf_counter()
-        try:
-            session.run(case.inputs)
-        except runtime.RunFailed:
-            return 1.0
-        best = min(best, time.perf_counter() - start)
-    return best
+def _slowest(seconds: float, servable: Servable) -> float:
+    """What leaves the event loop for a thread is decided for all signatures alike."""
+    return max([seconds, *(named.run_seconds for named in servable.named.values())])

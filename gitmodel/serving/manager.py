@@ -35,7 +35,7 @@ class _Failure:
 
 class Manager:
     """``table`` is replaced whole by one assignment: a request reads it once and answers wholly from what it read. ``second``
-    is given what serves by default when there is nothing to load: see ``Prepacker.take``."""
+    is given what serves by default when there is nothing to load, and raises nothing: see ``Prepacker.take``."""
 
     def __init__(
         self,
@@ -147,8 +147,7 @@ class Manager:
                 self._settled = max(self._settled, number)
                 self._changed.notify_all()
             if self._second is not None:
-                with contextlib.suppress(Exception):  # it is for speed; the loading of models goes on
-                    self._second([serving.default for serving in self.table.values()])
+                self._second([serving.default for serving in self.table.values()])
 
     def _pause(self) -> float | None:
         """Seconds until the next retry is due; None when nothing waits."""

@@ -62,7 +62,13 @@ class Prepacker:
 
     def take(self, served: Collection[Servable]) -> None:
         """Gives servables that can do with it a packed session, and begins to make the next. ``served`` are all that answer
-        calls without a version: nothing is kept for others."""
+        calls without a version: nothing is kept for others. Raises nothing: it is for speed, and whoever calls has more to do."""
+        try:
+            self._take(served)
+        except Exception as error:
+            self._warned(f"packing weights: {type(error).__name__}: {error}")
+
+    def _take(self, served: Collection[Servable]) -> None:
         build = self._build
         if build is not None and (build.ended or build.servable not in served):
             self._end(build)

@@ -128,11 +128,8 @@ def serve(settings: Settings, journal: Journal) -> None:
         sockets = [public, stack.enter_context(_listen_unix(admin_path))]
         notices = None
         if settings.notify:
-            taken = stack.enter_context(_listen(*_address(settings.notify), option="--notify"))
-            sockets.append(taken)
-            if taken.getsockname()[1] == public.getsockname()[1]:  # by which the two are told apart
-                raise CannotListen("calls and notices need ports of their own", hint="choose another with --notify")
-            notices = Notices(taken.getsockname()[1], Verifier(keys))
+            sockets.append(stack.enter_context(_listen_for_notices(settings.notify, public)))
+            notices = Notices(sockets[-1].getsockname()[1], Verifier(keys))
         app = App(
             dataplane, manager, source, traffic=traffic, guard=Guard(settings.host, settings.hosts), notices=notices,
             journal=journal, version=version("gitmodel"), max_body=settings.max_body,
@@ -152,7 +149,7 @@ def serve(settings: Settings, journal: Journal) -> None:
         stack.callback(manager.stop)
         journal.started(settings.repo.resolve(), endpoint, source.missing())
         if notices is not None:
-            journal.listening(f"http://{_named(taken)}")
+            journal.listening(f"http://{_named(sockets[-1])}")
         source.look()
         source.start()
         stack.callback(source.stop)
@@ -214,12 +211,16 @@ def _named(listener: socket.socket) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _address(text: str) -> tuple[str, int]:
-    """``HOST:PORT``. Raises CannotListen."""
-    host, _, port = text.rpartition(":")
+def _listen_for_notices(address: str, public: socket.socket) -> socket.socket:
+    """On ``HOST:PORT``, another port than that for calls, by which the two are told apart. Raises CannotListen."""
+    host, _, port = address.rpartition(":")
     if not host or not port.isascii() or not port.isdigit():
-        raise CannotListen(f"'{text}' is no address", hint="such as --notify 10.0.0.5:8001")
-    return host.strip("[]"), int(port)
+        raise CannotListen(f"'{address}' is no address", hint="such as --notify 10.0.0.5:8001")
+    listener = _listen(host.strip("[]"), int(port), option="--notify")
+    if listener.getsockname()[1] == public.getsockname()[1]:
+        listener.close()
+        raise CannotListen("calls and notices need ports of their own", hint="choose another with --notify")
+    return listener
 
 
 def _recorder(settings: Settings, warned: Callable[[str], None]) -> Recorder | None:

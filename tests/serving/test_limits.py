@@ -149,3 +149,15 @@ def test_notices_need_both_options_and_a_private_secret(production: Production, 
         wrong = support.gitmodel("serve", "--port", "0", "--notify", address, *secret, cwd=production.bare)
         assert wrong.returncode == 3
         assert wrong.stderr.startswith("error[cannot-listen]: ")
+    port = free_port()
+    both = ("--port", port, "--host", "127.0.0.1", "--notify", f"127.0.0.2:{port}")
+    same = support.gitmodel("serve", *both, *secret, cwd=production.bare)
+    assert same.returncode == 3
+    assert "ports of their own" in same.stderr
+
+
+def free_port() -> str:
+    """One that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])

@@ -24,9 +24,10 @@ from gitmodel.bundle.signature import Signature, Signatures
 from gitmodel.errors import GitmodelError
 from gitmodel.registry import UnknownVersion
 from gitmodel.runtime import LoadFailed
-from gitmodel.serving.loader import FalseSignature, GoldenFailed, Loader, UnlistedFile
+from gitmodel.serving.loader import Loader
 from gitmodel.serving.policy import AspiredVersion
 from gitmodel.serving.servable import Servable
+from gitmodel.serving.validation import FalseSignature, GoldenFailed, UnlistedFile
 from gitmodel.storage.remote import NoRemote, RemoteFailed
 from gitmodel.workflows import save, transfer
 from tests import support

@@ -19,10 +19,11 @@ from gitmodel import runtime
 from gitmodel.bundle.signature import Signature
 from gitmodel.formats import onnx as onnx_format
 from gitmodel.serving import prepacking
-from gitmodel.serving.loader import GoldenFailed, Loader
+from gitmodel.serving.loader import Loader
 from gitmodel.serving.policy import AspiredVersion
 from gitmodel.serving.prepacking import DIGESTS, MODEL, WEIGHTS, Prepacker
 from gitmodel.serving.servable import Servable
+from gitmodel.serving.validation import GoldenFailed
 from tests import support
 from tests.serving.production import PATIENCE, Production
 
@@ -223,3 +224,14 @@ def test_the_loader_maps_large_weights_and_takes_packed_ones_that_keep_the_cases
         assert held() is None, "its memory does not wait for Python to look for garbage"
     finally:
         gc.enable()
+
+
+def test_whatever_goes_wrong_with_it_is_told_and_no_more(
+    packing: Packing, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: Servable) -> NoReturn:
+        raise RuntimeError("no such processor")
+
+    monkeypatch.setattr(packing.packer, "_key", broken)
+    packing.packer.take([servable(model)])
+    assert packing.warned == ["packing weights: RuntimeError: no such processor"]
