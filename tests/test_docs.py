@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
+from gitmodel.bundle import card
 from tests import support
 from tests.test_layers import LAYERS
 
@@ -169,6 +170,18 @@ def test_the_numbers_on_the_pages_are_those_of_the_code() -> None:
 
 def slug(heading: str) -> str:
     return re.sub(r"\s+", "-", re.sub(r"[^\w\s-]", "", re.sub(r"[`*]", "", heading)).strip().lower())
+
+
+def test_every_key_of_a_card_is_on_the_page_of_files() -> None:
+    page = (DOCS / "reference" / "files.md").read_text()
+    section = page.partition("## model.yaml")[2].partition("\n## ")[0]
+    told = {
+        name
+        for row in section.splitlines()
+        if row.startswith("| `")
+        for name in re.findall(r"`([a-z_]+)", row.split("|")[1])
+    }
+    assert told == card.KEYS
 
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)

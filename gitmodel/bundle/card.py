@@ -124,7 +124,8 @@ class Group(Struct, frozen=True):
 
 _TEXT_KEYS = ("name", "description", "format", "framework", "licence", "signature")
 _OWN_KEYS = ("schema_version", "gates", "signatures", "consumers_complete", "targets", "domains", "budgets")
-_KEYS = frozenset({*_OWN_KEYS, *meaning.KEYS, *_TEXT_KEYS})
+#: All that ``model.yaml`` may have.
+KEYS = frozenset({*_OWN_KEYS, *meaning.KEYS, *_TEXT_KEYS})
 
 
 class Card(Struct, frozen=True):
@@ -172,7 +173,7 @@ class Card(Struct, frozen=True):
     def from_yaml(cls, data: bytes | str, where: str) -> Card:
         """Raises InvalidYaml."""
         value = yamlio.load_mapping(data, where)
-        yamlio.check_keys(value, _KEYS, where)
+        yamlio.check_keys(value, KEYS, where)
         if value.get("schema_version") != SCHEMA_VERSION:
             raise yamlio.InvalidYaml(
                 f"{where} has schema_version {value.get('schema_version')!r}",

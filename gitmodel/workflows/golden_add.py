@@ -136,6 +136,10 @@ def _group_for(model: Running, group: str, origin: Origin, part: Slice | None) -
 def _found(model: Running, origin: Origin, name: str) -> tuple[list[GoldenCase], int]:
     """What the origin has, and how many drawn inputs were left out."""
     if origin.file is not None:
+        if origin.file.is_dir():
+            raise InvalidGolden(
+                f"{origin.file} is a folder", hint="name an npz, or give what a server recorded with --from-traffic"
+            )
         return goldens.from_npz(origin.file, model.signature, model.session.run), 0
     if origin.traffic is not None:
         requests = golden_files.traffic(origin.traffic, name, model.signature)

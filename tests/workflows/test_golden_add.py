@@ -298,3 +298,9 @@ def _gather() -> onnx.ModelProto:
     nodes = [helper.make_node("Gather", ["table", "i"], ["y"])]
     i, y = support.value_info("i", "int64", ["n", 1]), support.value_info("y", "float32", ["n", 1, 2])
     return support.model(nodes, [i], [y], {"table": np.arange(20, dtype="float32").reshape(10, 2)})
+
+
+def test_a_folder_is_no_npz_and_the_mend_says_what_to_do_with_one(add: Add, repo: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidGolden, match="is a folder") as refused:
+        golden_add.add("fraud", Origin(tmp_path), repo=repo)
+    assert "--from-traffic" in refused.value.hint
