@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from weakref import WeakSet
 
@@ -72,17 +73,19 @@ class Prepacker:
         build = self._build
         if build is not None and (build.ended or build.servable not in served):
             self._end(build)
-        for servable in served:  # other servers of this repository see by the time that somebody needs it
-            with contextlib.suppress(OSError):
-                os.utime(self._folder / self._key(servable))
-        wanted = [servable for servable in served if servable.repack is not None and servable not in self._done]
-        for servable in wanted:
-            target = self._folder / self._key(servable)
+        targets = {one: self._folder / self._key(one) for one in served if one.repack is not None}
+        for servable, target in targets.items():
+            with contextlib.suppress(
+                OSError
+            ):  # other servers of this repository see by the time that somebody needs it
+                os.utime(target)
+            if servable in self._done:
+                continue
             if self._is_whole(target):
                 self._done.add(servable)
                 self._open(servable, target)
             elif self._build is None:
-                self._sweep({self._key(held) for held in served})
+                self._sweep({needed.name for needed in targets.values()})
                 self._begin(servable, target)
 
     def stop(self) -> None:
@@ -187,6 +190,7 @@ def _is_alone(name: str) -> bool:
     return False
 
 
+@cache
 def _processor() -> str:
     """What the kernel says the processor can do; '' where it does not say."""
     with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:  # noqa: PTH123  # it is no file on a disk
