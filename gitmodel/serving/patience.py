@@ -19,6 +19,10 @@ _TOO_LATE = (
 )
 
 
+#: What somebody is at who has asked nothing yet.
+_ASKS_NOTHING = ("asks nothing", 0)
+
+
 async def end_the_slow(connections: Collection[Any], *, silent: float, body: float, most: int) -> None:
     """Ends, until it is cancelled, connections of uvicorn's on which for ``silent`` seconds no request has begun, or no byte of an
     answer was taken (its own limit counts between an answer and the next byte only); those whose request's body is not whole
@@ -38,10 +42,6 @@ async def end_the_slow(connections: Collection[Any], *, silent: float, body: flo
             if doing is not None and (crowded or now - begun > allowed):
                 spare -= crowded
                 _end(connection, late=doing[0] == "sends")
-
-
-#: What somebody is at who has asked nothing yet.
-_ASKS_NOTHING = ("asks nothing", 0)
 
 
 def _doing(connection: Any, silent: float, body: float) -> tuple[tuple[str, int] | None, float]:
