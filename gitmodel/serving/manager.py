@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -13,14 +12,15 @@ from types import MappingProxyType
 from msgspec.structs import replace
 
 from gitmodel.errors import GitmodelError
+from gitmodel.serving.host import Host
 from gitmodel.serving.last_good import LastGood
 from gitmodel.serving.policy import AspiredVersion
 from gitmodel.serving.servable import Servable, Serving, State, VersionStatus
+from gitmodel.serving.unloading import trim
 
 #: Told of every change of state, from the manager's thread.
 Told = Callable[[VersionStatus], None]
 _RETRY_FIRST, _RETRY_MOST = 2.0, 300.0
-_DRAIN_SECONDS = 30.0
 _KEPT_ENDED = 20
 
 
@@ -39,12 +39,12 @@ class Manager:
 
     def __init__(
         self,
-        load: Callable[[AspiredVersion], Servable],
+        host: Host,
         told: Told = lambda _: None,
         last_good: LastGood | None = None,
         second: Callable[[Collection[Servable]], None] | None = None,
     ) -> None:
-        self._load, self._told, self._second, self._woken = load, told, second, False
+        self._host, self._told, self._second, self._woken = host, told, second, False
         self._last_good = last_good or LastGood(None)
         self._required: set[str] = set()
         self.table: Mapping[str, Serving] = MappingProxyType({})
@@ -189,7 +189,7 @@ class Manager:
         self._note(version, State.LOADING)
         start = time.monotonic()
         try:
-            servable = self._load(version)
+            servable = self._host.load(version)
         except Exception as error:  # whatever a model or a library does, the old version goes on
             reason = error.message if isinstance(error, GitmodelError) else f"{type(error).__name__}: {error}"
             wait = min(failure.wait * 2, _RETRY_MOST) if failure else _RETRY_FIRST
@@ -200,8 +200,9 @@ class Manager:
         serving, wanted = self.table.get(version.model), self._now_wanted(version.model)
         if serving is not None and version not in wanted:  # it was superseded, or withdrawn, while it was loaded
             self._note(version, State.END)
+            self._host.unload(servable)
             del servable, serving
-            _trim()
+            trim()
             return
         by_version = dict(serving.by_version) if serving else {}
         # Of one whose tag was forced onto another commit.
@@ -272,23 +273,26 @@ class Manager:
     def _unload(self, servable: Servable) -> None:
         version = AspiredVersion(servable.model, servable.version, servable.commit, servable.number)
         self._note(version, State.UNLOADING)
-        deadline = time.monotonic() + _DRAIN_SECONDS
-        while servable.in_flight and time.monotonic() < deadline:
-            time.sleep(0.005)
+        self._host.unload(servable)
         self._note(version, State.END)
         del servable
-        _trim()
+        trim()
 
     def _swap(self, model: str, default: Servable, by_version: Mapping[str, Servable]) -> None:
         before = self.table.get(model)
         stages = self._stages(model, by_version)
         serving = Serving(default, MappingProxyType(dict(by_version)), MappingProxyType(stages))
-        self.table = MappingProxyType({**self.table, model: serving})
+        self._publish({**self.table, model: serving})
         if before is None or before.default is not default:
             self._last_good.put(AspiredVersion(model, default.version, default.commit, default.number))
 
     def _drop(self, model: str) -> None:
-        self.table = MappingProxyType({name: held for name, held in self.table.items() if name != model})
+        self._publish({name: held for name, held in self.table.items() if name != model})
+
+    def _publish(self, table: Mapping[str, Serving]) -> None:
+        if self.table != table:
+            self._host.publish(table)
+            self.table = MappingProxyType(table)
 
     def _note(self, version: AspiredVersion, state: State, **more: object) -> None:
         with self._changed:
@@ -308,11 +312,3 @@ class Manager:
             self._changed.notify_all()
         with contextlib.suppress(Exception):  # a closed log must not end the loading of models
             self._told(status)
-
-
-def _trim() -> None:
-    """Gives freed weights back to the system: without it a server that swaps keeps growing (glibc only)."""
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-    except (OSError, AttributeError):
-        return

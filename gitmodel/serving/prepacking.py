@@ -29,8 +29,6 @@ from gitmodel.serving.servable import Servable
 from gitmodel.storage.digests import Digests
 
 MODEL, WEIGHTS, DIGESTS = "model.onnx", "weights.bin", "sha256.json"
-#: Bytes of weights from which on a version is served unpacked first; what is smaller is packed while it is opened.
-LEAST = 4 << 20
 _NICE = 19
 _BUILDING = "building-"
 #: Seconds for which packed weights are kept that no server says it needs, as each does whenever it looks at the refs.
@@ -95,8 +93,7 @@ class Prepacker:
     def _open(self, servable: Servable, target: Path) -> None:
         try:
             if servable.repack is not None:
-                session = runtime.open_session(target / MODEL, threads=self._threads, label=servable.model)
-                servable.repack(servable, session)
+                servable.repack(servable, target / MODEL)
         except Exception as error:  # whatever a model or the runtime does, the version goes on
             reason = error.message if isinstance(error, GitmodelError) else f"{type(error).__name__}: {error}"
             self._warned(f"{servable.model} {servable.version} stays as it is: {reason}")

@@ -58,8 +58,8 @@ class Servable:
     the event loop alone, so it needs no lock. ``labels`` name its classes, if they have names.
 
     ``called`` is the name of its signature; ``named`` has the model's others, each as a servable of the same version.
-    ``repack`` is given it, and a session over the same weights, packed, to go on with if that keeps the golden cases; None
-    where the session is packed already. Up to ``batch_rows`` rows of different calls may be run together; 0: each call by
+    ``repack`` is given it, and the path of the same model with its weights packed, to go on with if that keeps the golden
+    cases; None where the weights are packed already. Up to ``batch_rows`` rows of different calls may be run together; 0: each call by
     itself. ``usual`` decodes the bodies of usual calls, as ``Plan.decode`` does. ``path`` is the model's, ``size`` that of its
     weights in bytes. Nothing here leads back to the servable: a circle would keep its memory for long."""
 
@@ -78,7 +78,7 @@ class Servable:
     in_flight: int = 0
     path: Path | None = None
     size: int = 0
-    repack: Callable[[Servable, Session], None] | None = None
+    repack: Callable[[Servable, Path], None] | None = None
     usual: Callable[[bytes], tuple[str | None, dict[str, np.ndarray]] | None] | None = None
     batch_rows: int = 0
     called: str = DEFAULT

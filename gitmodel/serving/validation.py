@@ -72,9 +72,9 @@ def recorded(bundle: Bundle, signature: Signature) -> list[GoldenCase]:
     return goldens.read(bundle.folder, GOLDEN, whole, bundle.label)
 
 
-def check(session: runtime.Session, cases: list[GoldenCase], signature: Signature, bundle: Bundle) -> replay.SelfCheck:
+def check(session: runtime.Session, cases: list[GoldenCase], signature: Signature, gates: Gates) -> replay.SelfCheck:
     """Raises GoldenFailed."""
-    found = replay.check_self(session, cases, signature, bundle.card.gates)
+    found = replay.check_self(session, cases, signature, gates)
     if found.failures:
         raise GoldenFailed(
             f"{len(found.failures)} of {found.cases} golden cases fail ({found.failures[0]})",
