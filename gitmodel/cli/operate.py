@@ -98,8 +98,11 @@ def serve(
     prepack: Annotated[
         bool, typer.Option(help="Pack large weights beside the serving, on disk, for speed in large batches.")
     ] = True,
+    workers: Annotated[
+        int, typer.Option("--workers", metavar="N", help="Processes that answer calls, kept in step.", min=1, max=256)
+    ] = 1,
     connections: Annotated[
-        int, typer.Option("--connections", metavar="N", help="Connections at a time; more get 503.", min=1)
+        int, typer.Option("--connections", metavar="N", help="Connections at a time and worker; more get 503.", min=1)
     ] = 1000,
     body_timeout: Annotated[
         float,
@@ -116,23 +119,24 @@ def serve(
 
     Example: gitmodel serve --repo /srv/models.git --port 8000
     """
-    from gitmodel.serving import server
     from gitmodel.serving.journal import Journal
+    from gitmodel.serving.server import serve as run
+    from gitmodel.serving.settings import Settings
 
     if bool(notify) != bool(notify_secret):
         raise typer.BadParameter(
             "notices are taken with a secret: give both", param_hint="--notify and --notify-secret"
         )
-    settings = server.Settings(
+    settings = Settings(
         Path(repo), models=model or (), follow=follow, host=host, port=port, admin=Path(admin) if admin else None,
         remote_url=remote, poll=poll, threads=threads, record=Path(record) if record else None, record_every=record_every,
         record_limit=record_limit, hosts=allow_host or (), notify=notify,
         secret=Path(notify_secret) if notify_secret else None, batch_rows=_batches(batch or ()), batch_wait=batch_wait,
-        prepack=prepack, connections=connections,
+        prepack=prepack, connections=connections, workers=workers,
         body_seconds=body_timeout,
     )  # fmt: skip
     journal = Journal(console.note, as_json=log is Format.JSON, requests=log_requests)
-    server.serve(settings, journal)
+    run(settings, journal)
     journal.stopped()
 
 

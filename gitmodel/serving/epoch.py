@@ -23,7 +23,8 @@ class Epoch:
     def make(cls) -> Epoch:
         """A new page, whose number is 0."""
         with tempfile.TemporaryFile() as file:  # its name is gone before anybody could open it
-            file.truncate(mmap.PAGESIZE)
+            file.write(bytes(mmap.PAGESIZE))  # no hole, which a full disk could not fill
+            file.flush()
             return cls(os.dup(file.fileno()))
 
     def get(self) -> int:

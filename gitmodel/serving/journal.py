@@ -19,7 +19,7 @@ class Journal:
     not only those that failed for a reason of the server's."""
 
     def __init__(self, write: Callable[[str], object], *, as_json: bool = False, requests: bool = False) -> None:
-        self._write, self._as_json, self.requests = write, as_json, requests
+        self.write, self.as_json, self.requests = write, as_json, requests
 
     def started(self, repo: Path, endpoint: Endpoint, missing: Sequence[str]) -> None:
         """``missing`` are models asked for that have no version yet."""
@@ -44,6 +44,10 @@ class Journal:
             seconds=round(found.seconds, 6), golden_passed=found.golden_passed, golden_cases=found.golden_cases,
         )  # fmt: skip
 
+    def joined(self, number: int, pid: int) -> None:
+        """A worker answers calls."""
+        self._note("worker", f"worker {number} answers (pid {pid})", number=number, pid=pid)
+
     def warned(self, text: str) -> None:
         self._note("warning", f"warning: {text}", message=text)
 
@@ -67,8 +71,8 @@ class Journal:
         )
 
     def _note(self, event: str, text: str, **fields: object) -> None:
-        if self._as_json:
+        if self.as_json:
             moment = datetime.now(UTC).isoformat(timespec="milliseconds")
             text = json.dumps({"time": moment, "event": event, **fields})
         with contextlib.suppress(OSError, ValueError):  # a log that cannot be written must not end what it tells of
-            self._write(text)
+            self.write(text)

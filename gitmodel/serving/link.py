@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import socket
 import struct
 import threading
@@ -11,6 +12,8 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from multiprocessing.connection import Connection
 from typing import Any
+
+from gitmodel.errors import GitmodelError
 
 #: Seconds after which somebody who does not read what is sent is taken for dead.
 _SEND_SECONDS = 10.0
@@ -20,10 +23,16 @@ class LinkLost(Exception):
     """The other side is gone."""
 
 
+class Refused(GitmodelError):
+    """The other side could not do what it was asked, in its words."""
+
+    code = "refused"
+
+
 class Link:
-    """``answer`` is given what the other side asks and tells; what it returns or raises goes back to who asked. It is called by
-    ``executor(message)``, or where that is None by the thread that reads, which must not wait for anything. ``lost`` is called
-    once, by that thread."""
+    """``answer`` is given what the other side asks and tells; what it returns goes back to who asked, what it raises as Refused.
+    It is called by ``executor(message)``, or where that is None by the thread that reads, which must not wait for anything.
+    ``lost`` is called once, by that thread."""
 
     def __init__(
         self,
@@ -36,7 +45,7 @@ class Link:
         seconds, rest = divmod(_SEND_SECONDS, 1)
         end.setblocking(True)
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(seconds), int(rest * 1e6)))
-        self._connection = Connection(end.detach())
+        self._end, self._connection = end, Connection(os.dup(end.fileno()))
         self._answer, self._executor, self._lost = answer, executor, lost
         self._sending, self._numbers = threading.Lock(), itertools.count(1)
         self._asked: dict[int, Future[Any]] = {}
@@ -47,7 +56,7 @@ class Link:
         self._reader.start()
 
     def ask(self, message: Any) -> Future[Any]:
-        """The answer to come; its exception is the other side's, or LinkLost."""
+        """The answer to come; its exception is Refused or LinkLost."""
         number, asked = next(self._numbers), Future[Any]()
         self._asked[number] = asked
         if self._is_lost or not self._send(("asks", number, message)):
@@ -61,13 +70,13 @@ class Link:
     def close(self) -> None:
         """Ends it for both sides: what was asked is answered with LinkLost."""
         with contextlib.suppress(OSError):
-            socket.socket(fileno=self._connection.fileno(), family=socket.AF_UNIX).shutdown(socket.SHUT_RDWR)
+            self._end.shutdown(socket.SHUT_RDWR)
 
     def _send(self, frame: tuple[str, int, Any]) -> bool:
         try:
             with self._sending:
                 self._connection.send(frame)
-        except (OSError, ValueError):
+        except (OSError, ValueError):  # gone, or closed on this side
             return False
         return True
 
@@ -82,6 +91,8 @@ class Link:
                 else:
                     executor.submit(self._handle, kind, number, message)
         self._is_lost = True
+        self._connection.close()
+        self._end.close()
         self._give_up()
         self._lost()
 
@@ -92,15 +103,15 @@ class Link:
             if good:
                 asked.set_result(value)
             else:
-                asked.set_exception(value)
+                asked.set_exception(Refused(value))
 
     def _handle(self, kind: str, number: int, message: Any) -> None:
         try:
             answer = (True, self._answer(message))
         except Exception as error:  # it is the other side's to deal with
-            answer = (False, error)
-        if kind == "asks" and not self._send(("answers", number, answer)) and not answer[0]:
-            self._send(("answers", number, (False, RuntimeError(str(answer[1])))))
+            answer = (False, error.message if isinstance(error, GitmodelError) else f"{type(error).__name__}: {error}")
+        if kind == "asks":
+            self._send(("answers", number, answer))
 
     def _give_up(self) -> None:
         while self._asked:

@@ -34,8 +34,8 @@ class _Failure:
 
 
 class Manager:
-    """``table`` is replaced whole by one assignment: a request reads it once and answers wholly from what it read. ``second``
-    is given what serves by default when there is nothing to load, and raises nothing: see ``Prepacker.take``."""
+    """``table`` is replaced whole by one assignment, once the host has it: a request reads it once and answers wholly from what
+    it read. ``second`` is given what serves by default when there is nothing to load, and raises nothing: see ``Prepacker.take``."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Manager:
         self._failures: dict[AspiredVersion, _Failure] = {}
         self._statuses: dict[tuple[str, str, str], VersionStatus] = {}
         self._changed = threading.Condition()
-        self._stopping = False
+        self._stopping, self._changes = False, 0
         # One thread for all loads and unloads: the runtime's memory is returned only when they share one.
         self._thread = threading.Thread(target=self._run, name="manager", daemon=True)
 
@@ -63,14 +63,24 @@ class Manager:
     def stop(self) -> None:
         with self._changed:
             self._stopping = True
-            self._changed.notify_all()
+            self._notify()
         self._thread.join()
+
+    def await_change(self, seen: int, seconds: float) -> int:
+        """Waits until something is not what it was when ``seen`` was returned, -1 before the first; for ``seconds`` at most."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._changes != seen or self._stopping, seconds)
+            return self._changes
+
+    def _notify(self) -> None:
+        self._changes += 1
+        self._changed.notify_all()
 
     def wake(self) -> None:
         """There is something for ``second`` to do."""
         with self._changed:
             self._woken = True
-            self._changed.notify_all()
+            self._notify()
 
     def aspire(self, wanted: Mapping[str, tuple[AspiredVersion, ...]], hint: str = "") -> int:
         """Publishes the whole desired state; the newest supersedes what was not begun. Returns its number.
@@ -91,7 +101,7 @@ class Manager:
             self._wanted = dict(wanted)
             self._published += 1
             self._await_turn(versions)
-            self._changed.notify_all()
+            self._notify()
             return self._published
 
     def _await_turn(self, versions: list[AspiredVersion]) -> None:
@@ -145,7 +155,7 @@ class Manager:
             self._reconcile(wanted)
             with self._changed:
                 self._settled = max(self._settled, number)
-                self._changed.notify_all()
+                self._notify()
             if self._second is not None:
                 self._second([serving.default for serving in self.table.values()])
 
@@ -309,6 +319,6 @@ class Manager:
             ]
             for old in ended[:-_KEPT_ENDED]:
                 del self._statuses[old]
-            self._changed.notify_all()
+            self._notify()
         with contextlib.suppress(Exception):  # a closed log must not end the loading of models
             self._told(status)

@@ -5,15 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from msgspec import Struct
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
 from prometheus_client.registry import Collector
 
-from gitmodel.serving.servable import Serving, State, VersionStatus
+from gitmodel.serving.servable import Serving, State, States, VersionStatus
 from gitmodel.serving.traffic import BOUNDS, Traffic
 
 #: For the header of the answer.
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+
+
+class Workers(Struct, frozen=True):
+    """Processes that answer calls: how many do, and how many ended and were replaced."""
+
+    answering: int
+    replaced: int
 
 
 class Metrics(Collector):
@@ -21,15 +29,19 @@ class Metrics(Collector):
 
     def __init__(
         self,
-        traffic: Traffic,
-        statuses: Callable[[], list[VersionStatus]],
+        states: States,
         table: Callable[[], Mapping[str, Serving]],
-        ready: Callable[[], bool],
+        traffic: Callable[[], Traffic],
         version: str,
+        workers: Callable[[], Workers] | None = None,
     ) -> None:
-        self._traffic, self._statuses, self._table, self._ready, self._version = (
-            traffic, statuses, table, ready, version,
-        )  # fmt: skip
+        self._states, self._table, self._traffic, self._version, self._workers = (
+            states,
+            table,
+            traffic,
+            version,
+            workers,
+        )
         self._registry = CollectorRegistry(auto_describe=False)
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
@@ -44,19 +56,28 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Any]:
         # A tag that was forced onto another commit is the same version twice; the newest change comes last.
-        statuses = list({(status.model, status.version): status for status in self._statuses()}.values())
+        statuses = list({(status.model, status.version): status for status in self._states.statuses()}.values())
         yield InfoMetricFamily("gitmodel", "The server.", {"version": self._version})
-        yield GaugeMetricFamily("gitmodel_ready", "1 when every model that must be served is.", float(self._ready()))
-        yield from self._requests()
-        yield from self._loads(statuses)
+        yield GaugeMetricFamily(
+            "gitmodel_ready", "1 when every model that must be served is.", float(self._states.ready())
+        )
+        if self._workers is not None:
+            workers = self._workers()
+            yield GaugeMetricFamily("gitmodel_workers", "Worker processes that answer calls.", workers.answering)
+            yield CounterMetricFamily(
+                "gitmodel_worker_restarts", "Workers that ended and were replaced.", workers.replaced
+            )
+        traffic = self._traffic()
+        yield from self._requests(traffic)
+        yield from self._loads(traffic, statuses)
 
-    def _requests(self) -> Iterator[Any]:
+    def _requests(self, traffic: Traffic) -> Iterator[Any]:
         names = ["model", "version"]
         answered = CounterMetricFamily("gitmodel_requests", "Inference requests, by status.", labels=[*names, "status"])
         took = HistogramMetricFamily(
             "gitmodel_request_duration_seconds", "From the whole body to the answer.", labels=names
         )
-        for model, version, tally in self._traffic.each():
+        for model, version, tally in traffic.each():
             for status, count in sorted(tally.statuses.items()):
                 answered.add_metric([model, version, str(status)], count)
             total, buckets = 0, []
@@ -67,7 +88,7 @@ class Metrics(Collector):
         yield answered
         yield took
         errors = CounterMetricFamily("gitmodel_errors", "Answers that were errors, to any path.", labels=["status"])
-        for status, count in sorted(self._traffic.errors.items()):
+        for status, count in sorted(traffic.errors.items()):
             errors.add_metric([str(status)], count)
         yield errors
         flying = GaugeMetricFamily("gitmodel_requests_in_flight", "Requests being answered.", labels=names)
@@ -76,7 +97,7 @@ class Metrics(Collector):
                 flying.add_metric([model, version], servable.in_flight)
         yield flying
 
-    def _loads(self, statuses: list[VersionStatus]) -> Iterator[Any]:
+    def _loads(self, traffic: Traffic, statuses: list[VersionStatus]) -> Iterator[Any]:
         names = ["model", "version"]
         states = GaugeMetricFamily("gitmodel_version_state", "1 for the state it is in.", labels=[*names, "state"])
         took = GaugeMetricFamily("gitmodel_version_load_seconds", "How long it took to load.", labels=names)
@@ -92,6 +113,6 @@ class Metrics(Collector):
             cases.add_metric([*where, "passed"], status.golden_passed)
             cases.add_metric([*where, "failed"], status.golden_cases - status.golden_passed)
         loads = CounterMetricFamily("gitmodel_loads", "Loads that ended, by outcome.", labels=["model", "outcome"])
-        for (model, good), count in sorted(self._traffic.loads.items()):
+        for (model, good), count in sorted(traffic.loads.items()):
             loads.add_metric([model, "available" if good else "failed"], count)
         yield from (states, took, cases, loads)

@@ -68,7 +68,6 @@ class Opener:
 
     def __init__(
         self,
-        *,
         threads: int = 1,
         batch_rows: Mapping[str, int] | None = None,
         warned: Callable[[str], object] = lambda _: None,

@@ -3,6 +3,7 @@ never slowed by a disk, nor failed by one that is full."""
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import queue
@@ -51,12 +52,20 @@ class Recorder:
     """Writes every ``every``-th answer as ``folder/MODEL/VERSION/test_data_set_N`` (ONNX's layout), until there are ``limit``
     of a model's version. Each appears whole, by one rename; only this user can read them.
 
+    Without ``alone`` other processes write there, too.
+
     ``offer`` may be called from any thread and does nothing but count and hand over; ``warned`` is told once when
     writing fails, after which nothing is recorded any more. Raises CannotRecord.
     """
 
     def __init__(
-        self, folder: Path, *, every: int = 1, limit: int = 256, warned: Callable[[str], None] = lambda _: None
+        self,
+        folder: Path,
+        *,
+        every: int = 1,
+        limit: int = 256,
+        warned: Callable[[str], None] = lambda _: None,
+        alone: bool = True,
     ) -> None:
         self._folder, self._every, self._limit, self._warned = folder, every, limit, warned
         self._seen = itertools.count()
@@ -72,7 +81,7 @@ class Recorder:
             raise CannotRecord(
                 f"cannot record in {folder} ({error.strerror or error})", hint="name another folder with --record"
             ) from error
-        for left_over in folder.glob("*/*/.set-*"):  # of a server that was killed
+        for left_over in folder.glob("*/*/.set-*") if alone else ():  # of a server that was killed
             shutil.rmtree(left_over, ignore_errors=True)
         self._thread = threading.Thread(target=self._run, name="record", daemon=True)
         self._thread.start()
@@ -125,7 +134,8 @@ class Recorder:
                     write_all(descriptor, data)
                 finally:
                     os.close(descriptor)
-            building.rename(folder / f"test_data_set_{number}")
+            while not _moved(building, folder / f"test_data_set_{number}"):
+                there, number = _there(folder)
         except BaseException:
             shutil.rmtree(building, ignore_errors=True)
             raise
@@ -133,6 +143,17 @@ class Recorder:
         self._next[answered.path] = (there + 1, number + 1)
         if there + 1 >= self._limit:
             self._full.add(answered.path)
+
+
+def _moved(building: Path, target: Path) -> bool:
+    """False when another process has a set of that name."""
+    try:
+        building.rename(target)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        return False
+    return True
 
 
 def _there(folder: Path) -> tuple[int, int]:

@@ -6,21 +6,18 @@ asked for on the management socket alone; the data port answers it with 403.
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from msgspec.structs import asdict
 
-from gitmodel.errors import GitmodelError
-from gitmodel.serving import oip, openapi, page, tfs
+from gitmodel.serving import oip, openapi, tfs
 from gitmodel.serving.calls import Calls, Find
 from gitmodel.serving.dataplane import Dataplane, DataplaneError
-from gitmodel.serving.guard import Guard, Notices, port_of
+from gitmodel.serving.guard import Guard, port_of
 from gitmodel.serving.http import (
     Answer,
     Bodies,
@@ -34,12 +31,11 @@ from gitmodel.serving.http import (
     refusal,
 )
 from gitmodel.serving.journal import Journal
-from gitmodel.serving.manager import Manager
-from gitmodel.serving.metrics import CONTENT_TYPE, Metrics
-from gitmodel.serving.servable import State, VersionStatus
-from gitmodel.serving.source import Source
+from gitmodel.serving.servable import State, States, VersionStatus
 from gitmodel.serving.traffic import Traffic
-from gitmodel.signing import NotSigned
+
+if TYPE_CHECKING:
+    from gitmodel.serving.management import Management
 
 _REPOSITORY_STATES = {State.AVAILABLE: "READY", State.LOADING: "LOADING", State.UNLOADING: "UNLOADING"}
 _MODEL = re.compile(r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?(?P<verb>/ready|/infer)?")
@@ -48,41 +44,42 @@ _V1 = re.compile(
     r"(?P<verb>:predict|:classify|:regress|/metadata)?"
 )
 _LOAD = re.compile(r"/v2/repository/models/(?P<model>[^/]+)/(?P<verb>load|unload)")
-MAX_WAIT = 600.0
 #: Bytes of a notice that comes over the network: it holds one number.
-_MOST_NOTICE = 4 << 10
+MOST_NOTICE = 4 << 10
+#: What ``overview`` answers: counts of the whole server stand there.
+PATHS = ("/", "/metrics")
 _MOST_USUAL = 1000
 _JSON = (b"content-type", b"application/json")
 
 
 class App:
-    """``max_body`` in bytes; ``crowded`` says whether there are more connections than callers may have."""
+    """``overview`` answers the ``PATHS``. ``max_body`` in bytes; ``crowded`` says whether there are more connections than callers
+    may have. Without ``management`` nobody can ask for a load here."""
 
     def __init__(
         self,
         dataplane: Dataplane,
-        manager: Manager,
-        source: Source,
+        states: States,
+        overview: Callable[[str], Awaitable[Answer]],
         *,
         traffic: Traffic,
         guard: Guard,
         version: str,
-        notices: Notices | None = None,
+        management: Management | None = None,
         journal: Journal | None = None,
         crowded: Callable[[], bool] = lambda: False,
         max_body: int = 64 << 20,
         threads: int = 2,
     ) -> None:
-        self._dataplane, self._manager, self._source = dataplane, manager, source
+        self._dataplane, self._states, self._overview = dataplane, states, overview
         self._traffic, self._version, self._crowded = traffic, version, crowded
-        self._guard, self._notices, self._journal = guard, notices, journal
+        self._guard, self._management, self._journal = guard, management, journal
+        self._notice_port = management.notice_port if management else None
         self._notes_all = journal is not None and journal.requests
-        self._metrics = Metrics(traffic, manager.statuses, dataplane.models, manager.ready, version)
         #: Paths that calls came in on, and how their servable is found: patterns take longer than the rest of the routing.
         self._usual: dict[str, Find] = {}
         self._bodies = Bodies(max_body)
         self._calls = Calls(dataplane, traffic, self._bodies, threads)
-        self._management = ThreadPoolExecutor(max_workers=8, thread_name_prefix="management")
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -90,10 +87,8 @@ class App:
         name, reason = b"", ""
         try:
             given = dict(scope["headers"])
-            if self._notices is not None and port_of(scope) == self._notices.port:
-                answer = self._notice(
-                    self._notices, scope, given, receive
-                )  # its signature says more than Host and Origin
+            if self._notice_port is not None and port_of(scope) == self._notice_port:
+                answer = self._notice(scope, given, receive)  # its signature says more than Host and Origin
             else:
                 name = self._guard.check(scope, given, crowded=self._crowded())
                 find = self._usual.get(scope["path"]) if scope["method"] == "POST" else None
@@ -125,12 +120,13 @@ class App:
             return await self._tensorflow(found, method, receive)
         if path.startswith("/v2/repository/"):
             return await self._repository(path, method, scope, receive)
+        if path in PATHS:
+            expect(method, "GET", "HEAD")
+            return await self._overview(path)
         return self._server(path, method)
 
     def _server(self, path: str, method: str) -> Answer:
         pages: Mapping[str, Callable[[], Answer]] = {
-            "/": self._page,
-            "/metrics": lambda: (200, [(b"content-type", CONTENT_TYPE)], self._metrics.text()),
             "/openapi.json": lambda: (200, [], openapi.document(self._version)),
             "/v2": self._about,
             "/v2/": self._about,
@@ -144,23 +140,17 @@ class App:
         expect(method, "GET", "HEAD")
         return found()
 
-    def _page(self) -> Answer:
-        headers = [(b"content-type", b"text/html; charset=utf-8"), (b"content-security-policy", page.POLICY)]
-        table, ready = self._dataplane.models(), self._manager.ready()
-        body = page.render(self._manager.statuses(), table, self._traffic, ready=ready, version=self._version)
-        return 200, headers, body
-
     def _about(self) -> Answer:
         extensions = ["model_repository", "binary_tensor_data"]
         return 200, [], orjson.dumps({"name": "gitmodel", "version": self._version, "extensions": extensions})
 
     def _ready(self) -> Answer:
-        ready = self._manager.ready()
+        ready = self._states.ready()
         return 200 if ready else 400, [], orjson.dumps({"ready": ready})
 
     def _status(self) -> Answer:
-        statuses = [asdict(status) for status in self._manager.statuses()]
-        return 200, [], orjson.dumps({"ready": self._manager.ready(), "versions": statuses})
+        statuses = [asdict(status) for status in self._states.statuses()]
+        return 200, [], orjson.dumps({"ready": self._states.ready(), "versions": statuses})
 
     def _model_ready(self, model: str, version: str) -> Answer:
         try:
@@ -210,58 +200,23 @@ class App:
         found = _LOAD.fullmatch(path)
         if not found:
             raise HttpError(404, f"there is nothing at {path[:200]}; see /v2")
-        if port_of(scope) is not None:  # not the management socket
+        if self._management is None or port_of(scope) is not None:  # not the management socket
             raise HttpError(403, "loading is asked for on the management socket; 'gitmodel status' names it")
-        return await self._load(found, body)
+        return await self._management.load(found["model"], found["verb"], body)
 
-    async def _notice(self, notices: Notices, scope: dict[str, Any], given: Given, receive: Receive) -> Answer:
+    async def _notice(self, scope: dict[str, Any], given: Given, receive: Receive) -> Answer:
         """On the port for notices: a signed request to load, and nothing else."""
-        body = await self._bodies.read(receive, _MOST_NOTICE)
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in given.items()}
-        try:
-            notices.verifier.check(scope["method"], scope["raw_path"].decode("latin-1"), body, headers)
-        except NotSigned as error:
-            raise HttpError(401, error.message, [(b"www-authenticate", b"Gitmodel-Signature")]) from error
+        if self._management is None:
+            raise HttpError(404, "no notices are taken here")
+        body = await self._bodies.read(receive, MOST_NOTICE)
+        self._management.verify(scope, given, body)
         found = _LOAD.fullmatch(scope["path"])
         if found is None or scope["method"] != "POST":
             raise HttpError(404, "notices alone are taken here: POST /v2/repository/models/NAME/load")
-        return await self._load(found, json_object(body))
-
-    async def _load(self, found: re.Match[str], body: dict[str, Any]) -> Answer:
-        if found["verb"] == "unload":
-            raise HttpError(501, "what is served is what Git says: move a stage or withdraw the version's tag")
-        parameters = body.get("parameters") or {}
-        if not isinstance(parameters, dict) or set(parameters) - {"wait"}:
-            raise HttpError(
-                400, "parameters may hold 'wait', in seconds; files and URLs are never loaded from a request"
-            )
-        wait = parameters.get("wait", 60.0)
-        if isinstance(wait, bool) or not isinstance(wait, int | float) or not 0 <= wait <= MAX_WAIT:
-            raise HttpError(400, f"wait is a number of seconds from 0 to {MAX_WAIT:.0f}")
-        loop = asyncio.get_running_loop()
-        answer = await loop.run_in_executor(self._management, self._look, found["model"], float(wait))
-        return 200, [], orjson.dumps(answer)
-
-    def _look(self, model: str, wait: float) -> dict[str, Any]:
-        """A notice is only a hint: the refs are read anew, whatever it said."""
-        try:
-            settled = self._manager.wait(self._source.look(model), wait)
-        except GitmodelError as error:
-            raise HttpError(500, str(error)) from error
-        return {
-            "name": model,
-            "settled": settled,
-            "aspired": self._manager.aspired(model),
-            "serving": self._serving(model),
-            "versions": [asdict(status) for status in self._manager.statuses(model)],
-        }
-
-    def _serving(self, model: str) -> str | None:
-        serving = self._dataplane.models().get(model)
-        return serving.default.version if serving else None
+        return await self._management.load(found["model"], found["verb"], json_object(body))
 
     def _index(self, ready_only: bool) -> list[dict[str, Any]]:
-        rows = [_index_row(status) for status in self._manager.statuses()]
+        rows = [_index_row(status) for status in self._states.statuses()]
         return [row for row in rows if row["state"] == "READY" or not ready_only]
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 from msgspec import Struct
@@ -50,6 +50,16 @@ class VersionStatus(Struct, frozen=True):
     number: int = 0
     stages: tuple[str, ...] = ()
     since: float = msgspec.field(default_factory=time.time)
+
+
+class States(Protocol):
+    """What a server's versions are at, whoever keeps count."""
+
+    def statuses(self, model: str = "") -> list[VersionStatus]:
+        """By model, the newest change last; of all models without one."""
+
+    def ready(self) -> bool:
+        """True when every model is served that must be."""
 
 
 @dataclass(eq=False)

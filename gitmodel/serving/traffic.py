@@ -14,6 +14,8 @@ BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 
 _MOST = 256
 #: How many of the newest times the page's percentiles are of.
 _NEWEST = 1000
+#: Of how many processes' answers they are at most, where several count.
+_PARTS = 16
 
 
 class Tally:
@@ -27,6 +29,12 @@ class Tally:
         self.counts = [0] * (len(BOUNDS) + 1)
         self.seconds = 0.0
         self.newest: deque[float] = deque(maxlen=_NEWEST)
+
+    def add(self, other: Tally) -> None:
+        self.statuses.update(other.statuses)
+        self.counts = [mine + more for mine, more in zip(self.counts, other.counts, strict=True)]
+        self.seconds += other.seconds
+        self.newest = deque([*self.newest, *other.newest], maxlen=_NEWEST * _PARTS)
 
     def percentile(self, share: float) -> float | None:
         """Of the newest answers, in seconds; None before the first."""
@@ -59,6 +67,13 @@ class Traffic:
         """A version's state changed."""
         if status.state is State.AVAILABLE or (status.state is State.END and status.reason):
             self.loads[status.model, status.state is State.AVAILABLE] += 1
+
+    def add(self, other: Traffic) -> None:
+        """Counts in what another process counted."""
+        self.loads.update(other.loads)
+        self.errors.update(other.errors)
+        for key, tally in other._tallies.items():
+            self._tallies.setdefault(key, Tally()).add(tally)
 
     def of(self, model: str, version: str) -> Tally:
         return self._tallies.get((model, version)) or Tally()

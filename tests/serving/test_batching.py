@@ -18,7 +18,9 @@ from gitmodel.bundle.signature import Signature
 from gitmodel.formats import onnx as onnx_format
 from gitmodel.runtime import RunFailed
 from gitmodel.serving.batching import _MOST_LINES, Batcher
-from gitmodel.serving.loader import Loader
+from gitmodel.serving.fetching import Fetcher
+from gitmodel.serving.host import Alone
+from gitmodel.serving.opening import Opener
 from gitmodel.serving.policy import AspiredVersion
 from gitmodel.serving.servable import Servable
 from gitmodel.workflows import save, transfer
@@ -192,9 +194,9 @@ def test_only_a_model_whose_rows_stand_for_themselves_is_batched(
     production.save(model())
     production.push(production.tag("fraud@v1.0.0"))
     warned: list[str] = []
-    loader = Loader(production.bare, batch_rows={"": 4, "other": 9}, warned=warned.append)
+    host = Alone(Fetcher(production.bare), Opener(batch_rows={"": 4, "other": 9}, warned=warned.append))
     wanted = AspiredVersion("fraud", "v1.0.0", support.git(production.author, "rev-parse", "HEAD"), 1)
-    assert loader.load(wanted).batch_rows == (4 if batched else 0)
+    assert host.load(wanted).batch_rows == (4 if batched else 0)
     assert warned == ([] if batched else ["fraud v1.0.0 is not batched: its rows do not stand for themselves"])
 
 
@@ -207,7 +209,7 @@ def test_a_named_signature_is_not_batched_by_what_was_tried_of_the_default_one(t
     transfer.push(["fraud"], repo=production.author)
     production.push(production.tag("fraud@v1.0.0"))
     wanted = AspiredVersion("fraud", "v1.0.0", support.git(production.author, "rev-parse", "HEAD"), 1)
-    loaded = Loader(production.bare, batch_rows={"": 4}).load(wanted)
+    loaded = Alone(Fetcher(production.bare), Opener(batch_rows={"": 4})).load(wanted)
     assert loaded.batch_rows == 4
     assert loaded.named["half"].batch_rows == 0
 

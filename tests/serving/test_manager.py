@@ -12,11 +12,12 @@ import pytest
 from gitmodel import runtime
 from gitmodel.bundle.signature import Signature
 from gitmodel.errors import GitmodelError
-from gitmodel.serving import manager as manager_module
+from gitmodel.serving import manager, unloading
 from gitmodel.serving.last_good import LastGood
 from gitmodel.serving.manager import Manager
 from gitmodel.serving.policy import AspiredVersion
-from gitmodel.serving.servable import Servable, State, VersionStatus
+from gitmodel.serving.servable import Servable, Serving, State, VersionStatus
+from gitmodel.serving.unloading import drain
 from tests import support
 from tests.serving.production import PATIENCE
 
@@ -53,10 +54,10 @@ class Stage:
         self.fails: dict[str, Exception] = {}
         self.gates: dict[str, threading.Event] = {}
         self.on_state: Callable[[VersionStatus], None] = lambda _: None
-        self.manager = Manager(self._load, self._told, last_good)
+        self.manager = Manager(self, self._told, last_good)
         self._changed = threading.Condition()
 
-    def _load(self, aspired: AspiredVersion) -> Servable:
+    def load(self, aspired: AspiredVersion) -> Servable:
         name = f"{aspired.model} {aspired.version}"
         with self._changed:
             self.loads.append(name)
@@ -69,6 +70,12 @@ class Stage:
             aspired.model, aspired.version, aspired.number, aspired.commit, "digest", "onnxruntime_onnx", Signature((), ()),
             self._session, 0.0, 4, 4,
         )  # fmt: skip
+
+    def publish(self, table: Mapping[str, Serving]) -> None:
+        """The tests read the manager's."""
+
+    def unload(self, servable: Servable) -> None:
+        drain(servable)
 
     def _told(self, status: VersionStatus) -> None:
         self.on_state(status)
@@ -234,8 +241,8 @@ def test_after_a_failure_only_a_hint_or_the_refs_try_again_at_once(stage: Stage)
 
 
 def test_a_failure_is_tried_again_by_itself_and_ever_more_rarely(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manager_module, "_RETRY_FIRST", 0.01)
-    monkeypatch.setattr(manager_module, "_RETRY_MOST", 0.05)
+    monkeypatch.setattr(manager, "_RETRY_FIRST", 0.01)
+    monkeypatch.setattr(manager, "_RETRY_MOST", 0.05)
     waits = []
 
     def look(status: VersionStatus) -> None:
@@ -311,7 +318,7 @@ def test_calls_in_flight_end_before_their_version_does(stage: Stage) -> None:
 
 
 def test_a_call_that_never_ends_holds_a_version_only_so_long(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manager_module, "_DRAIN_SECONDS", 0.01)
+    monkeypatch.setattr(unloading, "DRAIN_SECONDS", 0.01)
     stage.settle(want("fraud v1"))
     stage.manager.table["fraud"].default.in_flight = 1
     stage.settle(want("fraud v2"))

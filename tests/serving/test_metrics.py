@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from gitmodel.serving.metrics import Metrics
+from gitmodel.serving.metrics import Metrics, Workers
 from gitmodel.serving.servable import Servable, Serving, State, VersionStatus
 from gitmodel.serving.traffic import Traffic
 
@@ -18,10 +19,23 @@ def samples(text: bytes) -> Samples:
     return {(s.name, tuple(sorted(s.labels.items()))): s.value for family in families for s in family.samples}
 
 
+class Said(NamedTuple):
+    """What a server says of its versions."""
+
+    versions: list[VersionStatus]
+    is_ready: bool = True
+
+    def statuses(self, model: str = "") -> list[VersionStatus]:
+        return [status for status in self.versions if not model or status.model == model]
+
+    def ready(self) -> bool:
+        return self.is_ready
+
+
 def made(traffic: Traffic, statuses: list[VersionStatus], *servables: Servable, ready: bool = True) -> Samples:
     by_version = {servable.version: servable for servable in servables}
     table = {"fraud": Serving(servables[0], by_version)} if servables else {}
-    return samples(Metrics(traffic, lambda: statuses, lambda: table, lambda: ready, "0.1").text())
+    return samples(Metrics(Said(statuses, ready), lambda: table, lambda: traffic, "0.1").text())
 
 
 LIVE = VersionStatus("fraud", "v1.0.0", "c", State.AVAILABLE, seconds=0.5, golden_passed=3, golden_cases=4)
@@ -85,7 +99,15 @@ def test_a_version_whose_tag_was_forced_elsewhere_is_told_once() -> None:
         VersionStatus("fraud", "v1.0.0", "old", State.END, since=1.0),
         VersionStatus("fraud", "v1.0.0", "new", State.AVAILABLE, since=2.0),
     ]
-    metrics = Metrics(Traffic(), lambda: twice, dict, lambda: True, "0.1")
+    metrics = Metrics(Said(twice), dict, Traffic, "0.1")
     lines = [line for line in metrics.text().decode().splitlines() if line.startswith("gitmodel_version_state{")]
     assert len(lines) == len({line.rpartition(" ")[0] for line in lines}) == len(State)
     assert samples(metrics.text())["gitmodel_version_state", tuple(sorted((*WHERE, ("state", "AVAILABLE"))))] == 1
+
+
+def test_workers_are_told_where_there_are_some() -> None:
+    metrics = Metrics(Said([]), dict, Traffic, "0.1", lambda: Workers(3, 2))
+    found = samples(metrics.text())
+    assert found["gitmodel_workers", ()] == 3
+    assert found["gitmodel_worker_restarts_total", ()] == 2
+    assert ("gitmodel_workers", ()) not in made(Traffic(), [])

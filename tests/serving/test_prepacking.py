@@ -18,8 +18,10 @@ import pytest
 from gitmodel import runtime
 from gitmodel.bundle.signature import Signature
 from gitmodel.formats import onnx as onnx_format
-from gitmodel.serving import prepacking
-from gitmodel.serving.loader import Loader
+from gitmodel.serving import opening
+from gitmodel.serving.fetching import Fetcher
+from gitmodel.serving.host import Alone
+from gitmodel.serving.opening import Opener
 from gitmodel.serving.policy import AspiredVersion
 from gitmodel.serving.prepacking import DIGESTS, MODEL, WEIGHTS, Prepacker
 from gitmodel.serving.servable import Servable
@@ -67,7 +69,7 @@ def servable(path: Path, digest: str = "d" * 64) -> Servable:
     session = runtime.open_session(path, prepack=False)
     signature: Signature = onnx_format.signature_of(onnx_format.parse(path.read_bytes(), "m"), "m")
     made = Servable("m", "v1.0.0", 1, "c" * 40, digest, "onnx", signature, session, 0.0, 0, 0, path=path, size=1)
-    made.repack = lambda one, packed: setattr(one, "session", packed)
+    made.repack = lambda one, packed: setattr(one, "session", runtime.open_session(packed))
     return made
 
 
@@ -201,17 +203,17 @@ def test_without_room_on_the_disk_nothing_is_begun(
     assert len(packing.warned) == 1
 
 
-def test_the_loader_maps_large_weights_and_takes_packed_ones_that_keep_the_cases(
+def test_a_host_maps_large_weights_and_takes_packed_ones_that_keep_the_cases(
     packing: Packing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     production = Production.make(tmp_path / "production")
     production.push(production.release("fraud@v1.0.0"))
     wanted = AspiredVersion("fraud", "v1.0.0", support.git(production.author, "rev-parse", "HEAD"), 1)
-    loader = Loader(production.bare)
-    small = loader.load(wanted)
+    host = Alone(Fetcher(production.bare), Opener())
+    small = host.load(wanted)
     assert small.repack is None
-    monkeypatch.setattr(prepacking, "LEAST", 1)
-    large = loader.load(wanted)
+    monkeypatch.setattr(opening, "LEAST_PACKED", 1)
+    large = host.load(wanted)
     mapped = large.session
     packing.until_done(large)
     assert large.session is not mapped

@@ -22,13 +22,14 @@ from tritonclient.utils import InferenceServerException
 
 from gitmodel import __version__, endpoint
 from gitmodel.bundle.lock import Lock
+from gitmodel.serving import http
 from gitmodel.serving.dataplane import Dataplane
 from gitmodel.serving.guard import Guard
+from gitmodel.serving.host import Host
 from gitmodel.serving.manager import Manager
 from gitmodel.serving.oip import DATATYPES
 from gitmodel.serving.rest import App
-from gitmodel.serving.servable import Servable, Serving
-from gitmodel.serving.source import Source
+from gitmodel.serving.servable import Serving
 from gitmodel.serving.traffic import Traffic
 from tests import support
 from tests.serving import production as place
@@ -742,10 +743,13 @@ def test_an_accident_is_500_in_words_and_nobody_elses_affair() -> None:
     def broken() -> Mapping[str, Serving]:
         raise RuntimeError("an accident")
 
-    manager = Manager(lambda _: cast(Servable, None))
-    source = Source(Path("/nowhere"), manager.aspire)
+    manager = Manager(cast(Host, None))
+
+    async def look(_: str) -> http.Answer:
+        raise RuntimeError("an accident")
+
     app = App(
-        Dataplane(broken, manager.statuses), manager, source, traffic=Traffic(), guard=Guard("10.0.0.5"), version="1"
+        Dataplane(broken, manager.statuses), manager, look, traffic=Traffic(), guard=Guard("10.0.0.5"), version="1"
     )
     sent: list[dict[str, Any]] = []
 

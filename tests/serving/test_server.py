@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from gitmodel import endpoint, runtime
-from gitmodel.serving import server as server_module
-from gitmodel.serving.server import CannotListen
+from gitmodel.serving import listening
+from gitmodel.serving.listening import CannotListen
 from gitmodel.versions import Version
 from tests import support
 from tests.serving import production as place
@@ -103,15 +103,15 @@ def test_a_port_that_is_taken_is_exit_3_and_one_line(production: Production) -> 
 def test_two_servers_never_share_a_port(production: Production, start: Starts) -> None:
     first = start(production.bare)
     with pytest.raises(CannotListen):
-        server_module._listen(*first.address)
-    with server_module._listen("127.0.0.1", 0) as listener, pytest.raises(CannotListen):
-        server_module._listen("127.0.0.1", listener.getsockname()[1])
+        listening.listen(*first.address)
+    with listening.listen("127.0.0.1", 0) as listener, pytest.raises(CannotListen):
+        listening.listen("127.0.0.1", listener.getsockname()[1])
 
 
 @pytest.mark.parametrize("host", ["nowhere.invalid", "192.0.2.1", "::ffff", "a b"])
 def test_an_address_that_is_not_here_is_named(host: str) -> None:
     with pytest.raises(CannotListen) as caught:
-        server_module._listen(host, 0)
+        listening.listen(host, 0)
     assert caught.value.message.startswith(f"cannot listen on {host}:0 (")
     assert caught.value.exit_code == 3
 
@@ -134,7 +134,7 @@ def test_a_management_socket_never_takes_somebodys_place(production: Production,
     link.symlink_to(file)
     other = start(production.bare)
     for taken in (file, link, tmp_path, Path(other.admin), tmp_path / ("x" * 150), file / "below"):
-        with pytest.raises(CannotListen) as caught, server_module._listen_unix(taken):
+        with pytest.raises(CannotListen) as caught, listening.listen_unix(taken):
             pass
         assert str(taken) in caught.value.message
         assert "None" not in caught.value.message

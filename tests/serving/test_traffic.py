@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 
 from hypothesis import given
@@ -57,3 +58,23 @@ def test_a_percentile_is_one_of_the_times_and_so_many_are_not_above_it(times: li
     found = tally.percentile(share)
     assert found in times
     assert sum(time <= found for time in times) >= share * len(times)
+
+
+def test_what_other_processes_counted_is_counted_in(servable: Callable[..., Servable]) -> None:
+    parts, one = [Traffic(), Traffic()], servable()
+    for number, part in enumerate(parts, 1):
+        for _ in range(number):
+            part.answered(one, 200, 0.002)
+        part.errors[404] += number
+        part.loads["fraud", True] += 1
+    parts[1].answered(servable(version="v2.0.0"), 500, 0.3)
+    total = Traffic()
+    for part in parts:
+        total.add(pickle.loads(pickle.dumps(part)))
+    assert total.of("fraud", "v1.0.0").statuses == {200: 3}
+    assert total.of("fraud", "v1.0.0").counts[BOUNDS.index(0.0025)] == 3
+    assert total.of("fraud", "v1.0.0").percentile(0.5) == 0.002
+    assert total.of("fraud", "v2.0.0").statuses == {500: 1}
+    assert total.errors == {404: 3}
+    assert total.loads == {("fraud", True): 2}
+    assert parts[0].of("fraud", "v1.0.0").statuses == {200: 1}, "the parts stay as they are"

@@ -1,4 +1,4 @@
-"""gitmodel.serving.loader: real versions fetched, verified, opened and replayed before they may answer."""
+"""gitmodel.serving.fetching and .opening: real versions fetched, verified, opened and replayed before they may answer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ from gitmodel.bundle.signature import Signature, Signatures
 from gitmodel.errors import GitmodelError
 from gitmodel.registry import UnknownVersion
 from gitmodel.runtime import LoadFailed
-from gitmodel.serving.loader import Loader
+from gitmodel.serving.fetching import Fetcher
+from gitmodel.serving.host import Alone
+from gitmodel.serving.opening import Opener
 from gitmodel.serving.policy import AspiredVersion
 from gitmodel.serving.servable import Servable
 from gitmodel.serving.validation import FalseSignature, GoldenFailed, UnlistedFile
@@ -41,7 +43,7 @@ def aspired(repo: Path, tag: str, number: int = 1) -> AspiredVersion:
 
 def load(repo: Path, tag: str, *, store: Path | None = None, remote_url: str = "") -> Servable:
     """As a server that has just started would."""
-    return Loader(repo, store=store, remote_url=remote_url).load(aspired(repo, tag))
+    return Alone(Fetcher(repo, store=store, remote_url=remote_url), Opener()).load(aspired(repo, tag))
 
 
 def released(production: Production, tag: str = "fraud@v1.0.0", *, scale: float = 1.0) -> str:
@@ -151,12 +153,12 @@ def test_other_bytes_in_the_remote_are_refused(production: Production) -> None:
 
 def test_a_remote_that_is_mended_serves_again(production: Production) -> None:
     tag = released(production)
-    loader = Loader(production.bare)
+    host = Alone(Fetcher(production.bare), Opener())
     production.storage.rename(production.storage.with_name("away"))
     with pytest.raises(RemoteFailed):
-        loader.load(aspired(production.bare, tag))
+        host.load(aspired(production.bare, tag))
     production.storage.with_name("away").rename(production.storage)
-    assert loader.load(aspired(production.bare, tag)).golden_passed == 4
+    assert host.load(aspired(production.bare, tag)).golden_passed == 4
 
 
 def test_weights_nobody_pushed_are_missing_by_name(production: Production) -> None:
@@ -309,10 +311,10 @@ def test_a_damaged_lock_is_refused(production: Production) -> None:
 
 def test_a_version_that_was_fetched_gives_its_memory_back_as_soon_as_nobody_has_it(production: Production) -> None:
     tag = released(production)
-    loader = Loader(production.bare)
+    host = Alone(Fetcher(production.bare), Opener())
     gc.disable()  # which comes to it after minutes, and many versions
     try:
-        session = weakref.ref(loader.load(aspired(production.bare, tag)).session)
+        session = weakref.ref(host.load(aspired(production.bare, tag)).session)
         assert session() is None
     finally:
         gc.enable()
@@ -330,7 +332,7 @@ def test_what_killed_servers_left_half_made_is_swept(production: Production) -> 
         path.write_bytes(b"half of it")
     for path in (left[0], left[1].parent):
         os.utime(path, (0, 0))
-    Loader(production.bare)
+    Fetcher(production.bare)
     assert not any(path.exists() for path in (*left, left[1].parent))
     assert all(path.exists() for path in anothers)
     assert {path: path.read_bytes() for path in kept} == kept
@@ -339,13 +341,13 @@ def test_what_killed_servers_left_half_made_is_swept(production: Production) -> 
 def test_a_tag_that_has_gone_or_moved_since_is_refused(production: Production) -> None:
     tag = released(production)
     before = aspired(production.bare, tag)
-    loader = Loader(production.bare)
+    host = Alone(Fetcher(production.bare), Opener())
     support.git(production.bare, "tag", "-f", "-a", "-m", "moved", tag, f"{tag}^{{commit}}~")
     with pytest.raises(UnknownVersion, match="no longer on"):
-        loader.load(before)
+        host.load(before)
     support.git(production.bare, "tag", "-d", tag)
     with pytest.raises(UnknownVersion, match="no longer on"):
-        loader.load(before)
+        host.load(before)
 
 
 def set_remote(production: Production, text: str) -> None:
@@ -415,11 +417,11 @@ def test_a_store_of_ones_own_is_used(production: Production, tmp_path: Path) -> 
 
 def test_a_store_that_was_damaged_is_not_served_from(production: Production, tmp_path: Path) -> None:
     tag = released(production)
-    loader = Loader(production.bare)
-    loader.load(aspired(production.bare, tag))
+    host = Alone(Fetcher(production.bare), Opener())
+    host.load(aspired(production.bare, tag))
     (stored,) = objects(production.bare / "gitmodel" / "store")
     good = stored.read_bytes()
-    for again in (loader, Loader(production.bare)):
+    for again in (host, Alone(Fetcher(production.bare), Opener())):
         overwrite(stored, flipped(stored))
         found = again.load(aspired(production.bare, tag))
         (view,) = (production.bare / "gitmodel" / "store" / "versions").rglob("model.onnx")
@@ -429,7 +431,7 @@ def test_a_store_that_was_damaged_is_not_served_from(production: Production, tmp
     overwrite(stored, flipped(stored))
     production.lose_remote()
     with pytest.raises(GitmodelError):
-        loader.load(aspired(production.bare, tag))
+        host.load(aspired(production.bare, tag))
 
 
 def test_a_versions_folder_with_other_files_is_not_served_from(production: Production) -> None:
@@ -446,8 +448,8 @@ def test_versions_with_the_same_weights_share_them(production: Production) -> No
     released(production)
     (production.author / "models" / "fraud" / "README.md").write_text("what it is for")
     tag = released_as_is(production, "words only", "fraud@v1.0.1")
-    loader = Loader(production.bare)
-    one, two = (loader.load(aspired(production.bare, name)) for name in ("fraud@v1.0.0", tag))
+    host = Alone(Fetcher(production.bare), Opener())
+    one, two = (host.load(aspired(production.bare, name)) for name in ("fraud@v1.0.0", tag))
     assert (one.version, two.version) == ("v1.0.0", "v1.0.1")
     assert one.digest == two.digest
     assert len(objects(production.bare / "gitmodel" / "store")) == 1

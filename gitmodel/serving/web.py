@@ -1,0 +1,81 @@
+"""uvicorn as it is run here, in the process that serves alone, in workers and in their parent."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import resource
+import sys
+import time
+from collections.abc import Callable
+
+import uvicorn
+
+from gitmodel.serving.journal import Journal
+from gitmodel.serving.patience import end_the_slow
+from gitmodel.serving.rest import App
+from gitmodel.serving.settings import Settings
+
+#: Seconds that a connection may stay without a request.
+_KEEP_ALIVE = 75
+#: Seconds that calls in flight have when the server ends.
+GRACE_SECONDS = 10
+_SAME_AGAIN = 60.0
+_SWITCH = 0.005
+
+
+def say_in(journal: Journal) -> None:
+    """What uvicorn logs goes there."""
+    logging.getLogger("uvicorn").addHandler(_Said(journal))
+
+
+def settle_down() -> None:
+    """For a process that answers calls: what was imported is no garbage and is not searched for any, and the event loop keeps
+    the interpreter for Python's usual time, though threads that load a model would like to have it sooner."""
+    sys.setswitchinterval(_SWITCH)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # a descriptor per connection, and some for models
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    gc.collect()
+    gc.freeze()
+
+
+class _Said(logging.Handler):
+    """What uvicorn logs, in the journal; the same words, which many clients may cause, once a minute."""
+
+    def __init__(self, journal: Journal) -> None:
+        super().__init__(logging.WARNING)
+        self._journal, self._last = journal, ("", 0.0)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text, now = record.getMessage(), time.monotonic()
+        if text != self._last[0] or now - self._last[1] > _SAME_AGAIN:
+            self._last = (text, now)
+            self._journal.warned(text)
+
+
+class Server(uvicorn.Server):
+    """uvicorn, that lets nobody stay connected who asks nothing, sends for ever or never reads. Its own limit of connections
+    would lock out who manages the server, too: the app and the watch see to that. ``begun`` is called when its event loop runs."""
+
+    def __init__(self, app: App, settings: Settings, begun: Callable[[], None]) -> None:
+        config = uvicorn.Config(
+            app, loop="uvloop", http="httptools", ws="none", lifespan="off", log_config=None, log_level="warning",
+            access_log=False, server_header=False, proxy_headers=False, timeout_keep_alive=_KEEP_ALIVE,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+        )  # fmt: skip
+        super().__init__(config)
+        self._body_seconds, self._most, self._begun = settings.body_seconds, settings.connections, begun
+
+    async def main_loop(self) -> None:
+        self._begun()
+        watch = end_the_slow(
+            self.server_state.connections, silent=_KEEP_ALIVE, body=self._body_seconds, most=self._most
+        )
+        watching = asyncio.create_task(watch)
+        try:
+            await super().main_loop()
+        finally:
+            watching.cancel()
