@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from gitmodel.serving.fetching import Fetcher
-from gitmodel.serving.opening import Opener
+from gitmodel.serving.opening import Fetched, Opener
 from gitmodel.serving.policy import AspiredVersion
 from gitmodel.serving.servable import Servable, Serving
 from gitmodel.serving.unloading import drain
@@ -36,7 +36,16 @@ class Alone:
         """Raises GitmodelError of many kinds; whatever it is, nothing that serves is touched."""
         # No caller of what fetches may hold the session: DVC leaves frames in circles of references, with all their callers',
         # and a session's memory would stay until Python comes to look for such.
-        fetched = self._fetcher.fetch(aspired)
+        return self._open(aspired, self._fetcher.fetch(aspired))
+
+    def publish(self, table: Mapping[str, Serving]) -> None:
+        """Nothing: the manager has it."""
+
+    def unload(self, servable: Servable) -> None:
+        """Waits for its calls; its memory goes with the last reference."""
+        drain(servable)
+
+    def _open(self, aspired: AspiredVersion, fetched: Fetched) -> Servable:
         servable = self._opener.open(fetched)
 
         def repack(servable: Servable, path: Path) -> None:
@@ -45,10 +54,3 @@ class Alone:
         if fetched.large:
             servable.repack = repack
         return servable
-
-    def publish(self, table: Mapping[str, Serving]) -> None:
-        """Nothing: the manager has it."""
-
-    def unload(self, servable: Servable) -> None:
-        """Waits for its calls; its memory goes with the last reference."""
-        drain(servable)
