@@ -7,11 +7,10 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from types import TracebackType
 
 from gitmodel.serving import oip, tfs
 from gitmodel.serving.dataplane import Dataplane, DataplaneError
-from gitmodel.serving.http import STATUS, Answer, Bodies, Given, Headers, HttpError, Receive, again
+from gitmodel.serving.http import JSON, STATUS, Answer, Bodies, Given, Headers, HttpError, Receive, again
 from gitmodel.serving.servable import Servable
 from gitmodel.serving.traffic import Traffic
 
@@ -46,11 +45,19 @@ class Calls:
         if message.get("more_body") or message["type"] != "http.request" or len(body) > INLINE_BYTES:
             return await self.infer(find, given, again(message, receive))
         servable = find()
-        if not servable.quick:
+        started = time.perf_counter()
+        call = servable.usual(body) if servable.usual and servable.quick and oip.LENGTH_HEADER not in given else None
+        if call is None:
             return await self.infer(find, given, again(message, receive))
-        with _Counted(self._traffic, servable):
-            answer, headers = self._infer(given, servable, body)
-        return 200, [*headers, *servable.headers], answer
+        servable.in_flight += 1
+        try:
+            answer = oip.answer(servable, call[0], self._dataplane.run(servable, call[1]))
+        except BaseException as error:
+            self._refuse(servable, started, error)
+            raise
+        servable.in_flight -= 1
+        self._traffic.answered(servable, 200, time.perf_counter() - started)
+        return 200, [JSON, *servable.headers], answer
 
     async def predict(self, find: Find, verb: str, receive: Receive) -> Answer:
         """A call of TensorFlow Serving's API: ``:predict``, ``:classify`` or ``:regress``. Raises HttpError, DataplaneError."""
@@ -61,19 +68,36 @@ class Calls:
         body = await self._bodies.read(receive)
         # Read once, here: from now on everything about this answer comes from this one servable.
         servable = find()
-        with _Counted(self._traffic, servable):
+        servable.in_flight += 1
+        started = time.perf_counter()
+        try:
             if servable.quick and len(body) <= inline:
                 answer, headers = answering(servable, body)
             else:
                 loop = asyncio.get_running_loop()
                 answer, headers = await loop.run_in_executor(self._pool, answering, servable, body)
+        except BaseException as error:
+            self._refuse(servable, started, error)
+            raise
+        servable.in_flight -= 1
+        self._traffic.answered(servable, 200, time.perf_counter() - started)
         return 200, [*headers, *servable.headers], answer
+
+    def _refuse(self, servable: Servable, started: float, error: BaseException) -> None:
+        """Counts a call that ended with an error. Raises HttpError for a DataplaneError, which says who refused."""
+        servable.in_flight -= 1
+        refused = error
+        if isinstance(error, DataplaneError):
+            refused = HttpError(STATUS[error.code], error.message, [*servable.headers])
+        status = refused.status if isinstance(refused, HttpError) else 500
+        self._traffic.answered(servable, status, time.perf_counter() - started)
+        if refused is not error:
+            raise refused from error
 
     def _infer(self, given: Given, servable: Servable, body: bytes) -> tuple[bytes, Headers]:
         length = _header_length(given, len(body))
         if length is None and servable.usual is not None and (call := servable.usual(body)) is not None:
-            name, inputs = call
-            return oip.answer(servable, name, self._dataplane.run(servable, inputs)), []
+            return oip.answer(servable, call[0], self._dataplane.run(servable, call[1])), []
         request = oip.decode(body, length, servable)
         called = tfs.named(servable, request.signature)
         outputs = self._dataplane.infer(called, request.inputs, request.outputs)
@@ -90,32 +114,6 @@ class Calls:
         if verb == ":classify":
             return tfs.classes(call, outputs, servable.labels), []
         return tfs.regressions(call, outputs), []
-
-
-class _Counted:
-    """A call at work, on the event loop: in flight, then counted with its status and its seconds. A refusal says who refused."""
-
-    __slots__ = ("_servable", "_started", "_traffic")
-
-    def __init__(self, traffic: Traffic, servable: Servable) -> None:
-        self._traffic, self._servable = traffic, servable
-
-    def __enter__(self) -> None:
-        self._servable.in_flight += 1
-        self._started = time.perf_counter()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        servable, status = self._servable, 200 if error is None else 500
-        servable.in_flight -= 1
-        if isinstance(error, DataplaneError):
-            error = HttpError(STATUS[error.code], error.message, [*servable.headers])
-        if isinstance(error, HttpError):
-            status = error.status
-        self._traffic.answered(servable, status, time.perf_counter() - self._started)
-        if isinstance(error, HttpError):
-            raise error
 
 
 def _header_length(given: Given, size: int) -> int | None:

@@ -20,6 +20,7 @@ Answer = tuple[int, Headers, bytes]
 
 #: HTTP's status for a DataplaneError.
 STATUS = {"not_found": 404, "unavailable": 503, "invalid_argument": 400, "unimplemented": 501, "internal": 500}
+JSON = (b"content-type", b"application/json")
 #: For a client that is not to go on on this connection.
 CLOSE = (b"connection", b"close")
 #: Bodies of the largest size that may be on their way at a time.

@@ -100,9 +100,9 @@ def decode(body: bytes, header_length: int | None, servable: Servable) -> InferR
 
 def answer(servable: Servable, name: str | None, outputs: dict[str, np.ndarray]) -> bytes:
     """The body for a call that asked for all outputs, as JSON; ``name`` is its id."""
-    described = []
+    described, plain = [], _plain()
     for output, value in outputs.items():
-        datatype = _plain().get(getattr(value, "dtype", None))
+        datatype = plain.get(getattr(value, "dtype", None))
         if datatype is None:
             return encode(servable, InferRequest(name, {}, None, frozenset(), False), outputs)[0]
         described.append({"name": output, "datatype": datatype, "shape": value.shape, "data": value.reshape(-1)})

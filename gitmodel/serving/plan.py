@@ -26,11 +26,14 @@ _KINDS: tuple[tuple[set[str], Any], ...] = (
 
 
 class _Spec(Struct, frozen=True):
-    """What an input must be: the protocol's name of its type, numpy's, and its shape with -1 for what is free."""
+    """What an input must be: the protocol's name of its type, numpy's, its rank, and the sizes that are fixed, by axis.
+    ``loose`` where several are not, so that two could be negative and their product right."""
 
     datatype: str
     dtype: Any
-    shape: tuple[int, ...]
+    rank: int
+    fixed: tuple[tuple[int, int], ...]
+    loose: bool
 
 
 class Plan:
@@ -39,23 +42,19 @@ class Plan:
     def __init__(self, signature: Signature, element: Any) -> None:
         tensor = msgspec.defstruct(
             "Tensor",
-            [
-                ("name", str),
-                ("shape", list[int]),
-                ("datatype", str),
-                ("data", list[element]),
-                ("parameters", dict[str, Any], {}),
-            ],
+            [("name", str), ("shape", list[int]), ("datatype", str), ("data", list[element])],
+            forbid_unknown_fields=True,
+            gc=False,
         )
         call = msgspec.defstruct(
             "Call",
-            [
-                ("inputs", list[tensor]),  # type: ignore[valid-type]  # a class made just now
-                ("id", str | None, None),
-                ("parameters", dict[str, Any], {}),
-                ("outputs", list[Any] | None, None),
-            ],
+            [("inputs", list[tensor]), ("id", str | None, None)],  # type: ignore[valid-type]  # a class made just now
+            forbid_unknown_fields=True,
+            gc=False,
         )
+        import numpy as np
+
+        self._array = np.array
         self._decode: Any = msgspec.json.Decoder(call).decode
         self._specs = {spec.name: _spec(spec) for spec in signature.inputs}
 
@@ -71,25 +70,22 @@ class Plan:
 
     def decode(self, body: bytes) -> tuple[str | None, dict[str, np.ndarray]] | None:
         """The call's id and its arrays by input name, which fit the signature; None when the body does not fit the plan."""
-        import numpy as np
-
         try:
             call = self._decode(body)
-            if call.parameters or call.outputs or len(call.inputs) != len(self._specs):
-                return None
             inputs: dict[str, np.ndarray] = {}
             for tensor in call.inputs:
-                spec = self._specs.get(tensor.name)
-                if spec is None or tensor.datatype != spec.datatype or tensor.parameters or tensor.name in inputs:
+                spec, shape, data = self._specs[tensor.name], tensor.shape, tensor.data
+                if tensor.datatype != spec.datatype or len(shape) != spec.rank or math.prod(shape) != len(data):
                     return None
-                shape = tensor.shape
-                if len(shape) != len(spec.shape) or math.prod(shape) != len(tensor.data):
-                    return None
-                for want, got in zip(spec.shape, shape, strict=True):
-                    if got < 0 or (want >= 0 and got != want):
+                for axis, size in spec.fixed:
+                    if shape[axis] != size:
                         return None
-                inputs[tensor.name] = np.array(tensor.data, spec.dtype).reshape(shape)
-        except (msgspec.MsgspecError, ValueError, ArithmeticError, RecursionError):
+                if spec.loose and min(shape) < 0:
+                    return None
+                inputs[tensor.name] = self._array(data, spec.dtype).reshape(shape)
+        except (msgspec.MsgspecError, KeyError, ValueError, ArithmeticError, RecursionError):
+            return None
+        if len(inputs) != len(self._specs) or len(inputs) != len(call.inputs):
             return None
         return call.id, inputs
 
@@ -97,5 +93,6 @@ class Plan:
 def _spec(spec: TensorSpec) -> _Spec:
     import numpy as np
 
-    shape = tuple(d if isinstance(d, int) else -1 for d in spec.shape or ())
-    return _Spec(NAMES[spec.dtype], np.dtype(spec.dtype), shape)
+    sizes = spec.shape or ()
+    fixed = tuple((axis, size) for axis, size in enumerate(sizes) if isinstance(size, int))
+    return _Spec(NAMES[spec.dtype], np.dtype(spec.dtype), len(sizes), fixed, len(sizes) - len(fixed) > 1)

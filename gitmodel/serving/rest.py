@@ -19,6 +19,7 @@ from gitmodel.serving.calls import Calls, Find
 from gitmodel.serving.dataplane import Dataplane, DataplaneError
 from gitmodel.serving.guard import Guard, port_of
 from gitmodel.serving.http import (
+    JSON,
     Answer,
     Bodies,
     Given,
@@ -49,7 +50,6 @@ MOST_NOTICE = 4 << 10
 #: What ``overview`` answers: counts of the whole server stand there.
 PATHS = ("/", "/metrics")
 _MOST_USUAL = 1000
-_JSON = (b"content-type", b"application/json")
 
 
 class App:
@@ -107,7 +107,7 @@ class App:
         if name:
             headers.append((b"x-request-id", name))
         if not headers or headers[0][0] != b"content-type":  # where it is given it stands first
-            headers = [_JSON, *headers]
+            headers = [JSON, *headers]
         headers.append((b"content-length", b"%d" % len(body)))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
