@@ -18,6 +18,7 @@ from reload_faults import broken, killed, notices
 from reload_memory import memory, shared
 from reload_place import Others, Row
 from reload_swaps import beside, report, storm, swaps
+from reload_workers import workers
 
 ROOT = Path(__file__).resolve().parent.parent
 SCENARIOS: dict[str, Callable[[Path, argparse.Namespace], list[Row]]] = {
@@ -29,6 +30,7 @@ SCENARIOS: dict[str, Callable[[Path, argparse.Namespace], list[Row]]] = {
     "killed": killed,
     "notices": notices,
     "shared": shared,
+    "workers": workers,
 }
 
 
@@ -79,6 +81,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of the moments in killed")
     parser.add_argument("--copies", type=int, default=10, help="of one notice, in notices")
     parser.add_argument("--shared", type=int, default=5, help="versions served at once")
+    parser.add_argument("--workers", type=int, default=4, help="in workers")
+    parser.add_argument("--worker-kills", type=int, default=25, help="before and as many after the switch, in workers")
     return parser.parse_args()
 
 

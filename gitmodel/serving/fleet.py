@@ -42,6 +42,8 @@ from gitmodel.serving.web import GRACE_SECONDS
 #: How long a worker may take to be there, to open a version, and to do what takes no time, in seconds.
 _START_SECONDS, _OPEN_SECONDS, _SOON = 60.0, 600.0, 20.0
 _COUNT_SECONDS = 1.0
+#: How often a worker at work is asked whether it lives, and how long it has to say so.
+_PULSE_SECONDS = 10.0
 #: A worker that ends sooner than this after its start is replaced after a pause, which doubles each time.
 _SHORT_LIFE, _PAUSE_FIRST, _PAUSE_MOST = 10.0, 0.5, 30.0
 
@@ -296,7 +298,7 @@ class Fleet:
         deadline, answers = time.monotonic() + seconds, []
         for member, future in asked:
             try:
-                answers.append(future.result(max(0.0, deadline - time.monotonic())))
+                answers.append(_result(member, future, deadline))
             except Refused as error:
                 answers.append(error)
             except (LinkLost, TimeoutError):
@@ -352,6 +354,18 @@ class Fleet:
 
     def _executor(self, message: Any) -> ThreadPoolExecutor | None:
         return self._looking if isinstance(message, messages.Look) else None
+
+
+def _result(member: _Member, future: Future[Any], deadline: float) -> Any:
+    """Until the deadline (monotonic seconds), as long as the worker gives signs of life. Raises Refused, LinkLost, TimeoutError."""
+    while True:
+        left = deadline - time.monotonic()
+        try:
+            return future.result(max(0.0, min(_PULSE_SECONDS, left)))
+        except TimeoutError:
+            if left <= _PULSE_SECONDS:
+                raise
+            member.link.ask(messages.Hello()).result(_PULSE_SECONDS)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -284,6 +284,19 @@ def test_a_worker_that_ends_while_it_prepares_stops_the_switch(production: Produ
     check(callers)
 
 
+def test_a_worker_that_hangs_is_ended_and_replaced(production: Production) -> None:
+    production.push(production.release("fraud@v1.0.0"))
+    with fleet(production.bare) as server:
+        before = pids(server)
+        os.kill(before[2], signal.SIGSTOP)
+        production.push(production.release("fraud@v1.1.0", scale=2.0))
+        assert server.look("fraud")["serving"] == "v1.0.0"
+        until(lambda: pids(server)[2] != before[2])
+        assert not alive(before[2])
+        assert server.look("fraud")["serving"] == "v1.1.0"
+        assert versions(server) == {"v1.1.0"}
+
+
 def test_a_worker_killed_after_the_switch_comes_back_on_the_new_version(production: Production) -> None:
     production.push(production.release("fraud@v1.0.0"))
     with fleet(production.bare, workers=4) as server, calling(server) as callers:
