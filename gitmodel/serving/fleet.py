@@ -43,7 +43,7 @@ from gitmodel.serving.web import GRACE_SECONDS
 _START_SECONDS, _OPEN_SECONDS, _SOON = 60.0, 600.0, 20.0
 _COUNT_SECONDS = 1.0
 #: How often a worker at work is asked whether it lives, and how long it has to say so.
-_PULSE_SECONDS = 10.0
+_PULSE_SECONDS = 5.0
 #: A worker that ends sooner than this after its start is replaced after a pause, which doubles each time.
 _SHORT_LIFE, _PAUSE_FIRST, _PAUSE_MOST = 10.0, 0.5, 30.0
 
@@ -365,7 +365,11 @@ def _result(member: _Member, future: Future[Any], deadline: float) -> Any:
         except TimeoutError:
             if left <= _PULSE_SECONDS:
                 raise
-            member.link.ask(messages.Hello()).result(_PULSE_SECONDS)
+            try:
+                member.link.ask(messages.Hello()).result(_PULSE_SECONDS)
+            except TimeoutError:
+                member.process.kill()  # it would not hear a signal that asks
+                raise
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
