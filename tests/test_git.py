@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -146,3 +147,16 @@ def test_the_commit_two_branches_grew_from(git_repo: Path) -> None:
     assert repo.merge_base(start, repo.head()) == start
     tree = support.git(git_repo, "rev-parse", "HEAD^{tree}")
     assert repo.merge_base(start, support.git(git_repo, "commit-tree", "-m", "Alone", tree)) == ""
+
+
+def test_working_trees_are_listed_while_they_are_there(git_repo: Path, tmp_path: Path) -> None:
+    support.git(git_repo, "commit", "-q", "--allow-empty", "-m", "one")
+    linked = tmp_path / "linked tree"
+    support.git(git_repo, "worktree", "add", "-q", "--detach", str(linked))
+    for root in (git_repo, linked):
+        assert Repository.open(root).worktrees() == [git_repo.resolve(), linked.resolve()]
+    shutil.rmtree(linked)
+    assert Repository.open(git_repo).worktrees() == [git_repo.resolve()]
+    bare = tmp_path / "bare.git"
+    support.git(tmp_path, "init", "-q", "--bare", str(bare))
+    assert Repository.open(bare).worktrees() == []

@@ -75,6 +75,13 @@ class Reader:
         """Git's own folder, shared by all worktrees."""
         return Path(self._repo.common_dir).resolve()
 
+    def worktrees(self) -> list[Path]:
+        """The working trees of the repository that are there, this one and those linked to it."""
+        blocks = (block.splitlines() for block in self.run("worktree", "list", "--porcelain").split("\n\n"))
+        said = [dict(line.partition(" ")[::2] for line in lines) for lines in blocks]
+        roots = [Path(one["worktree"]) for one in said if "worktree" in one and "bare" not in one]
+        return [root.resolve() for root in roots if root.is_dir()]
+
     @property
     def state_dir(self) -> Path:
         """gitmodel's own folder inside Git's: locks, the store, where the server listens. Never pushed."""

@@ -40,7 +40,7 @@ class Fetcher:
         self._store.sweep()
         sweep((self._store.root / "versions").glob("building-*"))
         self._committed = ""
-        self._supply = Supply(self._store, self._caches(), self._remote)
+        self._supply = Supply(self._store, self._caches, self._remote)
 
     def fetch(self, aspired: AspiredVersion) -> Fetched:
         """Raises GitmodelError of many kinds; whatever it is, nothing that serves is touched."""
@@ -111,9 +111,12 @@ class Fetcher:
         return True
 
     def _caches(self) -> list[Cache]:
-        if self._bare or not setup.is_initialised(self._root):
-            return []
-        return [setup.open_cache(self._root)]
+        """Those of the repository's working trees."""
+        repo = Repository.open(self._path)
+        try:
+            return setup.open_caches(repo.worktrees())
+        finally:
+            repo.close()
 
     def _remote(self) -> Remote:
         if self._remote_url:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from gitmodel.errors import GitmodelError
@@ -63,6 +64,11 @@ def set_remote(root: Path, url: str, name: str = "storage") -> bool:
 def _absolute(base: Path, url: str) -> str:
     """A URL for comparison: DVC keeps a relative folder relative to its own configuration."""
     return url if "://" in url else os.path.abspath(base / url)  # noqa: PTH100  # '..' is folded without looking
+
+
+def open_caches(roots: Iterable[Path]) -> list[Cache]:
+    """Those of the model repositories among these working trees."""
+    return [open_cache(root) for root in roots if is_initialised(root)]
 
 
 def open_cache(root: Path, digests: Digests | None = None) -> Cache:

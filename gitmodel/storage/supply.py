@@ -18,28 +18,33 @@ from gitmodel.storage.workspace import corrupt, missing_weights
 
 
 class Supply:
-    """Fills ``store`` from ``caches`` at hand and, when they lack a file, from the remote ``open_remote`` gives."""
+    """Fills ``store`` from the caches at hand that ``caches`` gives, and when they lack a file from the remote that ``open_remote``
+    gives; both are asked when something is missing."""
 
-    def __init__(self, store: Cache, caches: Sequence[Cache], open_remote: Callable[[], Remote] | None) -> None:
+    def __init__(
+        self, store: Cache, caches: Callable[[], Sequence[Cache]], open_remote: Callable[[], Remote] | None
+    ) -> None:
         self.store, self._caches, self._open_remote = store, caches, open_remote
 
     def ensure(self, entries: Sequence[FileEntry], what: str, progress: Progress | None = None) -> None:
         """Makes the store hold every entry, sha256 checked. Raises MissingWeights, NoRemote or RemoteFailed."""
-        for entry in entries:
-            if not self.store.has(entry):
-                self._from_cache(entry)
-        missing = [entry for entry in entries if not self.store.has(entry)]
+        missing = self.gather(entries)
         if missing and self._open_remote is None:
             raise missing_weights(missing, what)
         if missing and self._open_remote is not None:
             self._open_remote().pull(self.store, missing, progress)
         self.verify(entries)
 
-    def _from_cache(self, entry: FileEntry) -> None:
-        for cache in self._caches:
-            if cache.has(entry) and cache.fits(entry):
-                copy_file(cache.path(entry.md5), self.store.path(entry.md5), 0o444)
-                return
+    def gather(self, entries: Sequence[FileEntry]) -> list[FileEntry]:
+        """Copies what the store lacks from the caches at hand; returns what it lacks then."""
+        missing = [entry for entry in entries if not self.store.has(entry)]
+        caches = self._caches() if missing else ()
+        for entry in missing:
+            for cache in caches:
+                if cache.has(entry) and cache.fits(entry):
+                    copy_file(cache.path(entry.md5), self.store.path(entry.md5), 0o444)
+                    break
+        return [entry for entry in missing if not self.store.has(entry)]
 
     def verify(self, entries: Sequence[FileEntry]) -> None:
         """Raises MissingWeights for stored files with other bytes than their entries say."""

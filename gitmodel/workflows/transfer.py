@@ -111,7 +111,7 @@ def push_bundles(place: Workspace, bundles: Iterable[Bundle]) -> Moved:
     listings = {_listing(bundle): bundle for bundle in distinct}
     lacking = set(place.remote.lacks([*files, *listings]))
     going = [entry for entry in files if entry in lacking]
-    if missing := [entry for entry in going if not place.cache.has(entry)]:
+    if missing := place.supply.gather(going):
         raise missing_weights(missing, next(bundle.label for bundle in distinct if missing[0] in bundle.lock.files))
     naming = [entry for entry in listings if entry in lacking]
     for entry in naming:

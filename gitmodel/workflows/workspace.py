@@ -110,14 +110,23 @@ class Workspace:
     def supply(self) -> Supply:
         from gitmodel.storage.supply import Supply
 
-        return Supply(self.cache, (), lambda: self.remote)
+        return Supply(self.cache, self._beside, lambda: self.remote)
 
     def supply_for(self, commit: str) -> Supply:
         """As ``supply``, where the remote may depend on the commit."""
         from gitmodel.storage.supply import Supply
 
         bare = self.repo.bare and self.base is None
-        return Supply(self.cache, (), lambda: self.remote_for(commit)) if bare else self.supply
+        return Supply(self.cache, self._beside, lambda: self.remote_for(commit)) if bare else self.supply
+
+    def _beside(self) -> list[Cache]:
+        """The caches of the repository's other working trees, which DVC keeps apart; whose configuration is not to be trusted
+        is not asked where they are."""
+        from gitmodel.storage import setup
+
+        if self.base is not None:
+            return []
+        return setup.open_caches(root for root in self.repo.worktrees() if root != self.repo.root)
 
     @contextlib.contextmanager
     def staged(self, bundle: Bundle, entries: Sequence[FileEntry]) -> Iterator[Path]:

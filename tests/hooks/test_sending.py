@@ -179,3 +179,15 @@ def test_a_module_in_the_working_tree_is_not_run(production: Production) -> None
     production.tag("fraud@v1.0.0")
     (line,) = lines_of(production.push("fraud@v1.0.0"))
     assert line.startswith("sent the weights")
+
+
+def test_a_linked_worktree_finds_the_weights_that_were_saved_beside_it(production: Production) -> None:
+    saved(production)
+    production.tag("fraud@v1.0.0")
+    worktree = production.author.parent / "linked worktree"
+    support.git(production.author, "worktree", "add", "-q", "--detach", str(worktree))
+    done = support.run("git", "-C", worktree, "push", "--porcelain", "production", "fraud@v1.0.0")
+    assert done.returncode == 0, done.stderr
+    (line,) = lines_of(done.stderr)
+    assert line.startswith("sent the weights of fraud@v1.0.0: ")
+    assert stored(production) > 0

@@ -47,7 +47,7 @@ def has_all(store: Cache, entries: list[FileEntry]) -> bool:
 
 
 def test_a_cache_at_hand_is_used_before_the_remote(place: Place) -> None:
-    Supply(place.store, [place.near], place.remote).ensure(place.entries, "fraud")
+    Supply(place.store, lambda: [place.near], place.remote).ensure(place.entries, "fraud")
     assert has_all(place.store, place.entries)
     assert place.store.path(place.entries[0].md5).stat().st_mode & 0o777 == 0o444
     assert place.asked == 0
@@ -56,41 +56,41 @@ def test_a_cache_at_hand_is_used_before_the_remote(place: Place) -> None:
 def test_a_damaged_object_at_hand_is_passed_over(place: Place) -> None:
     place.fill()
     state.damage(place.near.path(place.entries[0].md5))
-    Supply(place.store, [place.near], place.remote).ensure(place.entries, "fraud")
+    Supply(place.store, lambda: [place.near], place.remote).ensure(place.entries, "fraud")
     assert place.store.path(place.entries[0].md5).read_bytes() == b"graph"
     assert place.asked == 1
 
 
 def test_without_a_remote_what_is_missing_is_counted(place: Place) -> None:
     with pytest.raises(MissingWeights, match=r"2 files \(7 bytes\) of fraud@v1\.0\.0 are not in the DVC cache"):
-        Supply(place.store, (), None).ensure(place.entries, "fraud@v1.0.0")
+        Supply(place.store, list, None).ensure(place.entries, "fraud@v1.0.0")
 
 
 def test_an_empty_remote_is_refused(place: Place) -> None:
     with pytest.raises(RemoteFailed):
-        Supply(place.store, (), place.remote).ensure(place.entries, "fraud")
+        Supply(place.store, list, place.remote).ensure(place.entries, "fraud")
 
 
 def test_the_remote_is_asked_once_and_not_again(place: Place) -> None:
     place.fill()
-    supply = Supply(place.store, (), place.remote)
+    supply = Supply(place.store, list, place.remote)
     supply.ensure(place.entries, "fraud")
     supply.ensure(place.entries, "fraud")
     assert place.asked == 1
 
 
 def test_wrong_bytes_in_the_store_are_refused(place: Place) -> None:
-    supply = Supply(place.store, [place.near], None)
+    supply = Supply(place.store, lambda: [place.near], None)
     supply.ensure(place.entries, "fraud")
     state.damage(place.store.path(place.entries[1].md5))
     with pytest.raises(MissingWeights, match=r"other bytes for t/a than weights\.lock says"):
         supply.ensure(place.entries, "fraud")
     with pytest.raises(MissingWeights, match="t/a"):
-        Supply(place.store, (), None).ensure(place.entries, "fraud")
+        Supply(place.store, list, None).ensure(place.entries, "fraud")
 
 
 def test_a_staged_folder_holds_the_files_and_goes_away(place: Place, tmp_path: Path) -> None:
-    supply = Supply(place.store, [place.near], None)
+    supply = Supply(place.store, lambda: [place.near], None)
     supply.ensure(place.entries, "fraud")
     with supply.staged(place.entries, tmp_path / "staging") as folder:
         assert (folder / "model.onnx").read_bytes() == b"graph"
@@ -101,7 +101,7 @@ def test_a_staged_folder_holds_the_files_and_goes_away(place: Place, tmp_path: P
 
 
 def test_a_staged_folder_goes_away_after_an_error(place: Place, tmp_path: Path) -> None:
-    supply = Supply(place.store, [place.near], None)
+    supply = Supply(place.store, lambda: [place.near], None)
     supply.ensure(place.entries, "fraud")
     with pytest.raises(RuntimeError), supply.staged(place.entries, tmp_path / "staging"):
         raise RuntimeError
@@ -109,7 +109,7 @@ def test_a_staged_folder_goes_away_after_an_error(place: Place, tmp_path: Path) 
 
 
 def test_where_links_cannot_be_made_files_are_copied(place: Place, tmp_path: Path) -> None:
-    supply = Supply(place.store, [place.near], None)
+    supply = Supply(place.store, lambda: [place.near], None)
     supply.ensure(place.entries, "fraud")
     elsewhere = other_file_system(tmp_path)
     with supply.staged(place.entries, elsewhere / f"gitmodel-test-{os.getpid()}") as folder:

@@ -261,3 +261,10 @@ def test_a_compressed_tensor_of_a_checkpoint_is_unpacked(repo: Path, tmp_path: P
 def test_assets_are_bytes_by_path(holder: LoadedModel, tmp_path: Path) -> None:
     expected = {} if holder.bundle.file else {"words.json": b"[1]"}
     assert dict(holder.assets) == expected
+
+
+def test_weights_saved_in_another_working_tree_are_at_hand(versions: Path, tmp_path: Path) -> None:
+    support.git(versions, "worktree", "add", "-q", "--detach", str(tmp_path / "linked"))
+    here, there = gitmodel.load("fraud@v1.0.0", repo=versions), gitmodel.load("fraud@v1.0.0", repo=tmp_path / "linked")
+    assert set(here.weights) == set(there.weights)
+    assert all((here.weights[name] == there.weights[name]).all() for name in here.weights)
