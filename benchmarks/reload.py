@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import measure
+import reload_place
 from reload_faults import broken, killed, notices
 from reload_memory import memory, shared
 from reload_place import Others, Row
@@ -42,6 +43,8 @@ def main() -> None:
         sys.path.insert(0, str(ROOT))
         os.environ.clear()
         os.environ.update(env, PYTHONPATH=str(ROOT), ORT_DISABLE_TELEMETRY="1")
+        if options.processes > 1:
+            reload_place.ALWAYS += ["--workers", str(options.processes)]
         for name in options.only or SCENARIOS:
             begun, others = time.monotonic(), Others()
             print(f"{name}: {SCENARIOS[name].__doc__}", flush=True)
@@ -64,6 +67,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--megabytes", type=int, default=400, help="the large model of beside, memory and shared")
     parser.add_argument("--rate", type=float, default=200, help="requests per second in broken and notices")
     parser.add_argument("--limit", type=float, default=1500, help="seconds after which memory begins no further swap")
+    parser.add_argument("--processes", type=int, default=1, help="that answer calls, in all scenarios but workers")
     parser.add_argument("--swaps", type=int, default=100)
     parser.add_argument("--pause", type=float, default=0.3, help="seconds between two swaps")
     parser.add_argument("--loads", type=int, default=6, help="of the large model, in beside")

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ NEVER = "3600"
 #: Asks the kernel to end the process when its parent dies (prctl(2), PR_SET_PDEATHSIG): a run that is killed leaves no
 #: server behind.
 _WITH_PARENT = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15); os.execv(sys.argv[1], sys.argv[1:])"
+_JOINED = re.compile(r"worker (\d+) answers \(pid (\d+)\)")
 _STARTED = re.compile(r"serving .* on http://127\.0\.0\.1:(?P<port>\d+) \(management: (?P<admin>.+), pid \d+\)")
 
 
@@ -172,20 +174,31 @@ class Server:
         path = f"/v2/repository/models/{model}/load"
         return endpoint.request(self.admin, "POST", path, {"parameters": {"wait": PATIENCE}}, timeout=PATIENCE + 10)
 
+    def workers(self) -> dict[int, int]:
+        """The newest process of each of its workers; none where it answers calls itself."""
+        found = [_JOINED.search(line) for line in self.lines()]
+        return {int(match[1]): int(match[2]) for match in found if match}
+
+    def processes(self) -> list[int]:
+        return [self.process.pid, *self.workers().values()]
+
     def memory(self) -> dict[str, int]:
-        """Rss, Pss and its kin in bytes (proc(5), smaps_rollup)."""
-        text = Path(f"/proc/{self.process.pid}/smaps_rollup").read_text()
-        return {key: int(size) * 1024 for key, size in re.findall(r"(?m)^(\w+): +(\d+) kB$", text)}
+        """Rss, Pss and its kin in bytes, of all its processes together (proc(5), smaps_rollup)."""
+        total: Counter[str] = Counter()
+        for pid in self.processes():
+            text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+            total.update({key: int(size) * 1024 for key, size in re.findall(r"(?m)^(\w+): +(\d+) kB$", text)})
+        return dict(total)
 
     def peak(self) -> int:
-        """The most it ever had resident, in bytes (proc(5), status: VmHWM)."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+        """The most its processes ever had resident, in bytes (proc(5), status: VmHWM)."""
+        said = [Path(f"/proc/{pid}/status").read_text() for pid in self.processes()]
+        return sum(int(status.partition("VmHWM:")[2].split()[0]) * 1024 for status in said)
 
     def busy(self) -> float:
-        """Seconds of a processor that its first thread, the event loop, has had (schedstat, first field)."""
-        pid = self.process.pid
-        return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0]) / 1e9
+        """Seconds of a processor that event loops, the first threads of what answers calls, have had (schedstat, first field)."""
+        answering = list(self.workers().values()) or [self.process.pid]
+        return sum(int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0]) / 1e9 for pid in answering)
 
     def stop(self) -> None:
         """Ends this very process."""
@@ -202,11 +215,16 @@ class Server:
         self.process.wait()
 
 
+#: Options that every server is started with.
+ALWAYS: list[str] = []
+
+
 def begin(place: Place, *options: str) -> Server:
     """A server that may not have said yet where it listens."""
     number = len(list(place.folder.glob("serve-*.log")))
     log = place.folder / f"serve-{number}.log"
     argv = [sys.executable, "-S", "-c", _WITH_PARENT, sys.executable, "-m", "gitmodel", "serve"]
+    options = (*options, *([] if "--workers" in options else ALWAYS))
     argv += ["--repo", str(place.bare), "--port", "0", *([] if "--poll" in options else ["--poll", NEVER]), *options]
     with log.open("wb") as file:
         # In a session of its own, as a service is: Linux shares processors out among sessions (sched(7), autogroup), and

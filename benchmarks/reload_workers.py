@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import http.client
 import itertools
-import json
 import os
 import random
-import re
 import signal
 import threading
 import time
@@ -17,7 +15,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import measure
 import numpy as np
 import reload_models
 import reload_place
@@ -25,7 +22,6 @@ from reload_models import fits
 from reload_place import PATIENCE, Place, Row, Server, until
 from reload_swaps import scaled_versions
 
-_JOINED = re.compile(r"worker (\d+) answers \(pid (\d+)\)")
 _CLIENTS, _CONNECTIONS = 2, 8
 
 
@@ -146,7 +142,7 @@ def kill_about(place: Place, server: Server, versions: list[str], chance: random
     switches were called off, and the longest time until the killed one was replaced, in seconds."""
     off, longest = 0, 0.0
     for number, version in enumerate(versions):
-        before = pids(server)
+        before = server.workers()
         victim = before[chance.choice(sorted(before))]
         early = number % 2 == 1
         if early:
@@ -157,17 +153,8 @@ def kill_about(place: Place, server: Server, versions: list[str], chance: random
         os.kill(victim, signal.SIGKILL)
         begun = time.monotonic()
         reload_place.end_push(push)
-        until(lambda victim=victim: victim not in pids(server).values(), "another worker")  # type: ignore[misc]
+        until(lambda victim=victim: victim not in server.workers().values(), "another worker")  # type: ignore[misc]
         longest = max(longest, time.monotonic() - begun)
         off += any(f"tiny {version} END: worker" in line for line in server.lines())
         until(lambda version=version: server.look("tiny")["serving"] == version, f"{version} to be served")  # type: ignore[misc]
     return len(versions), off, longest
-
-
-def pids(server: Server) -> dict[int, int]:
-    """The newest process of each worker."""
-    found = [_JOINED.search(line) for line in server.lines()]
-    workers = {int(match[1]): int(match[2]) for match in found if match}
-    if not workers:
-        raise measure.Failed(f"no worker: {json.dumps(server.lines()[-5:])}")
-    return workers
