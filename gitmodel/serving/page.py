@@ -43,7 +43,7 @@ def render(
             ""
             if statuses
             else "<p>No model has a version yet: <code>gitmodel release NAME</code>, then push the tag.</p>",
-            '<footer>p50 and p99 are of the last 1000 answers. <a href="/metrics">Metrics</a>, ',
+            '<footer>p50 and p99 are of the newest answers, 1000 of each process. <a href="/metrics">Metrics</a>, ',
             '<a href="/v2/gitmodel/status">the same as JSON</a>.</footer></main></body></html>',
         ]
     ).encode()
