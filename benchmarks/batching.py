@@ -12,9 +12,9 @@ from pathlib import Path
 import load
 import measure
 import numpy as np
-import serving
+import served
 from chain import Chain, write_model
-from serving import Round, Server
+from served import Round, Server
 
 SERVERS = {"each call by itself": (), "--batch 16": ("--batch", "16")}
 
@@ -39,8 +39,7 @@ def main() -> None:
         request.write_bytes(write_request(chain.side))
         command = ["gitmodel", "serve", "--repo", str(folder / "repo"), "--port", "0"]
         servers = [
-            stack.enter_context(serving.started(name, [*command, *more], request, env))
-            for name, more in SERVERS.items()
+            stack.enter_context(served.started(name, [*command, *more], request, env)) for name, more in SERVERS.items()
         ]
         for server in servers:
             settle(server, request)
@@ -70,7 +69,7 @@ def settle(server: Server, request: Path) -> None:
 
 
 def turn(servers: list[Server], connections: int, seconds: float, env: Mapping[str, str]) -> dict[str, Round]:
-    return {server.name: serving.drive(server, connections, seconds, env) for server in servers}
+    return {server.name: served.drive(server, connections, seconds, env) for server in servers}
 
 
 def report(connections: int, rounds: list[dict[str, Round]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,12 +15,14 @@ _COMMIT = "git commit -qm {version} && git tag -a {version} -m {version}"
 @dataclass(frozen=True)
 class Part:
     """Something to install: Python packages in an environment of their own, or a program from a Debian package.
-    ``command`` is what must be there afterwards."""
+    ``command`` is what must be there afterwards. ``interpreter`` is the Python of that environment, the one that runs
+    this by default."""
 
     name: str
     command: str = "python"
     packages: tuple[str, ...] = ()
     debian: str = ""
+    interpreter: str = sys.executable
 
 
 @dataclass(frozen=True, eq=False)

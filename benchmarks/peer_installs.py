@@ -1,11 +1,10 @@
-"""Finds or installs the peers of peers.py, each in a folder of its own; nothing outside that folder is written."""
+"""Finds or installs the peers of peers.py and serving.py, each in a folder of its own; nothing outside that folder is written."""
 
 from __future__ import annotations
 
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -48,7 +47,7 @@ def _install(part: Part, folder: Path, env: Mapping[str, str]) -> None:
     folder.mkdir(parents=True)
     try:
         if part.packages:
-            _call([sys.executable, "-m", "venv", str(folder)], folder, env)
+            _call([part.interpreter, "-m", "venv", str(folder)], folder, env)
             _call([str(folder / "bin/python"), "-m", "pip", "install", "-q", *part.packages], folder, env)
         else:
             _call(["apt-get", "download", "-q", part.debian], folder, env)

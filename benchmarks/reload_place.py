@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import measure
 import numpy as np
-from serving import processor_time
+from served import processor_time
 
 T = TypeVar("T")
 PATIENCE = 120.0

@@ -1,7 +1,7 @@
-"""Measures requests per second of `gitmodel serve` on a small model, against the same app without gitmodel's layers.
+"""Measures requests per second of `gitmodel serve` on a small model, against the same app without gitmodel's layers and its peers.
 
-One server process, one-row JSON requests, 16 keep-alive connections. The servers take turns (bare_app.py with the model,
-bare_app.py as an echo, gitmodel), round by round, and a ratio is that of one round.
+One-row JSON requests, 16 keep-alive connections; then tensors of 1 MB as bytes, 4 connections, against an app that copies as
+little as can be. The servers take turns, round by round, and a ratio is that of one round.
 """
 
 from __future__ import annotations
@@ -9,105 +9,112 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
-import re
-import subprocess
 import sys
-import threading
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import load
 import measure
 import numpy as np
+import serving_binary as binary
 import small_model
+from peer_installs import Missing
+from served import Round, Server, drive, started
+from serving_peers import PEERS, serving
 
 HERE = Path(__file__).resolve().parent
-_URL = re.compile(r" on http://127\.0\.0\.1:(\d+)")
-_TICKS = os.sysconf("SC_CLK_TCK")
-
-
-@dataclass(frozen=True)
-class Server:
-    """A running server: its process and port, and the request it is asked with."""
-
-    name: str
-    process: subprocess.Popen[str]
-    port: int
-    request: Path
-
-
-@dataclass(frozen=True)
-class Round:
-    """One server under load: ``cpu`` is its processor time per answer in microseconds, ``busy`` the client's share of a core."""
-
-    rate: float
-    p50: float
-    p99: float
-    cpu: float
-    busy: float
+OURS, APP, ECHO = "gitmodel serve", "bare app", "bare echo"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--rounds", type=int, default=5, help="turns each server has")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of a turn")
-    parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--connections", type=int, default=16, help="for one-row requests")
+    parser.add_argument("--binary-connections", type=int, default=4, help="for tensors of 1 MB")
+    parser.add_argument(
+        "--venvs", type=Path, help="where the peers are, or are to be, installed; without it there are none"
+    )
+    parser.add_argument("--only", nargs="*", metavar="PEER", choices=[peer.name for peer in PEERS], default=None)
     options = parser.parse_args()
     with contextlib.ExitStack() as stack:
         folder, env = stack.enter_context(measure.isolated())
-        title, rows = small_model.write_model(folder / "model.onnx")
-        name, output = ask(folder / "model.onnx", rows)
+        title, rows = small_model.write_model(folder / "digits.onnx")
+        small_model.write_negation(folder / "negation.onnx", binary.WIDTH)
+        name, expected = ask(folder / "digits.onnx", rows)
         prepare_repository(folder, name, rows, env)
         request = write_requests(folder, name, rows[0])
+        row = np.random.default_rng(0).normal(size=(1, binary.WIDTH)).astype("<f4")
+        large = binary.write_requests(folder, row)
+
         app = [sys.executable, str(HERE / "bare_app.py")]
         serve = ["gitmodel", "serve", "--repo", str(folder / "repo"), "--port", "0"]
-        commands = {
-            "gitmodel serve": serve,
-            "bare app": [*app, str(folder / "model.onnx")],
-            "bare echo": [*app, "--echo"],
-        }
-        servers = [stack.enter_context(started(key, argv, request[key], env)) for key, argv in commands.items()]
-        for server in servers[:2]:
-            check(server, output)
+        ours = stack.enter_context(started(OURS, serve, request[OURS], env))
+        bare = stack.enter_context(started(APP, [*app, str(folder / "digits.onnx")], request[APP], env))
+        echo = stack.enter_context(started(ECHO, [*app, "--echo"], request[ECHO], env))
+        argv = [*app, str(folder / "negation.onnx"), "--binary"]
+        ceilings = [
+            stack.enter_context(started(key, argv, large[key], env | settings))
+            for key, settings in ((binary.CEILING, binary.KEPT), (binary.APP, {}))
+        ]
+        servers, missing = [ours, bare, echo], [] if options.venvs else ["peers: --venvs says where they are"]
+        for peer in PEERS if options.venvs else ():
+            if options.only is not None and peer.name not in options.only:
+                continue
+            place = options.venvs.resolve()
+            try:
+                peers = serving(peer, folder / "digits.onnx", request["peers"], folder, place, env)
+                server, versions = stack.enter_context(peers)
+                servers.append(server)
+                print(f"{peer.name}: {versions}", flush=True)
+            except (Missing, measure.Failed) as why:
+                missing.append(f"{peer.name}: {why}")
+        for server in [each for each in servers if each is not echo]:
+            check(server, expected)
+        large_servers = [replace(ours, request=large[binary.OURS]), *ceilings]
+        for server in large_servers:
+            binary.check(server, -row)
+
         print(f"{title}; {options.connections} connections; {measure.load()}", flush=True)
-        rounds: list[dict[str, Round]] = []
-        for number in range(options.rounds + 1):
-            seconds = options.seconds if number else 1.0  # the first one warms up
-            turn = {server.name: drive(server, options.connections, seconds, env) for server in servers}
-            if number:
-                rounds.append(turn)
-                rates = ", ".join(f"{name} {done.rate:,.0f}/s" for name, done in turn.items())
-                print(f"round {number} of {options.rounds}: {rates}", flush=True)
-        report(rounds)
+        small = rounds(servers, options.rounds, options.connections, options.seconds, env, missing)
+        print(f"{row.nbytes:,} bytes; {options.binary_connections} connections; {measure.load()}", flush=True)
+        big = rounds(large_servers, options.rounds, options.binary_connections, options.seconds, env, missing)
+    print(f"\n{options.rounds} rounds in one run; medians (smallest-largest); {measure.load()}")
+    print(f"one row, {options.connections} connections:\n{report(small)}")
+    print(f"\n1 MB as bytes, {options.binary_connections} connections:\n{binary.report(big)}")
+    print("".join(f"\nnot measured: {line}" for line in missing))
+    print(targets(small, big))
 
 
-def ask(path: Path, rows: np.ndarray) -> tuple[str, list[np.ndarray]]:
+def ask(path: Path, rows: np.ndarray) -> tuple[str, dict[str, np.ndarray]]:
     """The model's input name and what ONNX Runtime answers to the first row, from which every server is checked."""
     import onnxruntime as ort
 
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     name: str = session.get_inputs()[0].name
-    return name, session.run(None, {name: rows[:1]})
+    outputs = [output.name for output in session.get_outputs()]
+    return name, dict(zip(outputs, session.run(outputs, {name: rows[:1]}), strict=True))
 
 
 def prepare_repository(folder: Path, name: str, rows: np.ndarray, env: Mapping[str, str]) -> None:
     np.savez(folder / "cases.npz", **{name: rows})  # type: ignore[arg-type]  # numpy's stubs take the names for its options
     script = (
         "git init -q repo && cd repo && gitmodel init && git commit -qm start && "
-        "gitmodel save digits ../model.onnx --golden ../cases.npz -m one --release auto"
+        "gitmodel save digits ../digits.onnx --golden ../cases.npz -m one --release auto && "
+        "gitmodel save negation ../negation.onnx -m one --release auto"
     )
     measure.shell(script, folder, env)
 
 
 def write_requests(folder: Path, name: str, row: np.ndarray) -> dict[str, Path]:
-    """The bytes each server is sent: the same body, and gitmodel's own path."""
+    """The bytes each server is sent: the same body, and where the protocol wants it its path."""
     tensor = {"name": name, "shape": [1, len(row)], "datatype": "FP32", "data": row.tolist()}
     body = json.dumps({"inputs": [tensor]}).encode()
     requests = {}
-    for server, path in (("gitmodel serve", "/v2/models/digits/infer"), ("bare app", "/"), ("bare echo", "/")):
+    infer = "/v2/models/digits/infer"
+    for server, path in ((OURS, infer), (APP, "/"), (ECHO, "/"), ("peers", infer)):
         head = (
             f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
         )
@@ -116,68 +123,41 @@ def write_requests(folder: Path, name: str, row: np.ndarray) -> dict[str, Path]:
     return requests
 
 
-@contextlib.contextmanager
-def started(name: str, argv: list[str], request: Path, env: Mapping[str, str]) -> Iterator[Server]:
-    """A server that answers; ended by its own process id, whatever happens."""
-    process = subprocess.Popen(
-        argv, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    timer = threading.Timer(60, process.kill)  # one that says nothing must not keep us waiting
-    timer.start()
-    try:
-        port, ready, said = 0, False, ""
-        while not (port and ready):
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            if not line:
-                raise measure.Failed(f"{name} ended before it served: {said[-2000:]}")
-            said += line
-            if found := _URL.search(line):
-                port = int(found[1])
-            ready = ready or " AVAILABLE" in line or argv[0] == sys.executable
-        timer.cancel()
-        yield Server(name, process, port, request)
-    finally:
-        timer.cancel()
-        process.terminate()
-        try:
-            process.communicate(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-
-
-def check(server: Server, expected: list[np.ndarray]) -> None:
-    """Raises Failed unless the server gives what the runtime gives."""
+def check(server: Server, expected: Mapping[str, np.ndarray]) -> None:
+    """Raises Failed unless the server gives what the runtime gives. A dimension of 1 may be added, as MLServer does."""
     head, _, body = load.exchange(server.port, server.request.read_bytes()).partition(b"\r\n\r\n")
     if not head.startswith(b"HTTP/1.1 200"):
         raise measure.Failed(f"{server.name} answers {head[:100]!r} {body[:500]!r}")
-    outputs: list[dict[str, Any]] = json.loads(body)["outputs"]
-    for output, value in zip(outputs, expected, strict=True):
-        if not np.allclose(np.array(output["data"]).reshape(output["shape"]), value, rtol=1e-4, atol=1e-6):
-            raise measure.Failed(f"{server.name} gives {output}, the runtime {value}")
+    outputs: dict[str, Any] = {output["name"]: output["data"] for output in json.loads(body)["outputs"]}
+    for name, value in expected.items():
+        if not np.allclose(np.array(outputs[name]).reshape(value.shape), value, rtol=1e-4, atol=1e-6):
+            raise measure.Failed(f"{server.name} gives {outputs}, the runtime {value}")
 
 
-def drive(server: Server, connections: int, seconds: float, env: Mapping[str, str]) -> Round:
-    """One turn of load.py against a server. Raises Failed when a request failed."""
-    argv = [sys.executable, str(HERE / "load.py"), str(server.port), str(server.request)]
-    options = [f"--connections={connections}", f"--seconds={seconds}"]
-    before = processor_time(server.process.pid)
-    done = subprocess.run([*argv, *options], env=env, capture_output=True, text=True, check=True, timeout=seconds + 60)
-    result = load.Result(**json.loads(done.stdout))
-    if result.failed or not result.answers:
-        raise measure.Failed(f"{server.name}: {result.failed} requests failed, {result.answers} were answered")
-    cpu = (processor_time(server.process.pid) - before) / result.answers * 1e6
-    return Round(result.answers / result.seconds, result.p50_ms, result.p99_ms, cpu, result.busy)
+def rounds(
+    servers: Sequence[Server], count: int, connections: int, seconds: float, env: Mapping[str, str], missing: list[str]
+) -> list[dict[str, Round]]:
+    """Every server's turns; a peer that fails is left out, with its reason in ``missing``."""
+    done: list[dict[str, Round]] = []
+    left = list(servers)
+    for number in range(count + 1):
+        turn = {}
+        for server in list(left):
+            try:
+                turn[server.name] = drive(server, connections, seconds if number else 1.0, env)  # the first warms up
+            except measure.Failed as why:
+                if server.name not in {peer.name for peer in PEERS}:
+                    raise
+                missing.append(f"{server.name}: {why}")
+                left.remove(server)
+        if number:
+            done.append(turn)
+            rates = ", ".join(f"{name} {each.rate:,.0f}/s" for name, each in turn.items())
+            print(f"round {number} of {count}: {rates}", flush=True)
+    return [{server.name: turn[server.name] for server in left} for turn in done]
 
 
-def processor_time(pid: int) -> float:
-    """Seconds of user and system time a process has used (proc(5), fields 14 and 15)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
-
-
-def report(rounds: list[dict[str, Round]]) -> None:
+def report(rounds: Sequence[dict[str, Round]]) -> str:
     rows = []
     for name in rounds[0]:
         turns = [turn[name] for turn in rounds]
@@ -185,11 +165,9 @@ def report(rounds: list[dict[str, Round]]) -> None:
             measure.median([getattr(turn, key) for turn in turns]) for key in ("p50", "p99", "cpu", "busy")
         )
         rates = measure.spread([turn.rate for turn in turns], 0)
-        app, echo = (
-            measure.spread([turn[name].rate / turn[other].rate for turn in rounds])
-            for other in ("bare app", "bare echo")
-        )
-        rows.append([name, rates, f"{p50:.2f} / {p99:.2f} ms", f"{cpu:.0f} us", app, echo, f"{busy:.0%}"])
+        app, echo = (measure.spread(ratios(rounds, name, other)) for other in (APP, ECHO))
+        ours = measure.spread(ratios(rounds, OURS, name))
+        rows.append([name, rates, f"{p50:.2f} / {p99:.2f} ms", f"{cpu:.0f} us", app, echo, ours, f"{busy:.0%}"])
     header = [
         "server",
         "requests/s",
@@ -197,10 +175,31 @@ def report(rounds: list[dict[str, Round]]) -> None:
         "CPU per request",
         "ratio to bare app",
         "ratio to bare echo",
+        "gitmodel's ratio to it",
         "client busy",
     ]
-    print(f"\n{len(rounds)} rounds in one run; medians (smallest-largest); {measure.load()}")
-    print(measure.table(header, rows))
+    return measure.table(header, rows)
+
+
+def ratios(rounds: Sequence[dict[str, Round]], name: str, other: str) -> list[float]:
+    return [turn[name].rate / turn[other].rate for turn in rounds]
+
+
+def targets(small: Sequence[dict[str, Round]], big: Sequence[dict[str, Round]]) -> str:
+    """What gitmodel is to reach, by the medians, and whether it did."""
+    p99 = measure.median([turn[OURS].p99 for turn in small])
+    wanted = [
+        ("0.9 of the bare app", 0.9, ratios(small, OURS, APP)),
+        ("0.6 of the bare echo", 0.6, ratios(small, OURS, ECHO)),
+        ("1.5 times Triton", 1.5, ratios(small, OURS, "triton") if "triton" in small[0] else []),
+        ("0.8 of the ceiling, 1 MB as bytes", 0.8, binary.ratios(big)),
+    ]
+    rows = []
+    for words, least, seen in wanted:
+        met = ("yes" if measure.median(seen) >= least else "no") if seen else "not measured"
+        rows.append([f"at least {words}", measure.spread(seen) if seen else "", met])
+    rows.append(["p99 of one row under 2 ms", f"{p99:.2f} ms", "yes" if p99 < 2 else "no"])
+    return measure.table(["target", "seen", "met"], rows)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""Makes the small model that serving.py serves: logistic regression on handwritten digits, as the demo trains it."""
+"""Makes the models that serving.py serves: logistic regression on handwritten digits, as the demo trains it, and one that
+does hardly anything with much."""
 
 from __future__ import annotations
 
@@ -13,6 +14,20 @@ def write_model(path: Path) -> tuple[str, np.ndarray]:
         return _digits(path)
     except ImportError:
         return _linear(path)
+
+
+def write_negation(path: Path, width: int) -> None:
+    """One row of ``width`` float32 values, each negated: reading and writing them is all the work there is."""
+    from onnx import TensorProto, helper
+
+    graph = helper.make_graph(
+        [helper.make_node("Neg", ["x"], ["y"])],
+        "graph",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, width])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, width])],
+    )
+    opsets = [helper.make_opsetid("", 21)]
+    path.write_bytes(helper.make_model(graph, ir_version=10, opset_imports=opsets).SerializeToString())
 
 
 def _digits(path: Path) -> tuple[str, np.ndarray]:

@@ -9,6 +9,8 @@ from gitmodel.serving.servable import Servable
 
 DRAIN_SECONDS = 30.0
 _LOOK_EVERY = 0.005
+#: mallopt(3): blocks from this size on are of the system each by itself, and of what is free at its end the heap keeps so much.
+_MMAP_THRESHOLD, _TRIM_THRESHOLD = (-3, 8 << 20), (-1, 32 << 20)
 
 
 def drain(servable: Servable) -> None:
@@ -24,3 +26,14 @@ def trim() -> None:
         ctypes.CDLL(None).malloc_trim(0)
     except (OSError, AttributeError):
         return
+
+
+def keep() -> None:
+    """Has the memory of one call's tensors, when it is freed, serve the next call: by default each gets pages from the system
+    and gives them back, and a page's first use costs more than to copy what is put there (glibc only)."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    for option in (_MMAP_THRESHOLD, _TRIM_THRESHOLD):
+        mallopt(*option)

@@ -17,6 +17,7 @@ from gitmodel.serving.journal import Journal
 from gitmodel.serving.patience import end_the_slow
 from gitmodel.serving.rest import App
 from gitmodel.serving.settings import Settings
+from gitmodel.serving.unloading import keep
 
 #: Seconds that a connection may stay without a request.
 _KEEP_ALIVE = 75
@@ -32,8 +33,10 @@ def say_in(journal: Journal) -> None:
 
 
 def settle_down() -> None:
-    """For a process that answers calls: what was imported is no garbage and is not searched for any, and the event loop keeps
-    the interpreter for Python's usual time, though threads that load a model would like to have it sooner."""
+    """For a process that answers calls: what was imported is no garbage and is not searched for any, the event loop keeps
+    the interpreter for Python's usual time, though threads that load a model would like to have it sooner, and memory that was
+    freed stays for the next call."""
+    keep()
     sys.setswitchinterval(_SWITCH)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):  # a descriptor per connection, and some for models
