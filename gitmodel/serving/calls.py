@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import TypeVar
 
 from gitmodel.serving import oip, tfs
 from gitmodel.serving.dataplane import Dataplane, DataplaneError
@@ -22,8 +23,10 @@ INLINE_ROW_BYTES = 4 << 10
 
 #: Gives the servable of this moment. Raises DataplaneError.
 Find = Callable[[], Servable]
+#: What a body is read into.
+Body = TypeVar("Body", bound=bytes | memoryview)
 #: Decodes a body for a servable, runs it, encodes the answer; the headers are those that tell how it is encoded.
-Answering = Callable[[Servable, bytes], tuple[bytes, Headers]]
+Answering = Callable[[Servable, Body], tuple[bytes, Headers]]
 
 
 class Calls:
@@ -35,7 +38,11 @@ class Calls:
 
     async def infer(self, find: Find, given: Given, receive: Receive) -> Answer:
         """A call of the Open Inference Protocol. Raises HttpError, DataplaneError."""
-        return await self._answer(find, partial(self._infer, given), receive, INLINE_BYTES)
+        length = _header_length(given)
+        if length is None:
+            return await self._answer(find, self._infer, partial(self._bodies.read, receive), INLINE_BYTES)
+        read = partial(self._bodies.read_aligned, receive, length)
+        return await self._answer(find, partial(self._infer_binary, length), read, INLINE_BYTES)
 
     async def usual(self, find: Find, given: Given, receive: Receive) -> Answer:
         """The same where the last one went well: nothing is asked before the body is here, and a small one is answered without
@@ -61,11 +68,14 @@ class Calls:
 
     async def predict(self, find: Find, verb: str, receive: Receive) -> Answer:
         """A call of TensorFlow Serving's API: ``:predict``, ``:classify`` or ``:regress``. Raises HttpError, DataplaneError."""
-        return await self._answer(find, partial(self._predict, verb), receive, INLINE_ROW_BYTES)
+        read = partial(self._bodies.read, receive)
+        return await self._answer(find, partial(self._predict, verb), read, INLINE_ROW_BYTES)
 
-    async def _answer(self, find: Find, answering: Answering, receive: Receive, inline: int) -> Answer:
+    async def _answer(
+        self, find: Find, answering: Answering[Body], read: Callable[[], Awaitable[Body]], inline: int
+    ) -> Answer:
         find()  # nobody sends a body for what is not here
-        body = await self._bodies.read(receive)
+        body = await read()
         # Read once, here: from now on everything about this answer comes from this one servable.
         servable = find()
         servable.in_flight += 1
@@ -94,11 +104,17 @@ class Calls:
         if refused is not error:
             raise refused from error
 
-    def _infer(self, given: Given, servable: Servable, body: bytes) -> tuple[bytes, Headers]:
-        length = _header_length(given, len(body))
-        if length is None and servable.usual is not None and (call := servable.usual(body)) is not None:
+    def _infer(self, servable: Servable, body: bytes) -> tuple[bytes, Headers]:
+        if servable.usual is not None and (call := servable.usual(body)) is not None:
             return oip.answer(servable, call[0], self._dataplane.run(servable, call[1])), []
-        request = oip.decode(body, length, servable)
+        return self._run(servable, oip.decode(body, None, servable))
+
+    def _infer_binary(self, length: int, servable: Servable, body: memoryview) -> tuple[bytes, Headers]:
+        if length > len(body):
+            raise _not_fitting()
+        return self._run(servable, oip.decode(body, length, servable))
+
+    def _run(self, servable: Servable, request: oip.InferRequest) -> tuple[bytes, Headers]:
         called = tfs.named(servable, request.signature)
         outputs = self._dataplane.infer(called, request.inputs, request.outputs)
         answer, split = oip.encode(servable, request, outputs)
@@ -116,10 +132,15 @@ class Calls:
         return tfs.regressions(call, outputs), []
 
 
-def _header_length(given: Given, size: int) -> int | None:
+def _header_length(given: Given) -> int | None:
+    """None for a body without tensors as bytes. Raises HttpError."""
     value = given.get(oip.LENGTH_HEADER)
     if value is None:
         return None
-    if not value.isdigit() or len(value) > 18 or int(value) > size:
-        raise HttpError(400, "Inference-Header-Content-Length does not fit the body")
+    if not value.isdigit() or len(value) > 18:
+        raise _not_fitting()
     return int(value)
+
+
+def _not_fitting() -> HttpError:
+    return HttpError(400, "Inference-Header-Content-Length does not fit the body")

@@ -23,6 +23,8 @@ STATUS = {"not_found": 404, "unavailable": 503, "invalid_argument": 400, "unimpl
 JSON = (b"content-type", b"application/json")
 #: For a client that is not to go on on this connection.
 CLOSE = (b"connection", b"close")
+#: Tensors begin at multiples of this in memory: how they are read in parts depends on that, and so do an answer's last digits.
+ALIGNED = 16
 #: Bodies of the largest size that may be on their way at a time.
 _AT_A_TIME = 8
 
@@ -84,7 +86,18 @@ class Bodies:
 
     async def read(self, receive: Receive, most: int | None = None) -> bytes:
         """Raises HttpError."""
-        most, chunks, size = most or self._most, [], 0
+        chunks = await self._chunks(receive, most or self._most)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    async def read_aligned(self, receive: Receive, lead: int) -> memoryview:
+        """A body of which what follows the first ``lead`` bytes lies in memory as tensors should. Raises HttpError."""
+        chunks = await self._chunks(receive, self._most)
+        pad = -lead % ALIGNED
+        return memoryview(b"".join([bytes(pad), *chunks]))[pad:]
+
+    async def _chunks(self, receive: Receive, most: int) -> list[bytes]:
+        chunks: list[bytes] = []
+        size = 0
         try:
             while True:
                 message = await receive()
@@ -99,6 +112,6 @@ class Bodies:
                     raise HttpError(503, "too many large bodies at a time; try again", [CLOSE])
                 chunks.append(chunk)
                 if not message.get("more_body"):
-                    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+                    return chunks
         finally:
             self._reading -= size

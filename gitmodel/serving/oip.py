@@ -18,6 +18,7 @@ from gitmodel.bundle.signature import TensorSpec
 from gitmodel.formats.dtypes import dtype_name
 from gitmodel.serving import lists
 from gitmodel.serving.dataplane import DataplaneError
+from gitmodel.serving.http import ALIGNED
 from gitmodel.serving.servable import Servable
 
 if TYPE_CHECKING:
@@ -68,12 +69,12 @@ class InferRequest(Struct, frozen=True):
 _decoder = msgspec.json.Decoder(_Request)
 
 
-def decode(body: bytes, header_length: int | None, servable: Servable) -> InferRequest:
+def decode(body: bytes | memoryview, header_length: int | None, servable: Servable) -> InferRequest:
     """Raises DataplaneError (invalid_argument) naming what is wrong."""
     if header_length == 0:
         return _raw(body, servable)
     head = body if header_length is None else body[:header_length]
-    blobs = memoryview(b"" if header_length is None else body[header_length:])
+    blobs = memoryview(b"" if header_length is None else body)[header_length or 0 :]
     try:
         request = _decoder.decode(head)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
@@ -177,7 +178,11 @@ def _from_bytes(name: str, datatype: str, shape: list[int], blob: memoryview) ->
     wanted = np.dtype(dtype).newbyteorder("<")
     if len(blob) % wanted.itemsize:
         raise _bad(f"input '{name}': {len(blob)} bytes are no whole number of {datatype}")
-    return _shaped(name, shape, np.frombuffer(blob, wanted))
+    return _shaped(name, shape, _aligned(np.frombuffer(blob, wanted)))
+
+
+def _aligned(value: np.ndarray) -> np.ndarray:
+    return value.copy() if value.__array_interface__["data"][0] % ALIGNED else value
 
 
 def _split(name: str, blob: memoryview) -> list[str]:
@@ -194,7 +199,7 @@ def _split(name: str, blob: memoryview) -> list[str]:
     return items
 
 
-def _raw(body: bytes, servable: Servable) -> InferRequest:
+def _raw(body: bytes | memoryview, servable: Servable) -> InferRequest:
     """A body that is one tensor: the model has one input and at most one free dimension, which the length tells."""
     specs = servable.signature.inputs
     free = [d for d in specs[0].shape or () if not isinstance(d, int)] if specs else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -13,12 +14,15 @@ import tritonclient.http as triton
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from onnx import helper
 
 from gitmodel.bundle.signature import Dim, Signature, TensorSpec
 from gitmodel.runtime import Session
 from gitmodel.serving import oip
 from gitmodel.serving.dataplane import DataplaneError
+from gitmodel.serving.http import ALIGNED, Bodies
 from gitmodel.serving.servable import Servable
+from tests import support
 
 NUMERIC = {name: dtype for name, dtype in oip.DATATYPES.items() if dtype != "string"}
 AS_JSON = sorted(set(NUMERIC) - {"FP16"})
@@ -399,3 +403,32 @@ def test_metadata_names_types_and_free_dimensions_as_the_protocol_does(servable:
     }
     strange = oip.metadata(version_of("bfloat16", None), [])
     assert strange["inputs"] == [{"name": "x", "datatype": "BF16", "shape": []}]
+
+
+@pytest.mark.parametrize("extra", range(0, 20, 3))
+def test_tensors_lie_as_they_should_wherever_their_bytes_begin(extra: int, servable: Callable[..., Servable]) -> None:
+    """Where a tensor begins in memory decides in which parts ONNX Runtime sums it up, and so the last digits of the sum."""
+    first, second = (np.random.default_rng(seed).normal(size=(1, 333 + seed)).astype("float32") for seed in (1, 2))
+    nodes = [helper.make_node("ReduceSum", [name], [f"s{name}"], keepdims=0) for name in ("a", "b")]
+    model = support.model(
+        nodes,
+        [support.value_info(name, "float32", ["n", None]) for name in ("a", "b")],
+        [support.value_info(f"s{name}", "float32", []) for name in ("a", "b")],
+    )
+    found = servable(model)
+    tensors = [
+        {"name": name, "shape": list(value.shape), "datatype": "FP32", "parameters": {"binary_data_size": value.nbytes}}
+        for name, value in (("a", first), ("b", second))
+    ]
+    head = json.dumps({"inputs": tensors, "id": "i" * extra}).encode()
+    pieces = [head[:7], head[7:] + first.tobytes()[:5], first.tobytes()[5:] + second.tobytes()]
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
+
+    body = asyncio.run(Bodies(1 << 20).read_aligned(receive, len(head)))
+    request = oip.decode(body, len(head), found)
+    assert [value.__array_interface__["data"][0] % ALIGNED for value in request.inputs.values()] == [0, 0]
+    answer = found.session.run(request.inputs)
+    wanted = found.session.run({"a": first, "b": second})
+    assert {name: float(value) for name, value in answer.items()} == {n: float(v) for n, v in wanted.items()}
