@@ -12,6 +12,7 @@ from pathlib import Path
 
 import measure
 import numpy as np
+import served
 import serving
 
 _WIDTH, _LAYERS = 500, 12
@@ -27,11 +28,15 @@ def main() -> None:
         folder, env = stack.enter_context(measure.isolated())
         rows = write_model(folder / "model.onnx")
         name, output = serving.ask(folder / "model.onnx", rows)
-        serving.prepare_repository(folder, name, rows, env)
-        request = serving.write_requests(folder, name, rows[0])["gitmodel serve"]
+        script = (
+            "git init -q repo && cd repo && gitmodel init && git commit -qm start && "
+            "gitmodel save digits ../model.onnx -m one --release auto"
+        )
+        measure.shell(script, folder, env)
+        request = serving.write_requests(folder, name, rows[0])[serving.OURS]
         serve = ["gitmodel", "serve", "--repo", str(folder / "repo"), "--port", "0"]
         servers = [
-            stack.enter_context(serving.started(f"{count} workers", [*serve, "--workers", str(count)], request, env))
+            stack.enter_context(served.started(f"{count} worker{'s' * (count > 1)}", [*serve, "--workers", str(count)], request, env))
             for count in (1, 2)
         ]
         for server in servers:
@@ -39,7 +44,7 @@ def main() -> None:
         rates: list[list[float]] = []
         for number in range(options.rounds + 1):
             seconds = options.seconds if number else 1.0  # the first one warms up
-            turn = [serving.drive(server, options.connections, seconds, env).rate for server in servers]
+            turn = [served.drive(server, options.connections, seconds, env).rate for server in servers]
             if number:
                 rates.append(turn)
                 print(f"round {number} of {options.rounds}: {turn[0]:,.0f}/s, {turn[1]:,.0f}/s", flush=True)
