@@ -14,7 +14,7 @@ from gitmodel.bundle.lock import FileEntry
 from gitmodel.files import storing, sweep
 from gitmodel.git import Repository
 from gitmodel.serving import validation
-from gitmodel.serving.opening import Fetched
+from gitmodel.serving.opening import Fetched, state_of
 from gitmodel.serving.policy import AspiredVersion
 from gitmodel.storage import setup
 from gitmodel.storage.cache import Cache
@@ -63,10 +63,11 @@ class Fetcher:
             signatures = bundle.signatures.by_name
             views = {name: structs.replace(bundle, called=name).view for name in signatures}
             cases = validation.recorded(bundle, signature)
+            folder = self._materialize(bundle)
             return Fetched(
                 aspired.model, aspired.version, aspired.number, aspired.commit, bundle.lock.digest, bundle.card.signature,
-                signatures, views, cases, bundle.card.gates, tuple(bundle.labels), self._materialize(bundle),
-                sum(entry.size for entry in bundle.graph_files()),
+                signatures, views, cases, bundle.card.gates, tuple(bundle.labels), folder,
+                sum(entry.size for entry in bundle.graph_files()), state_of(folder),
             )  # fmt: skip
         finally:
             repo.close()

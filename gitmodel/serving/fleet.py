@@ -2,7 +2,7 @@
 
 The switch has two phases. Every worker opens the version, shows that it keeps its golden cases, and lays ready the table of the
 next epoch; whoever fails or is late stops it, and nothing has changed for callers. Then one store in shared memory lets the epoch
-come, for all workers at the same moment. A worker is in step or it is ended: one that is started anew catches up before it accepts.
+come, for all workers at the same moment. A worker is in step or it is ended; one that is started anew catches up before it accepts.
 """
 
 from __future__ import annotations
@@ -11,13 +11,11 @@ import contextlib
 import itertools
 import pickle
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,22 +28,23 @@ from gitmodel.serving.epoch import Epoch
 from gitmodel.serving.fetching import Fetcher
 from gitmodel.serving.http import Answer
 from gitmodel.serving.journal import Journal
-from gitmodel.serving.link import Link, LinkLost, Refused
+from gitmodel.serving.link import LinkLost, Refused
+from gitmodel.serving.member import FAILURES, Member
 from gitmodel.serving.metrics import Workers
 from gitmodel.serving.opening import Fetched
 from gitmodel.serving.policy import AspiredVersion
-from gitmodel.serving.servable import Servable, Serving, States
+from gitmodel.serving.servable import Servable, Serving, States, VersionStatus
 from gitmodel.serving.traffic import Traffic
 from gitmodel.serving.unloading import DRAIN_SECONDS
 from gitmodel.serving.web import GRACE_SECONDS
 
 #: How long a worker may take to be there, to open a version, and to do what takes no time, in seconds.
 _START_SECONDS, _OPEN_SECONDS, _SOON = 60.0, 600.0, 20.0
-_COUNT_SECONDS = 1.0
-#: How often a worker at work is asked whether it lives, and how long it has to say so.
-_PULSE_SECONDS = 5.0
+_LOOK_EVERY = 1.0
 #: A worker that ends sooner than this after its start is replaced after a pause, which doubles each time.
 _SHORT_LIFE, _PAUSE_FIRST, _PAUSE_MOST = 10.0, 0.5, 30.0
+#: Who ends everything at once ends the workers, too; they need no others then.
+_PAUSE_LEAST = 0.2
 
 
 class NotPrepared(GitmodelError):
@@ -55,16 +54,11 @@ class NotPrepared(GitmodelError):
     exit_code = ExitCode.INCOMPLETE
 
 
-@dataclass(eq=False)
-class _Member:
-    """A worker: ``counted`` is what it counted when it was asked last."""
+class WorkerLost(NotPrepared):
+    """A worker ended while it opened a version. It may be the version's doing: others are not put at risk for it soon."""
 
-    number: int
-    process: subprocess.Popen[bytes]
-    link: Link
-    began: float
-    counted: Traffic = field(default_factory=Traffic)
-    in_flight: Mapping[int, int] = field(default_factory=dict)
+    #: See ``Manager``: seconds until it is tried again unasked, at first and at most.
+    retry = (30.0, 3600.0)
 
 
 @dataclass
@@ -87,84 +81,71 @@ class _Elsewhere(runtime.Session):
 
 
 class Fleet:
-    """``setup`` is the first worker's. ``listener`` is the socket that workers accept from. ``own`` is
-    counted in with what they count. The manager's thread loads, publishes and unloads; a thread of its own replaces workers that end."""
+    """``setup`` is the first worker's. ``listener`` is the socket that workers accept from. ``own`` is counted in with what they
+    count. ``fetcher`` is the manager's, whose thread loads, publishes and unloads; ``refetcher`` is for threads that each keep
+    one worker, and start another when it ends."""
 
     def __init__(
         self,
         fetcher: Fetcher,
+        refetcher: Callable[[], Fetcher],
         setup: messages.Setup,
         listener: socket.socket,
         journal: Journal,
         own: Traffic,
     ) -> None:
         self._fetcher, self._setup, self._listener, self._journal = fetcher, setup, listener, journal
+        self._refetcher, self._refetching = refetcher, threading.Lock()
         self._own = own
         self._look: Callable[[str], Answer] = lambda _: (503, [], b"")
         self._epoch = Epoch.make()
         self._numbers = itertools.count(1)
-        #: Held while workers are brought from one state to the next, so that one that joins finds a whole state.
+        #: Held while all workers are brought from one table to the next, or one joins: for moments.
         self._stepping = threading.Lock()
-        self._members: list[_Member] = []
         self._live: dict[Servable, _Live] = {}
         self._table: Mapping[str, messages.Entry] = {}
         self._shown = messages.Show((), ready=False)
-        self._gone, self._replaced = Traffic(), 0
-        self._lost: list[_Member] = []
-        self._noticed = threading.Condition()
-        self._stopping = False
+        #: Guards what follows: who answers, who was started and has not ended, and what those counted who are gone.
+        self._roster = threading.Condition()
+        self._members: list[Member] = []
+        self._begun: set[Member] = set()
+        self._gone, self._replaced, self._failed = Traffic(), 0, ""
+        self._stopping = threading.Event()
         self._looking = ThreadPoolExecutor(max_workers=2, thread_name_prefix="looks")
 
     def start(self, states: States, changes: Callable[[int, float], int], look: Callable[[str], Answer]) -> None:
         """Returns when all workers accept. From then on they are shown what the versions are at, each time that
         ``changes(seen, seconds)`` returns; ``look`` answers for a page of the whole server. Raises NotPrepared."""
         self._look = look
-        begun = [self._begin(number + 1) for number in range(self._setup.settings.workers)]
-        for member in begun:
-            if not self._join(member):
-                self.stop()
-                raise NotPrepared(f"worker {member.number} does not start", hint="see what it says above")
-
-        def show() -> None:
-            seen = -1
-            while not self._stopping:
-                seen = changes(seen, _COUNT_SECONDS)
-                self.show(states)
-
-        for name, target in (("fleet", self._replace), ("states", show)):
-            threading.Thread(target=target, name=name, daemon=True).start()
+        count = self._setup.settings.workers
+        for number in range(1, count + 1):
+            threading.Thread(target=self._keep, args=(number,), name=f"worker {number}", daemon=True).start()
+        with self._roster:
+            self._roster.wait_for(lambda: len(self._members) == count or self._failed, _START_SECONDS)
+            failed = self._failed or ("" if len(self._members) == count else "some workers do not start")
+        if failed:
+            self.stop()
+            raise NotPrepared(failed, hint="see what it says above")
+        threading.Thread(target=self._watch, args=(states, changes), name="watch", daemon=True).start()
 
     # The manager's
 
     def load(self, aspired: AspiredVersion) -> Servable:
         """Raises GitmodelError; whatever it is, nothing that serves is touched."""
         fetched = self._fetcher.fetch(aspired)
-        live = _Live(next(self._numbers), fetched)
-        with self._stepping:
-            # One tries first: a model that ends the process that opens it ends one.
-            first, rest = self._members[:1], self._members[1:]
-            if not first:
-                raise NotPrepared("there is no worker that could open it", hint="see the log")
-            opened: list[messages.Opened] = []
-            for members in (first, rest):
-                answers = self._ask(members, messages.Open(live.number, fetched), _OPEN_SECONDS)
-                failed = [answer for answer in answers if isinstance(answer, Exception)]
-                if failed:
-                    self._ask(self._members, messages.Unload(live.number), _SOON)
-                    raise NotPrepared(str(failed[0]))
-                opened += answers
-            if strange := [one for one in opened if one.digest != fetched.digest]:
-                raise NotPrepared(f"a worker opened {strange[0].digest[:10]} for {fetched.digest[:10]}")
-            servable = fetched.servable(_Elsewhere())
-            servable.golden_passed, servable.golden_cases = opened[0].golden_passed, opened[0].golden_cases
-            servable.named = {
-                name: fetched.servable(_Elsewhere()) for name in fetched.signatures if name != fetched.called
-            }
-            for name, named in servable.named.items():
-                named.signature, named.called = fetched.signatures[name], name
-            if fetched.large:
-                servable.repack = self._repack
+        live, servable = _Live(next(self._numbers), fetched), _servable(fetched)
+        if fetched.large:
+            servable.repack = self._repack
+
+        def settle() -> None:
             self._live[servable] = live
+
+        try:
+            opened: list[messages.Opened] = self._have_all(messages.Open(live.number, fetched), settle)
+        except NotPrepared:
+            wait([member.ask(messages.Unload(live.number)) for member in self._answering()], _SOON)
+            raise
+        servable.golden_passed, servable.golden_cases = opened[0].golden_passed, opened[0].golden_cases
         return servable
 
     def publish(self, table: Mapping[str, Serving]) -> None:
@@ -172,31 +153,70 @@ class Fleet:
         with self._stepping:
             self._table = {model: self._entry(serving) for model, serving in table.items()}
             epoch = self._epoch.get() + 1
-            self._ask(self._members, messages.Prepare(epoch, self._table), _SOON)
+            for member, answer in self._ask(self._answering(), messages.Prepare(epoch, self._table), _SOON):
+                if isinstance(answer, Exception):
+                    self._dismiss(member)
+            with self._roster:
+                leaving = [member for member in self._begun if member.dismissed]
+            for member in leaving:  # it may still answer calls
+                member.wait(GRACE_SECONDS)
             self._epoch.set(epoch)
-            for member in self._members:
-                member.link.tell(messages.Retire(epoch))
+            for member in self._answering():
+                member.tell(messages.Retire(epoch))
 
     def unload(self, servable: Servable) -> None:
         """Waits until all workers have let go of it."""
         with self._stepping:
             live = self._live.pop(servable, None)
-            members = list(self._members)
+            members = self._answering()
         if live is not None:
-            asked = [member.link.ask(messages.Unload(live.number)) for member in members]
-            wait(asked, DRAIN_SECONDS + _SOON)
+            wait([member.ask(messages.Unload(live.number)) for member in members], DRAIN_SECONDS + _SOON)
 
     def _repack(self, servable: Servable, path: Path) -> None:
-        """Raises NotPrepared; workers that could go on with it do."""
-        with self._stepping:
-            live = self._live.get(servable)
-            if live is None:
-                return
-            answers = self._ask(self._members, messages.Repack(live.number, path, live.fetched), _OPEN_SECONDS)
-            for answer in answers:
-                if isinstance(answer, Refused):
-                    raise NotPrepared(str(answer))
+        """Raises NotPrepared."""
+        live = self._live.get(servable)
+        if live is None:
+            return
+
+        def settle() -> None:
             live.packed = path
+
+        self._have_all(messages.Repack(live.number, path, live.fetched), settle)
+
+    def _have_all(self, message: Any, settle: Callable[[], None]) -> list[Any]:
+        """Has every worker do it, one of them first: what ends the process that does it ends one. Those that join meanwhile do it,
+        too; ``settle`` is called while none joins. Returns the answers. Raises NotPrepared as soon as one could not."""
+        done: dict[Member, Any] = {}
+        while True:
+            with self._stepping:
+                waiting = [member for member in self._answering() if member not in done]
+                if done and not waiting:
+                    settle()
+                    return list(done.values())
+            if not waiting:
+                raise NotPrepared("there is no worker that could open it", hint="see the log")
+            for members in (waiting[:1], waiting[1:]):
+                for member, answer in self._ask(members, message, _OPEN_SECONDS):
+                    if isinstance(answer, GitmodelError):
+                        raise answer
+                    done[member] = answer
+
+    def _ask(
+        self, members: Collection[Member], message: Any, seconds: float
+    ) -> list[tuple[Member, Any | NotPrepared | WorkerLost]]:
+        """The answers of all, or what went wrong. Who is gone or late has ended when this returns."""
+        asked = [(member, member.ask(message)) for member in members]
+        deadline, answers = time.monotonic() + seconds, []
+        for member, future in asked:
+            try:
+                answers.append((member, member.result(future, deadline)))
+            except Refused as error:
+                answers.append((member, NotPrepared(str(error))))
+            except (LinkLost, TimeoutError):
+                self._dismiss(member)
+                answers.append((member, WorkerLost(f"{member} {member.fate()}")))
+                member.wait(GRACE_SECONDS)
+        return answers
 
     def _entry(self, serving: Serving) -> messages.Entry:
         by_version, by_stage = (
@@ -211,138 +231,170 @@ class Fleet:
         """Returns when all workers know, or soon."""
         shown = messages.Show(tuple(states.statuses()), states.ready())
         self._shown = shown
-        wait([member.link.ask(shown) for member in list(self._members)], _COUNT_SECONDS)
+        wait([member.ask_aside("show", shown) for member in self._answering()], _LOOK_EVERY)
 
-    def traffic(self) -> Traffic:
-        """What all workers counted, those that are gone among them; calls in flight are brought up to date."""
-        members = list(self._members)
-        asked = {member.link.ask(messages.Count()): member for member in members}
-        done, _ = wait(asked, _COUNT_SECONDS)
-        for answer in done:
-            with contextlib.suppress(Refused, LinkLost):
-                counted: messages.Counted = answer.result()
-                asked[answer].counted = pickle.loads(counted.traffic)  # noqa: S301  # a worker's
-                asked[answer].in_flight = counted.in_flight
+    def traffic(self, *, newest: bool = True) -> Traffic:
+        """What all workers counted, those that are gone among them; calls in flight are brought up to date. Without ``newest``
+        there are no percentiles in it."""
+        asked = {member.ask_aside(f"count {newest}", messages.Count(newest)): member for member in self._answering()}
+        done, _ = wait(asked, _LOOK_EVERY)
         total = Traffic()
-        for part in (self._own, self._gone, *(member.counted for member in members)):
-            total.add(part)
-        for servable, live in list(self._live.items()):
-            servable.in_flight = sum(member.in_flight.get(live.number, 0) for member in members)
+        with self._roster:
+            for answer in done:
+                with contextlib.suppress(*FAILURES):
+                    counted: messages.Counted = answer.result()
+                    asked[answer].counted = pickle.loads(counted.traffic)  # noqa: S301  # a worker's
+                    asked[answer].in_flight = dict(counted.in_flight)
+            for part in (self._own, self._gone, *(member.counted for member in self._members)):
+                total.add(part)
+            for servable, live in list(self._live.items()):
+                servable.in_flight = sum(member.in_flight.get(live.number, 0) for member in self._members)
         return total
 
     def workers(self) -> Workers:
-        return Workers(len(self._members), self._replaced)
+        return Workers(len(self._answering()), self._replaced)
+
+    def states(self, states: States) -> States:
+        """The same, but nothing is ready where nobody answers."""
+        return _Manned(states, lambda: bool(self._answering()))
+
+    def _watch(self, states: States, changes: Callable[[int, float], int]) -> None:
+        seen = -1
+        while not self._stopping.is_set():
+            seen = changes(seen, _LOOK_EVERY)
+            try:
+                self.show(states)
+                self.traffic(newest=False)  # so that little is lost with one who ends
+            except Exception as error:  # whatever it is, the watch goes on
+                self._journal.warned(f"watching the workers: {type(error).__name__}: {error}")
+            for member in self._answering():
+                if member.hangs():
+                    self._journal.warned(f"{member} gives no sign of life")
+                    member.process.kill()
 
     # Workers come and go
 
     def stop(self) -> None:
         """Ends all workers when they are through with their calls."""
-        with self._noticed:
-            self._stopping = True
-            self._noticed.notify_all()
+        self._stopping.set()
         self._listener.close()  # or callers would wait in it for nobody
-        members = list(self._members)
-        for member in members:
-            _end(member.process)
-        deadline = time.monotonic() + GRACE_SECONDS + _COUNT_SECONDS
-        for member in members:
-            _await(member.process, deadline)
+        with self._roster:
+            begun = list(self._begun)
+        for member in begun:
+            member.end()
+        deadline = time.monotonic() + GRACE_SECONDS + _LOOK_EVERY
+        for member in begun:
+            member.wait(deadline - time.monotonic())
 
-    def _begin(self, number: int) -> _Member:
-        """A worker's process; it cannot be asked yet."""
-        ours, its = socket.socketpair()
-        inherited = (its.fileno(), self._listener.fileno(), self._epoch.descriptor)
-        call = f"from gitmodel.serving.worker import main; main({', '.join(map(str, inherited))})"
-        with its:
-            process = subprocess.Popen(
-                # Without -P Python would look for modules in the folder the server was started in first.
-                [sys.executable, "-P", "-c", call], stdin=subprocess.PIPE, pass_fds=inherited,
-                start_new_session=True,  # what is typed at the terminal is its server's to deal with
-            )  # fmt: skip
-        if process.stdin is not None:
-            with contextlib.suppress(BrokenPipeError), process.stdin as pipe:
-                pipe.write(pickle.dumps(replace(self._setup, number=number)))
-        member: _Member
-        link = Link(ours, self._answer, executor=self._executor, lost=lambda: self._notice(member))
-        member = _Member(number, process, link, time.monotonic())
-        link.start()
+    def _answering(self) -> list[Member]:
+        with self._roster:
+            return list(self._members)
+
+    def _dismiss(self, member: Member) -> None:
+        """No member any more; what it counted stays."""
+        with self._roster:
+            if member in self._members:
+                self._members.remove(member)
+                self._gone.add(member.counted)
+            member.dismissed = True
+        member.end()
+
+    def _keep(self, number: int) -> None:
+        """One worker after another under this number, until the server ends."""
+        pause, first = 0.0, True
+        while not self._stopping.is_set():
+            began = time.monotonic()
+            member = None
+            try:
+                member = self._begin(number)
+            except OSError as error:
+                self._fail(f"worker {number} cannot be started: {error.strerror or error}")
+            if member is not None:
+                self._replaced += self._join(member) and not first
+                first = False
+                member.lost.wait()
+            lived = time.monotonic() - began
+            if member is not None:
+                self._dismiss(member)
+                member.wait(GRACE_SECONDS)
+                with self._roster:
+                    self._begun.discard(member)
+                if self._stopping.wait(_PAUSE_LEAST):
+                    return
+                self._journal.warned(f"{member} {member.fate()}; another takes its place")
+            pause = min(max(_PAUSE_FIRST, 2 * pause), _PAUSE_MOST) if lived < _SHORT_LIFE else 0.0
+            self._stopping.wait(pause)
+
+    def _begin(self, number: int) -> Member:
+        """Raises OSError."""
+        member = Member.begin(
+            replace(self._setup, number=number), (self._listener.fileno(), self._epoch.descriptor), self._answer,
+            self._executor, self._dismiss,
+        )  # fmt: skip
+        with self._roster:
+            self._begun.add(member)
+        if self._stopping.is_set():
+            member.end()
         return member
 
-    def _join(self, member: _Member) -> bool:
+    def _join(self, member: Member) -> bool:
         """Brings a worker to where the others are, and has it accept; one that cannot is ended."""
         try:
-            member.link.ask(messages.Hello()).result(_START_SECONDS)
-            with self._stepping:
-                for live in self._live.values():
-                    member.link.ask(messages.Open(live.number, live.fetched)).result(_OPEN_SECONDS)
-                    if live.packed is not None:
-                        repacked = member.link.ask(messages.Repack(live.number, live.packed, live.fetched))
-                        with contextlib.suppress(Refused):  # it is for speed
-                            repacked.result(_OPEN_SECONDS)
-                member.link.ask(messages.Prepare(self._epoch.get(), self._table)).result(_SOON)
-                member.link.ask(self._shown).result(_SOON)
-                self._members.append(member)
-                self._members.sort(key=lambda one: one.number)
-                member.link.tell(messages.Accept())
-        except (LinkLost, Refused, TimeoutError) as error:
-            self._journal.warned(f"worker {member.number} (pid {member.process.pid}) does not catch up: {error}")
+            member.call(messages.Hello(), _START_SECONDS)
+            opened: set[int] = set()
+            while True:
+                for live in [live for live in list(self._live.values()) if live.number not in opened]:
+                    self._catch_up(member, live)
+                    opened.add(live.number)
+                with self._stepping:
+                    numbers = {live.number for live in self._live.values()}
+                    if numbers <= opened:
+                        for number in opened - numbers:
+                            member.ask(messages.Unload(number))
+                        self._step_in(member)
+                        break
+        except FAILURES as error:
+            said = str(error) if isinstance(error, Refused) else member.fate()
+            self._fail(f"{member} does not catch up: {said}")
             member.process.kill()
-            member.process.wait()
             return False
         self._journal.joined(member.number, member.process.pid)
         return True
 
-    def _ask(self, members: Collection[_Member], message: Any, seconds: float) -> list[Any]:
-        """The answers, or the exceptions. Who is gone or late is no member any more: before the next epoch comes it has ended."""
-        asked: list[tuple[_Member, Future[Any]]] = [(member, member.link.ask(message)) for member in members]
-        deadline, answers = time.monotonic() + seconds, []
-        for member, future in asked:
-            try:
-                answers.append(_result(member, future, deadline))
-            except Refused as error:
-                answers.append(error)
-            except (LinkLost, TimeoutError):
-                self._members.remove(member)
-                answers.append(
-                    NotPrepared(f"worker {member.number} (pid {member.process.pid}) {_fate(member.process)}")
-                )
-                _end(member.process)
-                _await(member.process, time.monotonic() + GRACE_SECONDS + _COUNT_SECONDS)
-        return answers
+    def _step_in(self, member: Member) -> None:
+        member.call(messages.Prepare(self._epoch.get(), self._table), _SOON)
+        member.call(self._shown, _SOON)
+        with self._roster:
+            if member.lost.is_set():
+                raise LinkLost
+            self._members.append(member)
+            self._members.sort(key=lambda one: one.number)
+            self._roster.notify_all()
+        member.tell(messages.Accept())
 
-    def _notice(self, member: _Member) -> None:
-        with self._noticed:
-            self._lost.append(member)
-            self._noticed.notify_all()
-
-    def _replace(self) -> None:
-        pauses: dict[int, float] = {}
-        while True:
-            with self._noticed:
-                self._noticed.wait_for(lambda: self._lost or self._stopping)
-                if self._stopping:
-                    return
-                lost = self._lost.pop(0)
-            with self._stepping:
-                if lost in self._members:
-                    self._members.remove(lost)
-                self._gone.add(lost.counted)
-            _end(lost.process)
-            _await(lost.process, time.monotonic() + GRACE_SECONDS)
-            fate = _fate(lost.process)
-            self._journal.warned(f"worker {lost.number} (pid {lost.process.pid}) {fate}; another takes its place")
-            short = time.monotonic() - lost.began < _SHORT_LIFE
-            pause = min(pauses.get(lost.number, _PAUSE_FIRST / 2) * 2, _PAUSE_MOST) if short else 0.0
-            pauses[lost.number] = pause
-            with self._noticed:
-                if self._noticed.wait_for(lambda: self._stopping, pause):
-                    return
-            self._replaced += 1
+    def _catch_up(self, member: Member, live: _Live) -> None:
+        """Its files are looked at again before anybody opens them. Raises Refused, LinkLost, TimeoutError."""
+        one = live.fetched
+        with (
+            self._refetching,
+            contextlib.suppress(GitmodelError, OSError),
+        ):  # a version may be served that has been withdrawn
+            live.fetched = self._refetcher().fetch(AspiredVersion(one.model, one.version, one.commit, one.number))
+        member.call(messages.Open(live.number, live.fetched), _OPEN_SECONDS)
+        if live.packed is not None:
             try:
-                self._join(self._begin(lost.number))
-            except OSError as error:
-                self._journal.warned(f"worker {lost.number} cannot be started: {error.strerror or error}")
-                self._notice(lost)
+                member.call(messages.Repack(live.number, live.packed, live.fetched), _OPEN_SECONDS)
+            except Refused:  # it is for speed
+                return
+            except FAILURES:
+                live.packed = None  # the next one does without
+                raise
+
+    def _fail(self, text: str) -> None:
+        self._journal.warned(text)
+        with self._roster:
+            self._failed = text
+            self._roster.notify_all()
 
     def _answer(self, message: Any) -> Any:
         match message:
@@ -356,39 +408,24 @@ class Fleet:
         return self._looking if isinstance(message, messages.Look) else None
 
 
-def _result(member: _Member, future: Future[Any], deadline: float) -> Any:
-    """Until the deadline (monotonic seconds), as long as the worker gives signs of life. Raises Refused, LinkLost, TimeoutError."""
-    while True:
-        left = deadline - time.monotonic()
-        try:
-            return future.result(max(0.0, min(_PULSE_SECONDS, left)))
-        except TimeoutError:
-            if left <= _PULSE_SECONDS:
-                raise
-            try:
-                member.link.ask(messages.Hello()).result(_PULSE_SECONDS)
-            except TimeoutError:
-                member.process.kill()  # it would not hear a signal that asks
-                raise
+class _Manned:
+    """States of a server that is ready only while somebody answers."""
+
+    def __init__(self, states: States, manned: Callable[[], bool]) -> None:
+        self._states, self._manned = states, manned
+
+    def statuses(self, model: str = "") -> list[VersionStatus]:
+        return self._states.statuses(model)
+
+    def ready(self) -> bool:
+        return self._states.ready() and self._manned()
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        process.terminate()
-
-
-def _await(process: subprocess.Popen[bytes], deadline: float) -> None:
-    """Until it has ended, which it has at the deadline (monotonic seconds)."""
-    try:
-        process.wait(max(0.1, deadline - time.monotonic()))
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def _fate(process: subprocess.Popen[bytes]) -> str:
-    try:
-        code = process.wait(_COUNT_SECONDS)
-    except subprocess.TimeoutExpired:
-        return "did not answer in time"
-    return f"ended with signal {-code}" if code < 0 else f"ended with exit code {code}"
+def _servable(fetched: Fetched) -> Servable:
+    """It, for whoever asks what it is: workers run it."""
+    servable = fetched.servable(_Elsewhere())
+    named = {name: fetched.servable(_Elsewhere()) for name in fetched.signatures if name != fetched.called}
+    for name, one in named.items():
+        one.signature, one.called = fetched.signatures[name], name
+    servable.named = named
+    return servable

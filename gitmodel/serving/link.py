@@ -69,19 +69,20 @@ class Link:
 
     def close(self) -> None:
         """Ends it for both sides: what was asked is answered with LinkLost."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # it is closed
             self._end.shutdown(socket.SHUT_RDWR)
 
     def _send(self, frame: tuple[str, int, Any]) -> bool:
         try:
             with self._sending:
                 self._connection.send(frame)
-        except (OSError, ValueError):  # gone, or closed on this side
+        except (OSError, ValueError):  # gone, or it does not read: what follows half a frame could not be understood
+            self.close()
             return False
         return True
 
     def _read(self) -> None:
-        with contextlib.suppress(OSError, EOFError):
+        try:
             while True:
                 kind, number, message = self._connection.recv()
                 if kind == "answers":
@@ -90,11 +91,14 @@ class Link:
                     self._handle(kind, number, message)
                 else:
                     executor.submit(self._handle, kind, number, message)
-        self._is_lost = True
-        self._connection.close()
-        self._end.close()
-        self._give_up()
-        self._lost()
+        except Exception:  # the end of the stream, mostly; whatever it is, nobody is understood any more
+            self.close()
+        finally:
+            self._is_lost = True
+            self._connection.close()
+            self._end.close()
+            self._give_up()
+            self._lost()
 
     def _settle(self, number: int, message: tuple[bool, Any]) -> None:
         asked = self._asked.pop(number, None)

@@ -202,7 +202,8 @@ class Manager:
             servable = self._host.load(version)
         except Exception as error:  # whatever a model or a library does, the old version goes on
             reason = error.message if isinstance(error, GitmodelError) else f"{type(error).__name__}: {error}"
-            wait = min(failure.wait * 2, _RETRY_MOST) if failure else _RETRY_FIRST
+            first, most = getattr(error, "retry", (_RETRY_FIRST, _RETRY_MOST))
+            wait = min(max(failure.wait * 2, first), most) if failure else first
             self._failures[version] = _Failure(reason, time.monotonic() + wait, wait)
             self._note(version, State.END, reason=reason, seconds=time.monotonic() - start)
             return

@@ -88,7 +88,9 @@ class Show(Struct, frozen=True):
 
 
 class Count(Struct, frozen=True):
-    """Answered with Counted."""
+    """Answered with Counted; without ``newest`` no percentiles can be had from it."""
+
+    newest: bool
 
 
 class Counted(Struct, frozen=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from gitmodel import runtime
 from gitmodel.bundle.card import Gates
 from gitmodel.bundle.golden import GoldenCase
 from gitmodel.bundle.signature import Signature
+from gitmodel.errors import ExitCode, GitmodelError
 from gitmodel.serving import validation
 from gitmodel.serving.plan import Plan
 from gitmodel.serving.servable import Servable
@@ -24,7 +26,8 @@ class Fetched(Struct, frozen=True):
     """A version whose files are here and verified: all that it takes to open it, in this process or another.
 
     ``called`` is the signature for calls that name none; ``views`` has the file of each signature's graph, in ``folder``.
-    ``cases`` are its golden cases, and ``gates`` how far they may be missed. ``size`` is that of its weights in bytes.
+    ``cases`` are its golden cases, and ``gates`` how far they may be missed. ``size`` is that of its weights in bytes; ``state`` is
+    that of its files when they were verified: see ``state_of``.
     """
 
     model: str
@@ -40,6 +43,7 @@ class Fetched(Struct, frozen=True):
     labels: tuple[str, ...]
     folder: Path
     size: int
+    state: str
 
     @property
     def signature(self) -> Signature:
@@ -62,6 +66,20 @@ class Fetched(Struct, frozen=True):
         )  # fmt: skip
 
 
+class FilesChanged(GitmodelError):
+    """Somebody wrote into the store of a server."""
+
+    code = "files-changed"
+    exit_code = ExitCode.INCOMPLETE
+
+
+def state_of(folder: Path) -> str:
+    """A digest of what tells that files have changed: their names, inodes, sizes and times."""
+    infos = [(path.name, path.stat()) for path in sorted(folder.rglob("*")) if path.is_file()]
+    lines = "".join(f"{name} {i.st_dev} {i.st_ino} {i.st_size} {i.st_mtime_ns}\n" for name, i in infos)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
 class Opener:
     """``threads`` per operator. ``batch_rows`` is ``Settings.batch_rows``; ``warned`` is told of a version that does not allow
     it. Used by one thread."""
@@ -75,9 +93,13 @@ class Opener:
         self._threads, self._batch_rows, self._warned = threads, batch_rows or {}, warned
 
     def open(self, fetched: Fetched) -> Servable:
-        """Raises LoadFailed, GoldenFailed."""
+        """Raises LoadFailed, GoldenFailed, FilesChanged."""
         # Small weights are packed on the way; large ones stay mapped, shared with other versions that have the same.
         session = self._session(fetched.path, prepack=not fetched.large)
+        if (
+            state_of(fetched.folder) != fetched.state
+        ):  # looked at when they are open: later changes leave them as they are
+            raise FilesChanged(f"{fetched.folder} is not what was verified", hint="leave the server's store to it")
         servable = fetched.servable(session)
         check = validation.check(session, fetched.cases, fetched.signature, fetched.gates)
         servable.golden_passed, servable.golden_cases = check.passed, check.cases

@@ -12,24 +12,25 @@ from gitmodel.serving.traffic import Traffic
 
 
 class Overview:
-    """``traffic`` gives what was counted until now; ``table`` has who is served, and how many calls each is at."""
+    """``traffic(newest)`` gives what was counted until now, with the newest times or without; ``table`` has who is served, and how
+    many calls each is at."""
 
     def __init__(
         self,
         states: States,
         table: Callable[[], Mapping[str, Serving]],
-        traffic: Callable[[], Traffic],
+        traffic: Callable[[bool], Traffic],
         version: str,
         workers: Callable[[], Workers] | None = None,
     ) -> None:
         self._states, self._table, self._traffic, self._version = states, table, traffic, version
-        self._metrics = Metrics(states, table, traffic, version, workers)
+        self._metrics = Metrics(states, table, lambda: traffic(False), version, workers)
 
     def answer(self, path: str) -> Answer:
         """To one of ``rest.PATHS``."""
         if path == "/metrics":
             return 200, [(b"content-type", CONTENT_TYPE)], self._metrics.text()
         headers = [(b"content-type", b"text/html; charset=utf-8"), (b"content-security-policy", page.POLICY)]
-        traffic = self._traffic()  # which counts what is in flight as well: before the table is looked at
+        traffic = self._traffic(True)  # which counts what is in flight as well: before the table is looked at
         statuses, ready = self._states.statuses(), self._states.ready()
         return 200, headers, page.render(statuses, self._table(), traffic, ready=ready, version=self._version)

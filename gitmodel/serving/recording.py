@@ -136,6 +136,10 @@ class Recorder:
                     os.close(descriptor)
             while not _moved(building, folder / f"test_data_set_{number}"):
                 there, number = _there(folder)
+                if there >= self._limit:
+                    shutil.rmtree(building)
+                    self._full.add(answered.path)
+                    return
         except BaseException:
             shutil.rmtree(building, ignore_errors=True)
             raise

@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Awaitable, Callable
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 
 from gitmodel.endpoint import Endpoint, announce, socket_path
@@ -58,10 +58,10 @@ def serve(settings: Settings, journal: Journal) -> None:
             own.told(status)
             journal.told(status)
 
-        fetcher, fleet = Fetcher(settings.repo, store=settings.store, remote_url=settings.remote_url), None
+        fetcher, fleet = _fetcher(settings), None
         if settings.workers > 1:
             setup = messages.Setup(1, settings, release, journal.as_json, journal.requests)
-            fleet = Fleet(fetcher, setup, public, journal, own)
+            fleet = Fleet(fetcher, cache(partial(_fetcher, settings)), setup, public, journal, own)
         else:
             sockets.append(public)
         packer = Prepacker(state_dir / "prepacked", threads=settings.threads, warned=journal.warned)
@@ -72,16 +72,17 @@ def serve(settings: Settings, journal: Journal) -> None:
         packer.wake = manager.wake
         policy = VersionPolicy(settings.follow)
         source = Source(settings.repo, manager.aspire, models=settings.models, policy=policy, poll=settings.poll)
+        states = fleet.states(manager) if fleet else manager
         overview = Overview(
-            manager,
+            states,
             lambda: manager.table,
-            fleet.traffic if fleet else lambda: own,
+            (lambda newest: fleet.traffic(newest=newest)) if fleet else (lambda _: own),
             release,
             fleet.workers if fleet else None,
         )
         settled = partial(fleet.show, manager) if fleet else lambda: None
         front = Front(
-            settings, release, lambda: manager.table, manager, _looking(overview, blocking=fleet is not None),
+            settings, release, lambda: manager.table, states, _looking(overview, blocking=fleet is not None),
             traffic=own, journal=journal, management=Management(manager, source, notices, settled),
         )  # fmt: skip
         stack.callback(front.stop)
@@ -105,6 +106,10 @@ def serve(settings: Settings, journal: Journal) -> None:
         if fleet:
             stack.callback(fleet.stop)  # first of all: nobody waits for a load that is under way
         front.run(sockets)
+
+
+def _fetcher(settings: Settings) -> Fetcher:
+    return Fetcher(settings.repo, store=settings.store, remote_url=settings.remote_url)
 
 
 def _looking(overview: Overview, *, blocking: bool) -> Callable[[str], Awaitable[Answer]]:

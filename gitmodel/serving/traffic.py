@@ -30,6 +30,13 @@ class Tally:
         self.seconds = 0.0
         self.newest: deque[float] = deque(maxlen=_NEWEST)
 
+    def copy(self, *, newest: bool) -> Tally:
+        made = Tally()
+        made.statuses, made.counts, made.seconds = self.statuses.copy(), self.counts.copy(), self.seconds
+        if newest:
+            made.newest = self.newest.copy()
+        return made
+
     def add(self, other: Tally) -> None:
         self.statuses.update(other.statuses)
         self.counts = [mine + more for mine, more in zip(self.counts, other.counts, strict=True)]
@@ -67,6 +74,13 @@ class Traffic:
         """A version's state changed."""
         if status.state is State.AVAILABLE or (status.state is State.END and status.reason):
             self.loads[status.model, status.state is State.AVAILABLE] += 1
+
+    def copy(self, *, newest: bool) -> Traffic:
+        """As it is now; without ``newest`` no percentiles can be had from it."""
+        made = Traffic()
+        made.loads, made.errors = self.loads.copy(), self.errors.copy()
+        made._tallies = {key: tally.copy(newest=newest) for key, tally in self._tallies.items()}
+        return made
 
     def add(self, other: Traffic) -> None:
         """Counts in what another process counted."""

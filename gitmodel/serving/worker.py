@@ -23,17 +23,18 @@ from gitmodel.serving import messages
 from gitmodel.serving.dataplane import DataplaneError
 from gitmodel.serving.epoch import Epoch
 from gitmodel.serving.front import Front
-from gitmodel.serving.http import Answer
+from gitmodel.serving.http import Answer, HttpError
 from gitmodel.serving.journal import Journal
-from gitmodel.serving.link import Link
+from gitmodel.serving.link import Link, LinkLost
 from gitmodel.serving.messages import Setup
 from gitmodel.serving.opening import Opener
 from gitmodel.serving.servable import Servable, Serving, VersionStatus
 from gitmodel.serving.traffic import Traffic
 from gitmodel.serving.unloading import drain, trim
-from gitmodel.serving.web import say_in
+from gitmodel.serving.web import GRACE_SECONDS, say_in
 
-_COUNT_SECONDS = 1.0
+#: How long a page of the whole server may take.
+_LOOK_SECONDS = 10.0
 _TRIES = 100
 
 
@@ -66,7 +67,7 @@ class Worker:
     def __init__(self, setup: Setup, link: socket.socket, listener: socket.socket, epoch: Epoch) -> None:
         settings = setup.settings
         self._listener, self._epoch = listener, epoch
-        self._link = Link(link, self.answer, executor=self._executor, lost=self._end)
+        self._link = Link(link, self.answer, executor=self._executor, lost=self._forsaken)
         journal = Journal(
             lambda line: self._link.tell(messages.Say(line)), as_json=setup.log_json, requests=setup.log_requests
         )
@@ -80,7 +81,7 @@ class Worker:
         self._tables: dict[int, Mapping[str, Serving]] = {}
         # One thread for all loads and unloads: the runtime's memory is returned only when they share one.
         self._opening = ThreadPoolExecutor(max_workers=1, thread_name_prefix="opening")
-        self._counting = ThreadPoolExecutor(max_workers=1, thread_name_prefix="counting")
+        self._aside = ThreadPoolExecutor(max_workers=2, thread_name_prefix="aside")
         self._told_to_start = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._front = Front(
@@ -110,7 +111,7 @@ class Worker:
         """To the server. Raises GitmodelError."""
         match message:
             case messages.Hello():
-                return None
+                return self._pulse()
             case messages.Open(number, fetched):
                 return self._open(number, fetched)
             case messages.Repack(number, path, fetched):
@@ -126,16 +127,16 @@ class Worker:
                 self._told_to_start.set()
             case messages.Show():
                 self._states.shown = message
-            case messages.Count():
-                return self._count()
+            case messages.Count(newest):
+                return self._count(newest)
         return None
 
     def _executor(self, message: Any) -> Executor | None:
         match message:
             case messages.Open() | messages.Repack() | messages.Unload():
                 return self._opening
-            case messages.Count():
-                return self._counting
+            case messages.Count() | messages.Hello():
+                return self._aside
         return None
 
     def _open(self, number: int, fetched: Any) -> messages.Opened:
@@ -160,23 +161,39 @@ class Worker:
         )
         return Serving(self._held[entry.default], by_version, by_stage)
 
-    def _count(self) -> messages.Counted:
-        """On the event loop, which alone counts."""
+    def _pulse(self) -> None:
+        """It lives if its event loop does."""
+        if self._loop is not None:
+            asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self._loop).result()
+
+    def _count(self, newest: bool) -> messages.Counted:
+        async def counted() -> tuple[Traffic, dict[int, int]]:  # on the event loop, which alone counts
+            in_flight = {number: servable.in_flight for number, servable in list(self._held.items())}
+            return self._traffic.copy(newest=newest), in_flight
+
         if self._loop is None:
             return messages.Counted(pickle.dumps(self._traffic), {})
-        return asyncio.run_coroutine_threadsafe(self._counted(), self._loop).result(_COUNT_SECONDS)
-
-    async def _counted(self) -> messages.Counted:
-        in_flight = {number: servable.in_flight for number, servable in list(self._held.items())}
-        return messages.Counted(pickle.dumps(self._traffic), in_flight)
+        traffic, in_flight = asyncio.run_coroutine_threadsafe(counted(), self._loop).result()
+        return messages.Counted(pickle.dumps(traffic), in_flight)
 
     async def _look(self, path: str) -> Answer:
         """A page of the whole server is the server's to write."""
-        answer: Answer = await asyncio.wrap_future(self._link.ask(messages.Look(path)))
+        asked = asyncio.wrap_future(self._link.ask(messages.Look(path)))
+        try:
+            answer: Answer = await asyncio.wait_for(asked, _LOOK_SECONDS)
+        except (TimeoutError, LinkLost):
+            raise HttpError(503, "the server did not answer its worker in time; try again") from None
         return answer
 
     def _begin(self) -> None:
         self._loop = asyncio.get_running_loop()
+
+    def _forsaken(self) -> None:
+        """Its server is gone. What is in flight may end; what hangs must not keep the port for long."""
+        self._end()
+        timer = threading.Timer(GRACE_SECONDS + 1, os._exit, (1,))
+        timer.daemon = True
+        timer.start()
 
     def _end(self) -> None:
         self._front.end()

@@ -26,7 +26,7 @@ from gitmodel.registry import UnknownVersion
 from gitmodel.runtime import LoadFailed
 from gitmodel.serving.fetching import Fetcher
 from gitmodel.serving.host import Alone
-from gitmodel.serving.opening import Opener
+from gitmodel.serving.opening import FilesChanged, Opener
 from gitmodel.serving.policy import AspiredVersion
 from gitmodel.serving.servable import Servable
 from gitmodel.serving.validation import FalseSignature, GoldenFailed, UnlistedFile
@@ -486,3 +486,15 @@ def test_without_golden_cases_a_call_is_drawn_to_warm_it_up(
     found = load(production.bare, "fraud@v1.0.0")
     assert (found.golden_passed, found.golden_cases) == (0, 0)
     assert (found.run_seconds < 1.0) == measured
+
+
+def test_files_that_changed_since_they_were_verified_are_not_opened(production: Production) -> None:
+    tag = released(production)
+    fetched = Fetcher(production.bare).fetch(aspired(production.bare, tag))
+    assert Opener().open(fetched).golden_passed == 4
+    (view,) = (production.bare / "gitmodel" / "store" / "versions").rglob("model.onnx")
+    data = view.read_bytes()
+    view.unlink()
+    view.write_bytes(data)
+    with pytest.raises(FilesChanged, match="is not what was verified"):
+        Opener().open(fetched)

@@ -7,10 +7,13 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
+import venv
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -308,6 +311,61 @@ def test_a_worker_killed_after_the_switch_comes_back_on_the_new_version(producti
             until(lambda before=before, minor=minor: pids(server)[minor] != before[minor])  # type: ignore[misc]
             assert versions(server) == {f"v1.{minor}.0"}
     check(callers)
+
+
+def test_a_worker_without_a_sign_of_life_is_replaced_unasked(production: Production) -> None:
+    production.push(production.release("fraud@v1.0.0"))
+    with fleet(production.bare) as server:
+        before = pids(server)
+        os.kill(before[1], signal.SIGSTOP)
+        assert server.wait_for(lambda line: f"worker 1 (pid {before[1]}) gives no sign of life" in line)
+        until(lambda: pids(server)[1] != before[1])
+        assert versions(server) == {"v1.0.0"}
+        assert "gitmodel_workers 2.0" in server.ask("GET", "/metrics").body.decode()
+
+
+def test_files_that_went_missing_since_are_fetched_again_for_the_next_worker(production: Production) -> None:
+    production.push(production.release("fraud@v1.0.0"))
+    with fleet(production.bare) as server:
+        before = pids(server)
+        store = production.bare / "gitmodel" / "store"
+        shutil.rmtree(store / "versions")
+        for path in (store / "files").rglob("*"):
+            if path.is_file():
+                path.unlink()
+        os.kill(before[1], signal.SIGKILL)
+        until(lambda: pids(server)[1] != before[1])
+        assert versions(server) == {"v1.0.0"}
+        assert list((store / "versions").iterdir())
+
+
+def test_a_worker_that_cannot_be_started_is_tried_again(production: Production, tmp_path: Path) -> None:
+    """As while the environment is upgraded; what was counted stays as it is."""
+    production.push(production.release("fraud@v1.0.0"))
+    venv.create(tmp_path / "env", with_pip=False)
+    (packages,) = (tmp_path / "env" / "lib").glob("python3*/site-packages")
+    (packages / "all.pth").write_text(f"{Path(onnx.__file__).parent.parent}\n{Path(support.__file__).parent.parent}\n")
+    python = tmp_path / "env" / "bin" / "python"
+    command = [str(python), "-m", "gitmodel", "serve", "--repo", str(production.bare), "--port", "0", "--workers", "2"]
+    server = Server(subprocess.Popen([*command, "--poll", place.NEVER], stderr=subprocess.PIPE, text=True))
+    try:
+        said = place._STARTED.fullmatch(server.wait_for(place._STARTED.fullmatch))
+        assert said is not None
+        server.url, server.admin, server.pid = said["url"], said["admin"], int(said["pid"])
+        server.look()
+        before = pids(server)
+        assert versions(server) == {"v1.0.0"}
+        server.ask("GET", "/metrics")
+        python.rename(python.with_name("gone"))
+        os.kill(before[1], signal.SIGKILL)
+        server.wait_for(lambda line: "worker 1 cannot be started" in line)
+        python.with_name("gone").rename(python)
+        until(lambda: pids(server)[1] != before[1])
+        metrics = server.ask("GET", "/metrics").body.decode()
+        assert "gitmodel_worker_restarts_total 1.0" in metrics
+        assert 'gitmodel_requests_total{model="fraud",status="200",version="v1.0.0"} 24.0' in metrics
+    finally:
+        server.stop()
 
 
 def test_when_all_workers_are_killed_callers_wait_for_the_next(production: Production) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from gitmodel.serving import link
 from gitmodel.serving.link import Link, LinkLost, Refused
 from gitmodel.serving.recording import CannotRecord
 from tests.serving.production import PATIENCE
@@ -92,3 +93,31 @@ def test_who_is_gone_answers_nothing_and_nobody_waits() -> None:
             one.ask("more").result(PATIENCE)
         one.tell("no one")
         gate.set()
+
+
+def test_who_does_not_read_is_lost_on_both_sides(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a frame must not be followed by another: nobody could tell them apart."""
+    monkeypatch.setattr(link, "_SEND_SECONDS", 0.2)
+    gate = threading.Event()
+    with linked(lambda _: gate.wait(PATIENCE)) as (one, two, lost):
+        asked = [
+            one.ask(b"x" * (1 << 20)) for _ in range(8)
+        ]  # the first keeps its reader busy, the rest fill the socket
+        assert lost.wait(PATIENCE)
+        for each in asked:
+            with pytest.raises(LinkLost):
+                each.result(PATIENCE)
+        gate.set()
+        with pytest.raises(LinkLost):
+            two.ask("anybody?").result(PATIENCE)
+
+
+def test_what_cannot_be_understood_ends_it() -> None:
+    ends, lost = socket.socketpair(), threading.Event()
+    one = Link(ends[0], lambda _: None, executor=lambda _: None, lost=lost.set)
+    one.start()
+    ends[1].sendall((12).to_bytes(4, "big") + b"no pickle at")
+    assert lost.wait(PATIENCE)
+    with pytest.raises(LinkLost):
+        one.ask("more").result(PATIENCE)
+    ends[1].close()

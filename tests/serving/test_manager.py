@@ -261,6 +261,25 @@ def test_a_failure_is_tried_again_by_itself_and_ever_more_rarely(stage: Stage, m
     assert stage.manager.ready()
 
 
+def test_a_version_that_ended_a_worker_is_tried_again_when_it_says(stage: Stage) -> None:
+    waits = []
+
+    class Costly(GitmodelError):
+        retry = (0.02, 0.05)
+
+    def look(status: VersionStatus) -> None:
+        if status.state is State.END:
+            waits.append(stage.manager._failures[version("v1")].wait)
+            if len(waits) == 3:
+                stage.fails.clear()
+
+    stage.on_state = look
+    stage.fails["fraud v1"] = Costly("the worker is gone")
+    stage.manager.aspire(want("fraud v1"))
+    stage.heard("fraud v1 AVAILABLE")
+    assert waits == [0.02, 0.04, 0.05]
+
+
 def test_a_storm_of_publications_loads_only_the_newest(stage: Stage) -> None:
     stage.settle(want("fraud v1"))
     with stage.held("fraud v2"):
