@@ -36,7 +36,9 @@ def main() -> None:
         request = serving.write_requests(folder, name, rows[0])[serving.OURS]
         serve = ["gitmodel", "serve", "--repo", str(folder / "repo"), "--port", "0"]
         servers = [
-            stack.enter_context(served.started(f"{count} worker{'s' * (count > 1)}", [*serve, "--workers", str(count)], request, env))
+            stack.enter_context(
+                served.started(f"{count} worker{'s' * (count > 1)}", [*serve, "--workers", str(count)], request, env)
+            )
             for count in (1, 2)
         ]
         for server in servers:
