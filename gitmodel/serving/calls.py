@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from gitmodel.serving import oip, tfs
 from gitmodel.serving.dataplane import Dataplane, DataplaneError
-from gitmodel.serving.http import JSON, STATUS, Answer, Bodies, Given, Headers, HttpError, Receive, again
+from gitmodel.serving.http import JSON, STATUS, Answer, Bodies, Given, Headers, HttpError, Parts, Receive, again
 from gitmodel.serving.servable import Servable
 from gitmodel.serving.traffic import Traffic
 
@@ -26,7 +26,7 @@ Find = Callable[[], Servable]
 #: What a body is read into.
 Body = TypeVar("Body", bound=bytes | memoryview)
 #: Decodes a body for a servable, runs it, encodes the answer; the headers are those that tell how it is encoded.
-Answering = Callable[[Servable, Body], tuple[bytes, Headers]]
+Answering = Callable[[Servable, Body], tuple[bytes | Parts, Headers]]
 
 
 class Calls:
@@ -104,25 +104,26 @@ class Calls:
         if refused is not error:
             raise refused from error
 
-    def _infer(self, servable: Servable, body: bytes) -> tuple[bytes, Headers]:
+    def _infer(self, servable: Servable, body: bytes) -> tuple[bytes | Parts, Headers]:
         if servable.usual is not None and (call := servable.usual(body)) is not None:
             return oip.answer(servable, call[0], self._dataplane.run(servable, call[1])), []
         return self._run(servable, oip.decode(body, None, servable))
 
-    def _infer_binary(self, length: int, servable: Servable, body: memoryview) -> tuple[bytes, Headers]:
+    def _infer_binary(self, length: int, servable: Servable, body: memoryview) -> tuple[bytes | Parts, Headers]:
         if length > len(body):
             raise _not_fitting()
         return self._run(servable, oip.decode(body, length, servable))
 
-    def _run(self, servable: Servable, request: oip.InferRequest) -> tuple[bytes, Headers]:
+    def _run(self, servable: Servable, request: oip.InferRequest) -> tuple[bytes | Parts, Headers]:
         called = tfs.named(servable, request.signature)
         outputs = self._dataplane.infer(called, request.inputs, request.outputs)
-        answer, split = oip.encode(servable, request, outputs)
-        if split is None:
-            return answer, []
-        return answer, [(b"content-type", b"application/octet-stream"), (oip.LENGTH_HEADER, str(split).encode())]
+        head, tensors = oip.encode(servable, request, outputs)
+        if not tensors:
+            return head, []
+        length = (oip.LENGTH_HEADER, str(len(head)).encode())
+        return [head, *tensors], [(b"content-type", b"application/octet-stream"), length]
 
-    def _predict(self, verb: str, servable: Servable, body: bytes) -> tuple[bytes, Headers]:
+    def _predict(self, verb: str, servable: Servable, body: bytes) -> tuple[bytes | Parts, Headers]:
         call = tfs.predict(body, servable) if verb == ":predict" else tfs.examples(body, servable)
         outputs = self._dataplane.infer(call.servable, call.inputs)
         if verb == ":predict":

@@ -15,8 +15,10 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 Headers = list[tuple[bytes, bytes]]
 #: A request's headers by their names in small letters; of one that is there twice the last.
 Given = Mapping[bytes, bytes]
+#: A body that is sent piece by piece, none of it copied.
+Parts = list[bytes | memoryview]
 #: HTTP status, headers (the content type first, if it is no JSON), body.
-Answer = tuple[int, Headers, bytes]
+Answer = tuple[int, Headers, bytes | Parts]
 
 #: HTTP's status for a DataplaneError.
 STATUS = {"not_found": 404, "unavailable": 503, "invalid_argument": 400, "unimplemented": 501, "internal": 500}

@@ -18,7 +18,7 @@ from gitmodel.bundle.signature import TensorSpec
 from gitmodel.formats.dtypes import dtype_name
 from gitmodel.serving import lists
 from gitmodel.serving.dataplane import DataplaneError
-from gitmodel.serving.http import ALIGNED
+from gitmodel.serving.http import ALIGNED, Parts
 from gitmodel.serving.servable import Servable
 
 if TYPE_CHECKING:
@@ -113,9 +113,10 @@ def answer(servable: Servable, name: str | None, outputs: dict[str, np.ndarray])
     return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def encode(servable: Servable, request: InferRequest, outputs: dict[str, np.ndarray]) -> tuple[bytes, int | None]:
-    """The body, and the length of its JSON part when tensors follow as bytes."""
-    described, blobs = [], []
+def encode(servable: Servable, request: InferRequest, outputs: dict[str, np.ndarray]) -> tuple[bytes, Parts]:
+    """The JSON, and the tensors that follow it as bytes."""
+    described: list[dict[str, Any]] = []
+    blobs: Parts = []
     for name, value in outputs.items():
         binary = request.all_binary or name in request.binary
         entry, blob = _describe(name, value, binary)
@@ -125,8 +126,7 @@ def encode(servable: Servable, request: InferRequest, outputs: dict[str, np.ndar
     answer: dict[str, Any] = {"model_name": servable.model, "model_version": servable.version, "outputs": described}
     if request.id is not None:
         answer["id"] = request.id
-    head = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
-    return (b"".join([head, *blobs]), len(head)) if blobs else (head, None)
+    return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY), blobs
 
 
 def metadata(servable: Servable, versions: Sequence[str]) -> dict[str, Any]:

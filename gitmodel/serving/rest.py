@@ -24,6 +24,7 @@ from gitmodel.serving.http import (
     Bodies,
     Given,
     HttpError,
+    Parts,
     Receive,
     Send,
     error_body,
@@ -108,9 +109,13 @@ class App:
             headers.append((b"x-request-id", name))
         if not headers or headers[0][0] != b"content-type":  # where it is given it stands first
             headers = [JSON, *headers]
-        headers.append((b"content-length", b"%d" % len(body)))
+        size = len(body) if isinstance(body, bytes) else sum(len(part) for part in body)
+        headers.append((b"content-length", b"%d" % size))
         await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+        if isinstance(body, bytes):
+            await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+        else:
+            await _send_parts(body, send)
 
     async def _route(self, scope: dict[str, Any], given: Given, receive: Receive) -> Answer:
         path, method = scope["path"], scope["method"]
@@ -218,6 +223,12 @@ class App:
     def _index(self, ready_only: bool) -> list[dict[str, Any]]:
         rows = [_index_row(status) for status in self._states.statuses()]
         return [row for row in rows if row["state"] == "READY" or not ready_only]
+
+
+async def _send_parts(body: Parts, send: Send) -> None:
+    for part in body[:-1]:
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+    await send({"type": "http.response.body", "body": body[-1]})
 
 
 def _index_row(status: VersionStatus) -> dict[str, Any]:
