@@ -42,7 +42,7 @@ from gitmodel.serving.web import GRACE_SECONDS
 _START_SECONDS, _OPEN_SECONDS, _SOON = 60.0, 600.0, 20.0
 _LOOK_EVERY = 1.0
 #: A worker that ends sooner than this after its start is replaced after a pause, which doubles each time.
-_SHORT_LIFE, _PAUSE_FIRST, _PAUSE_MOST = 10.0, 0.5, 30.0
+_SHORT_LIFE, _PAUSE_FIRST, _PAUSE_MOST = 3.0, 0.5, 30.0
 #: Who ends everything at once ends the workers, too; they need no others then.
 _PAUSE_LEAST = 0.2
 
