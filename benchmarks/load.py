@@ -18,6 +18,8 @@ import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+#: Seconds of sleep at most, where it sleeps.
+_NAP = 0.05
 _HEAD_END = b"\r\n\r\n"
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)", re.IGNORECASE)
 _GOOD = b"HTTP/1.1 200"
@@ -45,10 +47,11 @@ def main() -> None:
     parser.add_argument("request", type=Path, help="a file with the request's bytes, head and body")
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--sleeping", action="store_true", help="leave the core to others while there is nothing to do")
     options = parser.parse_args()
     request = options.request.read_bytes()
     exchange(options.port, request)
-    result = drive(options.port, request, options.connections, options.seconds)
+    result = drive(options.port, request, options.connections, options.seconds, sleeping=options.sleeping)
     ordered = sorted(result.latencies) or [0]
     result.p50_ms, result.p99_ms = (ordered[int((len(ordered) - 1) * share)] / 1e6 for share in (0.5, 0.99))
     result.latencies = []
@@ -133,7 +136,7 @@ class Caller:
         self._connection.close()
 
 
-def drive(port: int, request: bytes, connections: int, seconds: float) -> Result:
+def drive(port: int, request: bytes, connections: int, seconds: float, *, sleeping: bool = False) -> Result:
     """Keeps one request in flight on every connection for ``seconds``."""
     result, clock, buffer = Result(), time.perf_counter_ns, memoryview(bytearray(_MOST))
     sockets = [connect(port) for _ in range(connections)]
@@ -146,7 +149,7 @@ def drive(port: int, request: bytes, connections: int, seconds: float) -> Result
     for number, caller in callers.items():
         poller.register(number, reading if caller.ask(clock()) else both)
     while working and now < end:
-        events, before = poller.poll(0), now
+        events, before = poller.poll(_NAP if sleeping else 0), now
         now = clock()
         if not events:
             idle += now - before

@@ -91,10 +91,11 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def drive(server: Server, connections: int, seconds: float, env: Mapping[str, str]) -> Round:
-    """One turn of load.py against a server. Raises measure.Failed when a request failed."""
+def drive(server: Server, connections: int, seconds: float, env: Mapping[str, str], *, sleeping: bool = False) -> Round:
+    """One turn of load.py against a server; ``sleeping`` leaves the client's core to the server in between. Raises
+    measure.Failed when a request failed."""
     argv = [sys.executable, str(HERE / "load.py"), str(server.port), str(server.request)]
-    options = [f"--connections={connections}", f"--seconds={seconds}"]
+    options = [f"--connections={connections}", f"--seconds={seconds}", *(["--sleeping"] if sleeping else [])]
     before = tree_time(server.process.pid)
     done = subprocess.run([*argv, *options], env=env, capture_output=True, text=True, check=True, timeout=seconds + 60)
     result = load.Result(**json.loads(done.stdout))

@@ -1,6 +1,7 @@
 """Measures what worker processes bring: requests per second of `gitmodel serve` with one and with two of them.
 
-The model's own work takes half a millisecond, so that the client is not what is measured; one-row JSON requests, 16 keep-alive
+The model's own work takes most of the time, and the client sleeps while it has nothing to do, so that it leaves both cores to the
+workers; one-row JSON requests, 16 keep-alive
 connections. The servers take turns, round by round, and a ratio is that of one round.
 """
 
@@ -15,7 +16,7 @@ import numpy as np
 import served
 import serving
 
-_WIDTH, _LAYERS = 500, 12
+_FEW, _WIDTH, _LAYERS = 4, 500, 24
 
 
 def main() -> None:
@@ -46,7 +47,7 @@ def main() -> None:
         rates: list[list[float]] = []
         for number in range(options.rounds + 1):
             seconds = options.seconds if number else 1.0  # the first one warms up
-            turn = [served.drive(server, options.connections, seconds, env).rate for server in servers]
+            turn = [served.drive(server, options.connections, seconds, env, sleeping=True).rate for server in servers]
             if number:
                 rates.append(turn)
                 print(f"round {number} of {options.rounds}: {turn[0]:,.0f}/s, {turn[1]:,.0f}/s", flush=True)
@@ -63,16 +64,23 @@ def main() -> None:
 
 
 def write_model(path: Path) -> np.ndarray:
-    """Multiplies by one matrix again and again, which stays in a processor's cache; returns rows for it."""
+    """Few numbers in, few out, and between them the same matrix again and again, which stays in a processor's cache; returns rows
+    for it."""
     from onnx import TensorProto, helper, numpy_helper
 
-    matrix = np.linalg.qr(np.random.default_rng(0).normal(size=(_WIDTH, _WIDTH)))[0].astype(np.float32)
-    nodes = [helper.make_node("MatMul", [f"h{n}" if n else "x", "w"], [f"h{n + 1}"]) for n in range(_LAYERS)]
-    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", _WIDTH]) for name in ("x", f"h{_LAYERS}")]
-    graph = helper.make_graph(nodes, "graph", ends[:1], ends[1:], [numpy_helper.from_array(matrix, "w")])
+    random = np.random.default_rng(0)
+    wide = random.normal(size=(_FEW, _WIDTH)).astype(np.float32)
+    matrix = np.linalg.qr(random.normal(size=(_WIDTH, _WIDTH)))[0].astype(np.float32)
+    nodes = [helper.make_node("MatMul", ["x", "wide"], ["h0"])]
+    nodes += [helper.make_node("MatMul", [f"h{n}", "matrix"], [f"h{n + 1}"]) for n in range(_LAYERS)]
+    nodes.append(helper.make_node("MatMul", [f"h{_LAYERS}", "narrow"], ["y"]))
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", _FEW]) for name in ("x", "y")]
+    weights = {"wide": wide, "matrix": matrix, "narrow": wide.T.copy()}
+    initializers = [numpy_helper.from_array(value, name) for name, value in weights.items()]
+    graph = helper.make_graph(nodes, "graph", ends[:1], ends[1:], initializers)
     made = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 21)])
     path.write_bytes(made.SerializeToString())
-    return np.random.default_rng(1).normal(size=(4, _WIDTH)).astype(np.float32)
+    return random.normal(size=(4, _FEW)).astype(np.float32)
 
 
 if __name__ == "__main__":

@@ -40,9 +40,9 @@ class Calls:
         """A call of the Open Inference Protocol. Raises HttpError, DataplaneError."""
         length = _header_length(given)
         if length is None:
-            return await self._answer(find, self._infer, partial(self._bodies.read, receive), INLINE_BYTES)
+            return await self._answer(find, self._infer, partial(self._bodies.read, receive), _quick_call)
         read = partial(self._bodies.read_aligned, receive, length)
-        return await self._answer(find, partial(self._infer_binary, length), read, INLINE_BYTES)
+        return await self._answer(find, partial(self._infer_binary, length), read, Servable.quick_with)
 
     async def usual(self, find: Find, given: Given, receive: Receive) -> Answer:
         """The same where the last one went well: nothing is asked before the body is here, and a small one is answered without
@@ -69,11 +69,16 @@ class Calls:
     async def predict(self, find: Find, verb: str, receive: Receive) -> Answer:
         """A call of TensorFlow Serving's API: ``:predict``, ``:classify`` or ``:regress``. Raises HttpError, DataplaneError."""
         read = partial(self._bodies.read, receive)
-        return await self._answer(find, partial(self._predict, verb), read, INLINE_ROW_BYTES)
+        return await self._answer(find, partial(self._predict, verb), read, _quick_row)
 
     async def _answer(
-        self, find: Find, answering: Answering[Body], read: Callable[[], Awaitable[Body]], inline: int
+        self,
+        find: Find,
+        answering: Answering[Body],
+        read: Callable[[], Awaitable[Body]],
+        quick: Callable[[Servable, int], bool],
     ) -> Answer:
+        """``quick`` says whether a body of that size is answered on the event loop."""
         find()  # nobody sends a body for what is not here
         body = await read()
         # Read once, here: from now on everything about this answer comes from this one servable.
@@ -81,7 +86,7 @@ class Calls:
         servable.in_flight += 1
         started = time.perf_counter()
         try:
-            if servable.quick and len(body) <= inline:
+            if quick(servable, len(body)):
                 answer, headers = answering(servable, body)
             else:
                 loop = asyncio.get_running_loop()
@@ -131,6 +136,14 @@ class Calls:
         if verb == ":classify":
             return tfs.classes(call, outputs, servable.labels), []
         return tfs.regressions(call, outputs), []
+
+
+def _quick_call(servable: Servable, size: int) -> bool:
+    return servable.quick and size <= INLINE_BYTES
+
+
+def _quick_row(servable: Servable, size: int) -> bool:
+    return servable.quick and size <= INLINE_ROW_BYTES
 
 
 def _header_length(given: Given) -> int | None:

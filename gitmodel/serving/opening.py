@@ -103,23 +103,24 @@ class Opener:
         servable = fetched.servable(session)
         check = validation.check(session, fetched.cases, fetched.signature, fetched.gates)
         servable.golden_passed, servable.golden_cases = check.passed, check.cases
-        seconds = validation.warm_up(session, fetched.signature, fetched.cases)
+        run = validation.warm_up(session, fetched.signature, fetched.cases)
         plan = Plan.of(fetched.signature)
         servable.usual = plan.decode if plan else None
         servable.batch_rows = self._batch(servable)
         servable.named = self._named(servable, fetched)
-        servable.run_seconds = _slowest(seconds, servable)
+        _time(servable, *run)
         return servable
 
     def repack(self, servable: Servable, path: Path, fetched: Fetched) -> None:
         """Goes on with the packed model at ``path``, if it keeps the golden cases. Raises LoadFailed, GoldenFailed."""
         session, before = self._session(path), servable.session
         validation.check(session, fetched.cases, fetched.signature, fetched.gates)
-        seconds = validation.warm_up(session, fetched.signature, fetched.cases)
+        run = validation.warm_up(session, fetched.signature, fetched.cases)
         for named in servable.named.values():
             if named.session is before:
-                named.session, named.run_seconds = session, validation.warm_up(session, named.signature, [])
-        servable.run_seconds = _slowest(seconds, servable)
+                named.session = session
+                named.run_seconds, named.run_bytes = validation.warm_up(session, named.signature, [])
+        _time(servable, *run)
         servable.session = session  # calls at work go on with the one they began with
 
     def _session(self, path: Path, *, prepack: bool = True) -> runtime.Session:
@@ -142,14 +143,15 @@ class Opener:
             session, view = servable.session, fetched.views[name]
             if view != fetched.views[fetched.called]:
                 session = self._session(fetched.folder / view, prepack=not fetched.large)
-            seconds = validation.warm_up(session, signature, [])
+            seconds, size = validation.warm_up(session, signature, [])
             found[name] = replace(
-                servable, signature=signature, session=session, run_seconds=seconds, called=name, repack=None, usual=None,
+                servable, signature=signature, session=session, run_seconds=seconds, run_bytes=size, called=name, repack=None, usual=None,
                 batch_rows=0, named={},
             )  # fmt: skip
         return found
 
 
-def _slowest(seconds: float, servable: Servable) -> float:
-    """What leaves the event loop for a thread is decided for all signatures alike."""
-    return max([seconds, *(named.run_seconds for named in servable.named.values())])
+def _time(servable: Servable, seconds: float, size: int) -> None:
+    """What leaves the event loop for a thread is decided for all signatures alike, by the slowest and by the least bytes."""
+    servable.run_seconds = max([seconds, *(named.run_seconds for named in servable.named.values())])
+    servable.run_bytes = min([size, *(named.run_bytes for named in servable.named.values())])

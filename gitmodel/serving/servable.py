@@ -64,7 +64,8 @@ class States(Protocol):
 
 @dataclass(eq=False)
 class Servable:
-    """A version that can answer. ``run_seconds`` is the measured time of one small call; ``in_flight`` is counted by
+    """A version that can answer. ``run_seconds`` is the measured time of one small call, which had ``run_bytes``
+    of tensors; ``in_flight`` is counted by
     the event loop alone, so it needs no lock. ``labels`` name its classes, if they have names.
 
     ``called`` is the name of its signature; ``named`` has the model's others, each as a servable of the same version.
@@ -91,6 +92,7 @@ class Servable:
     repack: Callable[[Servable, Path], None] | None = None
     usual: Callable[[bytes], tuple[str | None, dict[str, np.ndarray]] | None] | None = None
     batch_rows: int = 0
+    run_bytes: int = 1
     called: str = DEFAULT
     named: Mapping[str, Servable] = field(default_factory=dict)
 
@@ -102,6 +104,10 @@ class Servable:
     def quick(self) -> bool:
         """Whether a small call may be run on the event loop."""
         return self.run_seconds <= INLINE_SECONDS
+
+    def quick_with(self, size: int) -> bool:
+        """Whether a call with so many bytes of tensors may, if the time of a run grows as they do."""
+        return self.run_seconds * max(1.0, size / self.run_bytes) <= INLINE_SECONDS
 
     @cached_property
     def outputs(self) -> list[str] | None:

@@ -101,21 +101,22 @@ def rows_stand_alone(session: runtime.Session, signature: Signature) -> bool:
     return not replay.check_self(session, [GoldenCase("together", joined, answers)], signature, Gates()).failures
 
 
-def warm_up(session: runtime.Session, signature: Signature, cases: list[GoldenCase]) -> float:
-    """Runs a call a few times and returns the fastest, in seconds. Golden cases have warmed it up already."""
+def warm_up(session: runtime.Session, signature: Signature, cases: list[GoldenCase]) -> tuple[float, int]:
+    """Runs a call a few times and returns the fastest, in seconds, with the bytes of its tensors. Golden cases have warmed it up
+    already."""
     drawn = generate.cases(signature) if generate.possible(signature) else iter(())
     case = cases[0] if cases else next(drawn, None)
     if case is None:
-        return 1.0
-    best = 1.0
+        return 1.0, 1
+    best, size = 1.0, sum(getattr(value, "nbytes", 0) for value in case.inputs.values())
     for _ in range(3):
         start = time.perf_counter()
         try:
             session.run(case.inputs)
         except runtime.RunFailed:
-            return 1.0
+            return 1.0, 1
         best = min(best, time.perf_counter() - start)
-    return best
+    return best, max(size, 1)
 
 
 def _unlike(said: Signature, own: Signature) -> str:

@@ -10,7 +10,7 @@ from onnx import helper
 
 from gitmodel.bundle.signature import Signature, TensorSpec
 from gitmodel.serving.dataplane import Dataplane, DataplaneError, check
-from gitmodel.serving.servable import Servable, Serving, State, VersionStatus
+from gitmodel.serving.servable import INLINE_SECONDS, Servable, Serving, State, VersionStatus
 from tests import support
 
 Opens = Callable[..., Servable]
@@ -146,3 +146,14 @@ def test_an_input_of_unknown_rank_or_of_another_kind_is_left_to_the_runtime() ->
     check(signature, {"x": np.zeros((1, 2, 3), "float32"), "pairs": np.zeros(2)}, None)
     with pytest.raises(DataplaneError, match="'x' is int8"):
         check(signature, {"x": np.zeros(1, "int8"), "pairs": np.zeros(2)}, None)
+
+
+def test_calls_with_many_more_bytes_than_were_measured_leave_the_event_loop(servable: Callable[..., Servable]) -> None:
+    one = servable()
+    one.run_seconds, one.run_bytes = INLINE_SECONDS / 10, 1000
+    assert one.quick
+    assert one.quick_with(10)
+    assert one.quick_with(10_000)
+    assert not one.quick_with(10_001)
+    one.run_seconds = INLINE_SECONDS * 2
+    assert not one.quick_with(1)
