@@ -8,7 +8,8 @@ same files and inputs. Whatever goes wrong here it meets itself.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Self
@@ -49,15 +50,21 @@ class Prefetch(Sessions):
         self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="prefetch")
         self._asked: Future[_Asked] = Future()
         self._old: Future[None] | None = None
+        self._ended = False
+        self._marks = place.repo.state_dir / "prefetch"
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        if self._old is not None:
-            begun: list[Future[Any]] = [self._asked, self._old]
-            wait(begun, return_when=FIRST_COMPLETED)  # until then there is a folder to tidy up
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._ended = True
+        self._pool.shutdown(wait=False)
+        if self._old is None:
+            return
+        begun: list[Future[Any]] = [self._asked, self._old]
+        wait(begun, return_when=FIRST_COMPLETED)  # until then there is a folder to tidy up
+        if kind is None:  # the judge has run both
+            shutil.rmtree(self._marks, ignore_errors=True)
 
     def expect(self, before: Lock | None) -> None:
         """The latest release is mostly what was saved before, and about as large."""
@@ -93,23 +100,52 @@ class Prefetch(Sessions):
         old = registry.bundle_at(repo, self._name, base.ref.commit, str(base.tag)) if base else None
         if old is None or old.signature is None or not _will_run(old, self._place.cache):
             return
-        from gitmodel import runtime
         from gitmodel.compat import generate, side_by_side
+
+        with self._marked(old.lock.digest) as unharmed:
+            session = self._opened(old) if unharmed and not self._ended else None
+            if session is None:
+                return
+            calls = side_by_side.first_calls(generate.cases(old.signature), old.signature)
+            self._asked.set_result(_Asked(old.lock.digest, calls))
+            answers: Future[Answers] = Future()
+            answers.set_result(_answers(session, calls))
+            super().keep(old.lock.digest, old.view, Prefetched(session, answers))
+
+    def _opened(self, old: Bundle) -> Runs | None:
+        """Raises LoadFailed."""
+        from gitmodel import runtime
         from gitmodel.storage.supply import Supply
 
         runtime.load_library()
+        if self._ended:
+            return None
         supply = Supply(self._place.cache, (), None)
         with supply.staged(old.graph_files(), self._place.repo.state_dir / "staged") as staged:
-            session = runtime.open_session(staged / old.view, prepack=False, label=old.label)
-        calls = side_by_side.first_calls(generate.cases(old.signature), old.signature)
-        self._asked.set_result(_Asked(old.lock.digest, calls))
-        answers: Future[Answers] = Future()
-        answers.set_result(_answers(session, calls))
-        super().keep(old.lock.digest, old.view, Prefetched(session, answers))
+            return runtime.open_session(staged / old.view, prepack=False, label=old.label)
 
     def _answers_of_new(self, digest: str, session: Runs) -> Answers:
         asked = self._asked.result()
-        return {} if digest == asked.digest else _answers(session, asked.calls)
+        if digest == asked.digest or not asked.calls:
+            return {}
+        with contextlib.suppress(OSError), self._marked(digest) as unharmed:
+            return _answers(session, asked.calls) if unharmed else {}
+        return {}
+
+    @contextlib.contextmanager
+    def _marked(self, digest: str) -> Iterator[bool]:
+        """False for a version with which the process ended the last time: a model that brings the runtime down is not to keep
+        its author from committing it, or a better one. The judge, who comes after the commit, runs it all the same."""
+        mark = self._marks / digest
+        if mark.exists():
+            yield False
+            return
+        self._marks.mkdir(exist_ok=True)
+        mark.touch()
+        try:
+            yield True
+        finally:
+            mark.unlink(missing_ok=True)
 
 
 def _will_run(old: Bundle, cache: Cache) -> bool:
@@ -129,14 +165,17 @@ def _answers(session: Runs, calls: Sequence[Arrays]) -> Answers:
     answers: Answers = {}
     size = 0
     for inputs in calls:
+        if not (key := key_of(inputs)):
+            continue
         try:
             answer = session.run(inputs)
         except GitmodelError as error:
-            answers[key_of(inputs)] = error
+            answers[key] = error
             continue
+        except MemoryError:
+            break
         size += sum(getattr(values, "nbytes", RECALLED + 1) for values in answer.values())
         if size > RECALLED:
             break
-        answers[key_of(inputs)] = answer
-    answers.pop(b"", None)  # the key of words, which have none
+        answers[key] = answer
     return answers

@@ -247,6 +247,54 @@ def test_a_mistake_in_a_thread_is_raised_once_and_after_the_commit(
     assert support.git(released, "tag", "--list") == "fraud@v1.0.0"
 
 
+_DIES = """
+import os, sys, threading
+from pathlib import Path
+from gitmodel import runtime
+from gitmodel.workflows import prefetch
+from gitmodel.workflows.release import release
+from gitmodel.workflows.save import save
+from gitmodel.workflows.workspace import Workspace
+prefetch._LARGE = 1
+run = runtime.Session.run
+calls = []
+def dying(self, inputs, outputs=None):
+    calls.append(threading.current_thread().name)
+    if calls[-1].startswith("prefetch") and len(calls) == int(sys.argv[3]):
+        os._exit(42)
+    return run(self, inputs, outputs)
+runtime.Session.run = dying
+place = Workspace.open(Path(sys.argv[1]))
+with place.repo.lock(), prefetch.Prefetch(place, "fraud") as place.sessions:
+    save("fraud", [sys.argv[2]], repo=place, message="change")
+    print(release("fraud", repo=place).tag)
+"""
+
+
+@pytest.mark.parametrize("call", [1, 2], ids=["old", "new"])
+def test_a_model_that_brings_the_runtime_down_keeps_nobody_from_committing(
+    released: Path, tmp_path: Path, call: int
+) -> None:
+    path = tmp_path / "new.onnx"
+    path.write_bytes(NEW["tuned"]().SerializeToString())
+    state_of = Repository.open(released).state_dir
+    dies = ["python", "-c", _DIES, str(released), str(path)]
+    assert support.run(*dies, str(call)).returncode == 42
+    [mark] = (state_of / "prefetch").iterdir()
+    assert (mark.name == digest(released)) is (call == 1)
+    # What it ended with is left alone: OLD, so that nothing is known to ask NEW; or NEW, after OLD.
+    again = support.run(*dies, str(call))
+    assert (again.returncode, again.stdout.strip()) == (0, "fraud@v1.1.0"), again.stderr
+    assert not (state_of / "prefetch").exists()
+
+
+def test_nothing_is_left_of_what_was_prefetched(released: Path, put: Callable[..., Any]) -> None:
+    state_of = Repository.open(released).state_dir
+    prefetched(released, put, NEW["tuned"]())
+    assert not list((state_of / "staged").iterdir())
+    assert not (state_of / "prefetch").exists()
+
+
 def test_a_save_that_fails_says_its_own_word_and_leaves_nothing(released: Path, tmp_path: Path) -> None:
     path = tmp_path / "no.onnx"
     path.write_bytes(b"no model")
