@@ -26,7 +26,7 @@ class Sessions:
         self._open: dict[tuple[str, str], Runs] = {}
 
     def expect(self, before: Lock | None) -> None:
-        """Called when a save finds that it has something to read; ``before`` is the lock it will go on from."""
+        """Called while a save hashes what it was given; ``before`` is the lock of what was saved last."""
 
     def keep(self, digest: str, view: str, session: Runs) -> None:
         self._open[digest, view] = session

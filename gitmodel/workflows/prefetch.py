@@ -1,8 +1,8 @@
 """What a release will ask of the version before and of the new one, asked while the new one is still being saved.
 
-A large model takes longer to run than to open, and while files are read and hashed a processor is mostly idle. Nothing is
-decided here: the judge asks what it always asks, and finds the answers to its first calls there, if they are of the very
-same files and inputs. Whatever goes wrong here it meets itself.
+A large model takes longer to run than to open, and a save waits for hashes, disks and Git. Nothing is decided here: the judge
+asks what it always asks, and finds the answers to its first calls there, if they are of the very same files and inputs.
+Whatever goes wrong here it meets itself.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Prefetch(Sessions):
         """The latest release is mostly what was saved before, and about as large."""
         if before is None or before.size < _LARGE or self._old is not None:
             return
-        # Two threads that import numpy for the first time, one of them by a side door, may each meet half of it.
+        # Were this thread and the other the first to import numpy, one by a side door, each could meet half of it.
         import_module("numpy")
         self._old = self._pool.submit(self._prepare_old)
 

@@ -123,7 +123,6 @@ def _save(
             content = None if golden or not given.key else _as_before(place, name, given, folder, description)
             parent = lock_before(folder)
             if content is None:
-                place.sessions.expect(parent)
                 content = _Reader(place, name, folder, description, golden, allowed, drafts, parent).read(given)
             layout = plan(content.lock, place.cache, folder / bundle_files.WEIGHTS, parent, drafts)
         if allowed:
@@ -205,6 +204,8 @@ class _Reader(Struct, frozen=True):
                 nonlocal card, signatures, described
                 if self.allowed:
                     self.allowed.result()
+                if source.graph is not None:
+                    self.place.sessions.expect(self.parent)
                 card = describe.card_in(self.folder, self.name)
                 signatures = named_signatures.of(source, card.signatures, given.label)
                 described = describe.described(self.folder, card, made, signatures, self.description)
