@@ -59,10 +59,9 @@ class Prefetch(Sessions):
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._ended = True
         self._pool.shutdown(wait=False)
-        if self._old is None:
-            return
-        begun: list[Future[Any]] = [self._asked, self._old]
-        wait(begun, return_when=FIRST_COMPLETED)  # until then there is a folder to tidy up
+        if self._old is not None:
+            begun: list[Future[Any]] = [self._asked, self._old]
+            wait(begun, return_when=FIRST_COMPLETED)  # until then there is a folder to tidy up
         if kind is None:  # the judge has run both
             shutil.rmtree(self._marks, ignore_errors=True)
 
