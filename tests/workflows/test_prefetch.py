@@ -18,7 +18,6 @@ from gitmodel.bundle.bundle import ONNX_VIEW
 from gitmodel.compat.sessions import Prefetched, Sessions
 from gitmodel.compat.side_by_side import Arrays
 from gitmodel.compat.verdict import Report
-from gitmodel.formats.source import InvalidModel
 from gitmodel.git import Repository
 from gitmodel.registry import resolve
 from gitmodel.workflows import calibrate, prefetch
@@ -256,13 +255,16 @@ from gitmodel.workflows.release import release
 from gitmodel.workflows.save import save
 from gitmodel.workflows.workspace import Workspace
 prefetch._LARGE = 1
-run = runtime.Session.run
-calls = []
+run, of_new = runtime.Session.run, prefetch.Prefetch._answers_of_new
+who = threading.local()
+def answers_of_new(*args):
+    who.runs = "new"
+    return of_new(*args)
 def dying(self, inputs, outputs=None):
-    calls.append(threading.current_thread().name)
-    if calls[-1].startswith("prefetch") and len(calls) == int(sys.argv[3]):
+    if threading.current_thread().name.startswith("prefetch") and getattr(who, "runs", "old") == sys.argv[3]:
         os._exit(42)
     return run(self, inputs, outputs)
+prefetch.Prefetch._answers_of_new = answers_of_new
 runtime.Session.run = dying
 place = Workspace.open(Path(sys.argv[1]))
 with place.repo.lock(), prefetch.Prefetch(place, "fraud") as place.sessions:
@@ -271,19 +273,19 @@ with place.repo.lock(), prefetch.Prefetch(place, "fraud") as place.sessions:
 """
 
 
-@pytest.mark.parametrize("call", [1, 2], ids=["old", "new"])
+@pytest.mark.parametrize("side", ["old", "new"])
 def test_a_model_that_brings_the_runtime_down_keeps_nobody_from_committing(
-    released: Path, tmp_path: Path, call: int
+    released: Path, tmp_path: Path, side: str
 ) -> None:
     path = tmp_path / "new.onnx"
     path.write_bytes(NEW["tuned"]().SerializeToString())
     state_of = Repository.open(released).state_dir
-    dies = ["python", "-c", _DIES, str(released), str(path)]
-    assert support.run(*dies, str(call)).returncode == 42
+    dies = ["python", "-c", _DIES, str(released), str(path), side]
+    assert support.run(*dies).returncode == 42
     marks = {path.name for path in (state_of / "prefetch").iterdir()}
-    assert digest(released) in marks if call == 1 else marks - {digest(released)}
+    assert digest(released) in marks if side == "old" else marks - {digest(released)}
     # What it ended with is left alone: OLD, so that there is nothing to ask NEW; or NEW, after OLD.
-    again = support.run(*dies, str(call))
+    again = support.run(*dies)
     assert (again.returncode, again.stdout.strip()) == (0, "fraud@v1.1.0"), again.stderr
     assert not (state_of / "prefetch").exists()
 
@@ -295,12 +297,12 @@ def test_nothing_is_left_of_what_was_prefetched(released: Path, put: Callable[..
     assert not (state_of / "prefetch").exists()
 
 
-def test_a_save_that_fails_says_its_own_word_and_leaves_nothing(released: Path, tmp_path: Path) -> None:
-    path = tmp_path / "no.onnx"
-    path.write_bytes(b"no model")
+def test_a_save_that_fails_says_its_own_word_and_leaves_nothing(released: Path, put: Callable[..., Any]) -> None:
+    unknown = support.wide_model(scale=2.0)
+    unknown.graph.node[-1].op_type = "NoSuchOperator"
     place = Workspace.open(released)
-    with pytest.raises(InvalidModel), Prefetch(place, "fraud") as place.sessions:
-        save("fraud", [path], repo=place, message="two")
+    with pytest.raises(runtime.LoadFailed, match="NoSuchOperator"), Prefetch(place, "fraud") as place.sessions:
+        put(unknown, place)
     assert not list((place.repo.state_dir / "staged").iterdir())
 
 
