@@ -105,7 +105,9 @@ def save(
 
             # Together they are one turn: the version is that of this very commit, whoever else saves meanwhile.
             turn.enter_context(place.repo.lock())
-            place.idle, place.sessions = _load_release, turn.enter_context(Prefetch(place, name))
+            place.sessions = sessions = turn.enter_context(Prefetch(place, name))
+            # Where models are run meanwhile, imports would hold them up, and there is more time afterwards.
+            place.idle = lambda: None if sessions.begun else _load_release()
         result = workflow.save(
             name, files, repo=place, weights=weights or None, signatures=named, params=params or None,
             metrics=metrics or None, assets=asset or (), labels=labels or None, golden=golden or None,
