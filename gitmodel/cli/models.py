@@ -99,10 +99,15 @@ def save(
             raise typer.BadParameter(said, param_hint="--signature")
         named[key] = file
     place = Workspace.of(repo, progress=console.progress)
-    if release:
-        place.idle = _load_release
-    # Together they are one turn: the version is that of this very commit, whoever else saves meanwhile.
-    with place.repo.lock() if release else contextlib.nullcontext():
+    with contextlib.ExitStack() as turn:
+        if release:
+            from gitmodel.workflows.prefetch import Prefetch
+
+            # Together they are one turn: the version is that of this very commit, whoever else saves meanwhile.
+            turn.enter_context(place.repo.lock())
+            place.sessions = sessions = turn.enter_context(Prefetch(place, name))
+            # Where models are run meanwhile, imports would hold them up, and there is more time afterwards.
+            place.idle = lambda: None if sessions.begun else _load_release()
         result = workflow.save(
             name, files, repo=place, weights=weights or None, signatures=named, params=params or None,
             metrics=metrics or None, assets=asset or (), labels=labels or None, golden=golden or None,
@@ -119,6 +124,7 @@ def _load_release() -> None:
     """What a release needs beyond a save, imported where there is time for it."""
     import_module("gitmodel.compat.reports.text")
     import_module("gitmodel.workflows.release")
+    import_module("gitmodel.workflows.running")
 
 
 def _tell(name: str, result: Saved) -> None:

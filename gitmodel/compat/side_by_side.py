@@ -42,7 +42,7 @@ class Recalling:
     _bytes: int = 0
 
     def run(self, inputs: Arrays, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-        key = _key(inputs) if outputs is None else b""
+        key = key_of(inputs) if outputs is None else b""
         if key in self._given:
             return self._given[key]
         answer = self.session.run(inputs, outputs)
@@ -53,7 +53,7 @@ class Recalling:
         return answer
 
 
-def _key(inputs: Arrays) -> bytes:
+def key_of(inputs: Arrays) -> bytes:
     """Names these inputs; empty for words, which have no bytes of their own."""
     import numpy as np
 
@@ -93,9 +93,28 @@ def stacked(old: Runs, new: Runs, cases: Iterable[GoldenCase], call: Call, signa
     together, run one by one.
     """
     waiting = iter(cases)
-    while group := list(itertools.islice(waiting, STACK)):
-        for stack in _stacks(group, signature) if has_rows(signature) else [[case] for case in group]:
+    while stacks := _next_stacks(waiting, signature):
+        for stack in stacks:
             yield from _split(old, new, stack, call)
+
+
+def first_calls(cases: Iterable[GoldenCase], signature: Signature) -> list[Arrays]:
+    """The inputs that ``stacked`` gives to both sides first."""
+    return [_joined(stack) for stack in _next_stacks(iter(cases), signature)]
+
+
+def _next_stacks(waiting: Iterator[GoldenCase], signature: Signature) -> list[list[GoldenCase]]:
+    group = list(itertools.islice(waiting, STACK))
+    return _stacks(group, signature) if has_rows(signature) else [[case] for case in group]
+
+
+def _joined(stack: list[GoldenCase]) -> Arrays:
+    """The cases as the rows of one call."""
+    import numpy as np
+
+    if len(stack) == 1:
+        return stack[0].inputs
+    return {name: np.concatenate([case.inputs[name] for case in stack]) for name in stack[0].inputs}
 
 
 def _split(old: Runs, new: Runs, stack: list[GoldenCase], call: Call) -> Iterator[Answer]:
@@ -103,8 +122,7 @@ def _split(old: Runs, new: Runs, stack: list[GoldenCase], call: Call) -> Iterato
 
     if len(stack) > 1:
         rows = np.cumsum([_rows(case) for case in stack])
-        inputs = {name: np.concatenate([case.inputs[name] for case in stack]) for name in stack[0].inputs}
-        [answer] = one_by_one(old, new, [GoldenCase("", inputs, {})], call)
+        [answer] = one_by_one(old, new, [GoldenCase("", _joined(stack), {})], call)
         before, after = (_by_case(side, rows) for side in (answer.before, answer.after))
         if before is not None and after is not None:
             yield from (Answer(*parts) for parts in zip(stack, before, after, strict=True))

@@ -15,6 +15,8 @@ from gitmodel.bundle.bundle import Bundle
 from gitmodel.bundle.lock import TensorEntry
 from gitmodel.compat.isolated import CannotOpen, Models, Opened
 from gitmodel.compat.opening import Opens
+from gitmodel.compat.sessions import Sessions
+from gitmodel.compat.side_by_side import Runs
 from gitmodel.formats.source import Description
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ class OwnModel:
     opened: Opened
     path: Path
     options: Mapping[str, Any]
-    session: runtime.Session
+    session: Runs
 
     def run(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, Any]:
         """Raises RunFailed."""
@@ -39,10 +41,6 @@ class OwnModel:
         return runtime.open_session(self.path, **{**self.options, **options})
 
 
-#: Sessions that are open already, without prepacking, by the digest of the weights and the name of the ONNX view.
-Sessions = Mapping[tuple[str, str], runtime.Session]
-
-
 class OwnModels:
     """For bundles of the author's own repository; see ``opening.Opens``. ONNX's own checker, which warns of what the runtime
     loads all the same, is left to check-compat. ``sessions`` are those that saving has opened."""
@@ -50,7 +48,7 @@ class OwnModels:
     failure = ""
 
     def __init__(self, sessions: Sessions | None = None) -> None:
-        self._sessions = sessions or {}
+        self._sessions = sessions or Sessions()
 
     def __enter__(self) -> Self:
         return self
@@ -93,8 +91,8 @@ class OwnModels:
             raise CannotOpen(error.message, error.hint, refused) from error
         return OwnModel(opened, path, options, session)
 
-    def _open_already(self, bundle: Bundle, *, prepack: bool) -> runtime.Session | None:
-        return None if prepack or bundle.file else self._sessions.get((bundle.lock.digest, bundle.view))
+    def _open_already(self, bundle: Bundle, *, prepack: bool) -> Runs | None:
+        return None if prepack or bundle.file else self._sessions.find(bundle.lock.digest, bundle.view)
 
 
 def for_release(budgeted: Bundle, sessions: Sessions) -> Opens:

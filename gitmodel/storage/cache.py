@@ -13,7 +13,7 @@ from pathlib import Path
 
 from gitmodel.bundle.lock import FileEntry
 from gitmodel.files import aside, fsync_folder, storing, sweep, write_all
-from gitmodel.storage.blocks import Hashed, equal, write_hashed
+from gitmodel.storage.blocks import Hashed, begins_alike, equal, write_hashed
 from gitmodel.storage.digests import Digests
 from gitmodel.storage.pointer import listing_of
 
@@ -135,9 +135,21 @@ class Cache:
             return equal(self.path(entry.md5), header, body)
         return False
 
+    def may_hold(self, entry: FileEntry, body: memoryview) -> bool:
+        """False when ``holds`` will say so, whatever the header: by the size, and by how the bytes begin."""
+        if entry.size < len(body):
+            return False
+        with contextlib.suppress(OSError):
+            return begins_alike(self.path(entry.md5), entry.size - len(body), body)
+        return False
+
     def fits(self, entry: FileEntry) -> bool:
         """True when the object's sha256 is the entry's. Raises OSError when there is none."""
         return self.digests.fits(self.path(entry.md5), entry.sha256)
+
+    def remembers(self, entry: FileEntry) -> bool:
+        """True when ``fits`` will say so without reading the object. Raises OSError when there is none."""
+        return self.digests.remembers(self.path(entry.md5), entry.sha256)
 
     def _has_whole(self, hashed: Hashed) -> bool:
         # An object DVC or a crash damaged has the right name and wrong bytes: it is replaced, not trusted.

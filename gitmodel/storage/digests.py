@@ -57,15 +57,22 @@ class Digests:
     def of(self, path: Path) -> str:
         """The file's sha256, hashed unless it is known for just this state of it. Raises OSError."""
         info = path.stat()
-        state = state_of(info)
-        with self._lock:
-            digest = self._known.get(state) or (self._table.get(state) if self._table else None)
+        digest = self._recalled(info)
         if digest is None:
             settled = is_settled(info.st_mtime_ns)  # before it is hashed: that takes longer than a tick
             digest = hash_file(path)
             if settled:
                 self.note(info, digest)
         return digest
+
+    def remembers(self, path: Path, sha256: str) -> bool:
+        """Whether that is known to be the file's sha256 without reading it. Raises OSError."""
+        return self._recalled(path.stat()) == sha256
+
+    def _recalled(self, info: os.stat_result) -> str | None:
+        state = state_of(info)
+        with self._lock:
+            return self._known.get(state) or (self._table.get(state) if self._table else None)
 
     def fits(self, path: Path, sha256: str) -> bool:
         """Whether that is the file's sha256. A memory that says no is not believed: the file is hashed. Raises OSError."""

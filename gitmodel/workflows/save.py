@@ -121,9 +121,9 @@ def _save(
         # Until the bundle is written nothing refers to the new objects: a refusal takes them away again.
         with place.cache.undone_on_error():
             content = None if golden or not given.key else _as_before(place, name, given, folder, description)
-            if content is None:
-                content = _Reader(place, name, folder, description, golden, allowed, drafts).read(given)
             parent = lock_before(folder)
+            if content is None:
+                content = _Reader(place, name, folder, description, golden, allowed, drafts, parent).read(given)
             layout = plan(content.lock, place.cache, folder / bundle_files.WEIGHTS, parent, drafts)
         if allowed:
             allowed.result()
@@ -177,7 +177,7 @@ def _as_before(place: Workspace, name: str, given: Given, folder: Path, descript
 
 class _Reader(Struct, frozen=True):
     """Reads what is given, stores its tensors, and runs what was stored. ``allowed`` is Git's word on whether a commit
-    can be made."""
+    can be made, ``parent`` what the folder was laid out by."""
 
     place: Workspace
     name: str
@@ -186,6 +186,7 @@ class _Reader(Struct, frozen=True):
     golden: Path | str | None
     allowed: Future[None] | None
     drafts: Drafts
+    parent: Lock | None
 
     def read(self, given: Given) -> _Content:
         """Raises ChangedMeanwhile when a file was written while it was read: half of it might be another model's."""
@@ -203,6 +204,8 @@ class _Reader(Struct, frozen=True):
                 nonlocal card, signatures, described
                 if self.allowed:
                     self.allowed.result()
+                if source.graph is not None:
+                    self.place.sessions.expect(self.parent)
                 card = describe.card_in(self.folder, self.name)
                 signatures = named_signatures.of(source, card.signatures, given.label)
                 described = describe.described(self.folder, card, made, signatures, self.description)
@@ -210,7 +213,7 @@ class _Reader(Struct, frozen=True):
                     _load_runtime()
                 self.place.idle()
 
-            lock, added = store_weights(source, self.place.cache, lock_before(self.folder), self.drafts, beside)
+            lock, added = store_weights(source, self.place.cache, self.parent, self.drafts, beside)
             cases, stale = _check_runs(self.place, self.folder, lock, source, self.golden, card, given.label)
         if changed := receipt.changed_since(files):
             raise ChangedMeanwhile(f"{changed} changed while it was saved", hint="save it when nobody writes it")
@@ -246,7 +249,7 @@ def _check_runs(
 
     with place.supply.staged(graph_files(lock), place.repo.state_dir / "staged") as staged:
         session = runtime.open_session(staged / ONNX_VIEW, prepack=False, label=where)
-        place.sessions[lock.digest, ONNX_VIEW] = session
+        place.sessions.keep(lock.digest, ONNX_VIEW, session)
         for name in source.named:
             runtime.open_session(staged / view_of(name), prepack=False, label=f"{where}, signature '{name}'")
         if source.cases:

@@ -51,12 +51,19 @@ def store_weights(
     paths = naming.tensor_files(t.name for t in large)
     known = {(t.name, t.dtype, t.shape): t for t in parent.tensors} if parent else {}
 
+    def entry_before(tensor: TensorData) -> FileEntry | None:
+        before = known.get((tensor.name, tensor.dtype, tensor.shape))
+        return parent.file(before.file) if parent and before else None
+
+    def is_new(tensor: TensorData) -> bool:
+        entry = entry_before(tensor)
+        return tensor.stored is not None or entry is None or not cache.may_hold(entry, tensor.data)
+
     def store(tensor: TensorData, header: bytes) -> _Stored:
         path = paths[tensor.name]
         if tensor.stored is not None:
             return _Stored(cache.add(tensor.stored).entry(path), hdf5.digest(tensor))
-        before = known.get((tensor.name, tensor.dtype, tensor.shape))
-        entry = parent.file(before.file) if parent and before else None
+        entry = entry_before(tensor)
         # The lock before was written by gitmodel, and may have been edited since.
         if entry and cache.holds(entry, tensor.data, header) and cache.fits(entry):
             return _Stored(FileEntry(path, entry.size, entry.sha256, entry.md5), entry.sha256)
@@ -65,9 +72,10 @@ def store_weights(
     places: dict[str, _Place] = {}
     pending: dict[str, Future[_Stored]] = {}
     with _pool() as pool:
-        # The largest first, so that the last to end is a small one. HDF5 is not for several threads, so headers are made
-        # here; hashing and writing release the interpreter's lock.
-        for tensor in sorted(large, key=lambda tensor: -len(tensor.data)):
+        # What has to be written first, which takes longest, then what is only compared; of each the largest first, so that the
+        # last to end is a small one. HDF5 is not for several threads, so headers are made here; hashing and writing release
+        # the interpreter's lock.
+        for tensor in sorted(large, key=lambda tensor: (not is_new(tensor), -len(tensor.data))):
             head = hdf5.tensor_file(tensor.dtype, tensor.shape)
             offset = head.offset if tensor.stored is None else hdf5.stored_offset(tensor.stored)
             places[tensor.name] = _Place(paths[tensor.name], offset)

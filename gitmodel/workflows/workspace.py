@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from gitmodel.bundle.bundle import ONNX_VIEW, WEIGHTS, Bundle
 from gitmodel.bundle.folder import DiskFolder
 from gitmodel.bundle.lock import FileEntry
+from gitmodel.compat.sessions import Sessions
 from gitmodel.errors import GitmodelError
 from gitmodel.git import Repository
 from gitmodel.workflows.base import Base
 
 if TYPE_CHECKING:  # most checks read no weights, and all of storage/ takes as long to import as they take
-    from gitmodel.runtime import Session
     from gitmodel.storage.cache import Cache
     from gitmodel.storage.remote import Progress, Remote
     from gitmodel.storage.supply import Supply
@@ -34,14 +34,14 @@ class Workspace:
     """A model repository; opens what it needs when it is first asked for. ``remote_name`` is a DVC remote's name or URL,
     the default one's when empty. ``base`` has what counts as DVC's configuration, the working tree's when None. ``idle`` is
     called where other threads are at work and this one would only wait: for what the caller will need next. ``sessions`` are
-    what a save has opened, for the release that follows: see ``trusted.Sessions``."""
+    what a save has opened, for the release that follows."""
 
     repo: Repository
     remote_name: str = ""
     progress: Progress | None = field(default=None, repr=False)
     base: Base | None = None
     idle: Callable[[], object] = field(default=lambda: None, repr=False)
-    sessions: dict[tuple[str, str], Session] = field(default_factory=dict, repr=False)
+    sessions: Sessions = field(default_factory=Sessions, repr=False)
     _trusting: dict[str, Workspace] = field(default_factory=dict, repr=False)
 
     @classmethod

@@ -366,3 +366,20 @@ def test_without_memory_for_a_thread_it_is_memory_that_is_missing(
     monkeypatch.setattr(threading.Thread, "start", start)
     with pytest.raises(MemoryError):
         list(one_by_one(session, session, [case], lambda inputs: inputs))
+
+
+@pytest.mark.parametrize("text", [NEGATED, "(float[2,4] x) => (float[2,4] y) { y = Neg(x) }"])
+def test_the_first_calls_are_those_that_are_made_first(text: str, open_model: Open) -> None:
+    asked: list[Arrays] = []
+    session = open_model(text)
+
+    class Watched:
+        def run(self, inputs: Arrays, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+            asked.append(inputs)
+            return session.run(inputs, outputs)
+
+    declared = signature(text)
+    answers = stacked(Watched(), session, generate.cases(declared), same, declared)
+    assert len([next(answers) for _ in range(STACK)]) == STACK
+    first = side_by_side.first_calls(generate.cases(declared), declared)
+    assert list(map(side_by_side.key_of, first)) == list(map(side_by_side.key_of, asked))

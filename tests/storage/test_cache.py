@@ -142,6 +142,29 @@ def test_an_object_holds_exactly_its_own_header_and_body(
     assert not cache.holds(entry, memoryview(body), header + b"x")
 
 
+@given(st.binary(min_size=1, max_size=200), st.binary(max_size=20), st.binary(max_size=200))
+def test_what_an_object_may_not_hold_at_a_glance_it_does_not(
+    tmp_path_factory: pytest.TempPathFactory, body: bytes, header: bytes, other: bytes
+) -> None:
+    cache = Cache(tmp_path_factory.mktemp("cache"))
+    entry = cache.add(body, header).entry("a")
+    assert cache.may_hold(entry, memoryview(body))
+    assert not cache.may_hold(entry, memoryview(bytes([body[0] ^ 1]) + body[1:]))
+    assert cache.may_hold(entry, memoryview(other)) or not cache.holds(entry, memoryview(other), header)
+    cache.path(entry.md5).unlink()
+    assert not cache.may_hold(entry, memoryview(body))
+
+
+def test_an_object_that_was_hashed_is_remembered_until_it_changes(cache: Cache) -> None:
+    entry = cache.add(b"bytes").entry("a")
+    assert cache.remembers(entry)
+    assert not cache.remembers(FileEntry("a", entry.size, "0" * 64, entry.md5))
+    assert not Cache(cache.root).remembers(entry)
+    cache.path(entry.md5).chmod(0o644)
+    cache.path(entry.md5).write_bytes(b"bytes of another length")
+    assert not cache.remembers(entry)
+
+
 def of_another_header(path: Path) -> None:
     write_at(path, 3, b"!")
 

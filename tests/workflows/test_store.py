@@ -19,6 +19,7 @@ from gitmodel.formats.source import Source, TensorData
 from gitmodel.storage.cache import Cache
 from gitmodel.storage.drafts import Drafts
 from gitmodel.storage.workspace import plan
+from gitmodel.workflows import store
 from gitmodel.workflows.store import lock_before, store_weights
 from tests.formats.building import LARGE, by_name, large, matmul, write_h5, write_onnx
 from tests.formats.test_signatures import graph, head
@@ -91,6 +92,24 @@ def test_one_changed_tensor_adds_its_own_file_alone(cache: Cache, tmp_path: Path
     assert [entry.path for entry in added] == ["tensors/b.h5"]
     assert len(objects(cache).keys() - before.keys()) == 1
     assert {k: v for k, v in objects(cache).items() if k in before} == before
+    assert_whole(second, cache)
+
+
+def test_what_has_to_be_written_comes_before_what_is_compared(
+    cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = store_weights(chain(tmp_path, a=large(1), b=large(2), c=large(3)), cache, None)
+    asked = []
+    holds = Cache.holds
+
+    def watched(self: Cache, entry: FileEntry, body: memoryview, header: bytes) -> bool:
+        asked.append(entry.path)
+        return holds(self, entry, body, header)
+
+    monkeypatch.setattr(Cache, "holds", watched)
+    monkeypatch.setattr(store, "_WORKERS", 1)
+    second, _ = store_weights(chain(tmp_path, a=large(1), b=large(4), c=large(3)), cache, first)
+    assert asked == ["tensors/b.h5", "tensors/a.h5", "tensors/c.h5"]
     assert_whole(second, cache)
 
 
