@@ -124,7 +124,7 @@ class Prefetch(Sessions):
         runtime.load_library()
         if self._ended:
             return None
-        supply = Supply(self._place.cache, (), None)
+        supply = Supply(self._place.cache, list, None)
         with supply.staged(old.graph_files(), self._place.repo.state_dir / "staged") as staged:
             return runtime.open_session(staged / old.view, prepack=False, label=old.label)
 
