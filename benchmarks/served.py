@@ -105,6 +105,14 @@ def drive(server: Server, connections: int, seconds: float, env: Mapping[str, st
     return Round(result.answers / result.seconds, result.p50_ms, result.p99_ms, cpu, result.busy)
 
 
+def medians(turns: Sequence[Round]) -> tuple[float, float, float, float]:
+    """p50 and p99 in milliseconds, processor time per answer in microseconds, and the client's share of a core."""
+    p50, p99, cpu, busy = (
+        measure.median([getattr(turn, key) for turn in turns]) for key in ("p50", "p99", "cpu", "busy")
+    )
+    return p50, p99, cpu, busy
+
+
 def tree_time(pid: int) -> float:
     """Seconds of user and system time that a process and all below it have used, those included that have ended."""
     parents, used = {}, {}

@@ -21,7 +21,7 @@ import numpy as np
 import serving_binary as binary
 import small_model
 from peer_installs import Missing
-from served import Round, Server, drive, started
+from served import Round, Server, drive, medians, started
 from serving_peers import PEERS, serving
 
 HERE = Path(__file__).resolve().parent
@@ -161,9 +161,7 @@ def report(rounds: Sequence[dict[str, Round]]) -> str:
     rows = []
     for name in rounds[0]:
         turns = [turn[name] for turn in rounds]
-        p50, p99, cpu, busy = (
-            measure.median([getattr(turn, key) for turn in turns]) for key in ("p50", "p99", "cpu", "busy")
-        )
+        p50, p99, cpu, busy = medians(turns)
         rates = measure.spread([turn.rate for turn in turns], 0)
         app, echo = (measure.spread(ratios(rounds, name, other)) for other in (APP, ECHO))
         ours = measure.spread(ratios(rounds, OURS, name))

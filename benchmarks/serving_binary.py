@@ -9,7 +9,7 @@ from pathlib import Path
 import load
 import measure
 import numpy as np
-from served import Round, Server
+from served import Round, Server, medians
 
 #: float32 values in the one row: 1 MiB.
 WIDTH = 1 << 18
@@ -48,9 +48,7 @@ def report(rounds: Sequence[dict[str, Round]]) -> str:
     rows = []
     for name in rounds[0]:
         turns = [turn[name] for turn in rounds]
-        p50, p99, cpu, busy = (
-            measure.median([getattr(turn, key) for turn in turns]) for key in ("p50", "p99", "cpu", "busy")
-        )
+        p50, p99, cpu, busy = medians(turns)
         rates = measure.spread([turn.rate for turn in turns], 0)
         megabytes = measure.median([turn.rate for turn in turns]) * WIDTH * 4 / 1e6
         ratio = measure.spread(ratios(rounds, name))

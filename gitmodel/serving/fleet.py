@@ -310,7 +310,9 @@ class Fleet:
             except OSError as error:
                 self._fail(f"worker {number} cannot be started: {error.strerror or error}")
             if member is not None:
-                self._replaced += self._join(member) and not first
+                joined = self._join(member)
+                with self._roster:  # several may be replaced at once, and each counts
+                    self._replaced += joined and not first
                 first = False
                 member.lost.wait()
             lived = time.monotonic() - began

@@ -376,6 +376,7 @@ def test_when_all_workers_are_killed_callers_wait_for_the_next(production: Produ
             os.kill(pid, signal.SIGKILL)
         assert server.ask("POST", INFER, infer(rows(1))).who[0] == "v1.0.0"
         joined(server, before)
+        until(lambda: "gitmodel_worker_restarts_total 2.0" in server.ask("GET", "/metrics").body.decode())
 
 
 # The whole server
