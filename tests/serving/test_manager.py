@@ -240,44 +240,37 @@ def test_after_a_failure_only_a_hint_or_the_refs_try_again_at_once(stage: Stage)
     assert stage.status("v2").reason == ""
 
 
-def test_a_failure_is_tried_again_by_itself_and_ever_more_rarely(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manager, "_RETRY_FIRST", 0.01)
-    monkeypatch.setattr(manager, "_RETRY_MOST", 0.05)
-    waits = []
+def waits_of(stage: Stage, error: Exception, times: int) -> list[float]:
+    """The pauses after a version failed so often, before it loads."""
+    waits: list[float] = []
 
     def look(status: VersionStatus) -> None:
         if status.state is State.END:
             waits.append(stage.manager._failures[version("v1")].wait)
-            if len(waits) == 5:
+            if len(waits) == times:
                 stage.fails.clear()
 
     stage.on_state = look
-    stage.fails["fraud v1"] = GitmodelError("the remote is away")
+    stage.fails["fraud v1"] = error
     stage.manager.aspire(want("fraud v1"))
     stage.heard("fraud v1 AVAILABLE")
-    assert waits == [0.01, 0.02, 0.04, 0.05, 0.05]
+    return waits
+
+
+def test_a_failure_is_tried_again_by_itself_and_ever_more_rarely(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manager, "_RETRY_FIRST", 0.01)
+    monkeypatch.setattr(manager, "_RETRY_MOST", 0.05)
+    assert waits_of(stage, GitmodelError("the remote is away"), 5) == [0.01, 0.02, 0.04, 0.05, 0.05]
     assert stage.loads == ["fraud v1"] * 6
     assert stage.serves() == ["v1"]
     assert stage.manager.ready()
 
 
 def test_a_version_that_ended_a_worker_is_tried_again_when_it_says(stage: Stage) -> None:
-    waits = []
-
     class Costly(GitmodelError):
         retry = (0.02, 0.05)
 
-    def look(status: VersionStatus) -> None:
-        if status.state is State.END:
-            waits.append(stage.manager._failures[version("v1")].wait)
-            if len(waits) == 3:
-                stage.fails.clear()
-
-    stage.on_state = look
-    stage.fails["fraud v1"] = Costly("the worker is gone")
-    stage.manager.aspire(want("fraud v1"))
-    stage.heard("fraud v1 AVAILABLE")
-    assert waits == [0.02, 0.04, 0.05]
+    assert waits_of(stage, Costly("the worker is gone"), 3) == [0.02, 0.04, 0.05]
 
 
 def test_a_storm_of_publications_loads_only_the_newest(stage: Stage) -> None:
