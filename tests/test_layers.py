@@ -50,7 +50,7 @@ OWNERS = {
     "dvc": {"gitmodel.storage.remote", "gitmodel.storage.settings", "gitmodel.storage.setup"},
     "dvc_data": {"gitmodel.storage.remote"},
     "dvc_objects": {"gitmodel.storage.remote", "gitmodel.storage.settings"},
-    "uvicorn": {"gitmodel.serving.web"},
+    "uvicorn": {"gitmodel.serving.connection", "gitmodel.serving.web"},
     "typer": {
         "gitmodel.cli",
         "gitmodel.cli.console",

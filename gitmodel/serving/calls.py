@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TypeVar
+from typing import Generic, TypeVar
+
+from msgspec import Struct
 
 from gitmodel.serving import oip, tfs
 from gitmodel.serving.dataplane import Dataplane, DataplaneError
-from gitmodel.serving.http import JSON, STATUS, Answer, Bodies, Given, Headers, HttpError, Parts, Receive, again
+from gitmodel.serving.http import STATUS, Answer, Bodies, Given, Headers, HttpError, Parts, Receive, aligned
 from gitmodel.serving.servable import Servable
 from gitmodel.serving.traffic import Traffic
 
@@ -25,8 +27,16 @@ INLINE_ROW_BYTES = 4 << 10
 Find = Callable[[], Servable]
 #: What a body is read into.
 Body = TypeVar("Body", bound=bytes | memoryview)
-#: Decodes a body for a servable, runs it, encodes the answer; the headers are those that tell how it is encoded.
-Answering = Callable[[Servable, Body], tuple[bytes | Parts, Headers]]
+
+
+class Call(Struct, Generic[Body]):
+    """A call before its body is read. ``whole`` joins the pieces of that; ``answering`` decodes it for a servable, runs it and
+    encodes the answer, the headers are those that tell how; ``quick`` says whether so many bytes are answered on the event loop."""
+
+    find: Find
+    whole: Callable[[Iterable[bytes]], Body]
+    answering: Callable[[Servable, Body], tuple[bytes | Parts, Headers]]
+    quick: Callable[[Servable, int], bool]
 
 
 class Calls:
@@ -36,64 +46,54 @@ class Calls:
         self._dataplane, self._traffic, self._bodies = dataplane, traffic, bodies
         self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="infer")
 
-    async def infer(self, find: Find, given: Given, receive: Receive) -> Answer:
-        """A call of the Open Inference Protocol. Raises HttpError, DataplaneError."""
+    def infer(self, find: Find, given: Given) -> Call[bytes] | Call[memoryview]:
+        """Of the Open Inference Protocol. Raises HttpError."""
         length = _header_length(given)
         if length is None:
-            return await self._answer(find, self._infer, partial(self._bodies.read, receive), _quick_call)
-        read = partial(self._bodies.read_aligned, receive, length)
-        return await self._answer(find, partial(self._infer_binary, length), read, Servable.quick_with)
+            return Call(find, b"".join, self._infer, _quick_call)
+        return Call(find, partial(aligned, length), partial(self._infer_binary, length), Servable.quick_with)
 
-    async def usual(self, find: Find, given: Given, receive: Receive) -> Answer:
-        """The same where the last one went well: nothing is asked before the body is here, and a small one is answered without
-        a detour. Raises HttpError, DataplaneError."""
-        message = await receive()
-        body = message.get("body", b"")
-        if message.get("more_body") or message["type"] != "http.request" or len(body) > INLINE_BYTES:
-            return await self.infer(find, given, again(message, receive))
-        servable = find()
-        started = time.perf_counter()
-        call = servable.usual(body) if servable.usual and servable.quick and oip.LENGTH_HEADER not in given else None
-        if call is None:
-            return await self.infer(find, given, again(message, receive))
-        servable.in_flight += 1
-        try:
-            answer = oip.answer(servable, call[0], self._dataplane.run(servable, call[1]))
-        except BaseException as error:
-            self._refuse(servable, started, error)
-            raise
-        servable.in_flight -= 1
-        self._traffic.answered(servable, 200, time.perf_counter() - started)
-        return 200, [JSON, *servable.headers], answer
+    def predict(self, find: Find, verb: str, _: Given) -> Call[bytes]:
+        """Of TensorFlow Serving's API: ``:predict``, ``:classify`` or ``:regress``."""
+        return Call(find, b"".join, partial(self._predict, verb), _quick_row)
 
-    async def predict(self, find: Find, verb: str, receive: Receive) -> Answer:
-        """A call of TensorFlow Serving's API: ``:predict``, ``:classify`` or ``:regress``. Raises HttpError, DataplaneError."""
-        read = partial(self._bodies.read, receive)
-        return await self._answer(find, partial(self._predict, verb), read, _quick_row)
+    def at_once(self, call: Call[Body], pieces: Sequence[bytes]) -> Answer | None:
+        """The answer to a call whose body is here, if it is to be had on the event loop. Raises HttpError, DataplaneError."""
+        servable = call.find()
+        body = call.whole(pieces)
+        if len(body) > self._bodies.most or not call.quick(servable, len(body)):
+            return None
+        return self._inline(call, servable, body)
 
-    async def _answer(
-        self,
-        find: Find,
-        answering: Answering[Body],
-        read: Callable[[], Awaitable[Body]],
-        quick: Callable[[Servable, int], bool],
-    ) -> Answer:
-        """``quick`` says whether a body of that size is answered on the event loop."""
-        find()  # nobody sends a body for what is not here
-        body = await read()
+    async def answer(self, call: Call[Body], receive: Receive) -> Answer:
+        """Raises HttpError, DataplaneError."""
+        call.find()  # nobody sends a body for what is not here
+        body = call.whole(await self._bodies.read(receive))
         # Read once, here: from now on everything about this answer comes from this one servable.
-        servable = find()
+        servable = call.find()
+        if call.quick(servable, len(body)):
+            return self._inline(call, servable, body)
         servable.in_flight += 1
         started = time.perf_counter()
         try:
-            if quick(servable, len(body)):
-                answer, headers = answering(servable, body)
-            else:
-                loop = asyncio.get_running_loop()
-                answer, headers = await loop.run_in_executor(self._pool, answering, servable, body)
+            loop = asyncio.get_running_loop()
+            answer, headers = await loop.run_in_executor(self._pool, call.answering, servable, body)
         except BaseException as error:
             self._refuse(servable, started, error)
             raise
+        return self._answered(servable, started, answer, headers)
+
+    def _inline(self, call: Call[Body], servable: Servable, body: Body) -> Answer:
+        servable.in_flight += 1
+        started = time.perf_counter()
+        try:
+            answer, headers = call.answering(servable, body)
+        except BaseException as error:
+            self._refuse(servable, started, error)
+            raise
+        return self._answered(servable, started, answer, headers)
+
+    def _answered(self, servable: Servable, started: float, answer: bytes | Parts, headers: Headers) -> Answer:
         servable.in_flight -= 1
         self._traffic.answered(servable, 200, time.perf_counter() - started)
         return 200, [*headers, *servable.headers], answer

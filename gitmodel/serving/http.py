@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -70,34 +70,21 @@ def expect(method: str, *allowed: str) -> None:
         raise HttpError(405, f"use {allowed[0]}", [(b"allow", ", ".join(allowed).encode())])
 
 
-def again(message: dict[str, Any], receive: Receive) -> Receive:
-    """``receive`` with a message put back before all others."""
-    put_back = [message]
-
-    async def first() -> dict[str, Any]:
-        return put_back.pop() if put_back else await receive()
-
-    return first
+def aligned(lead: int, chunks: Iterable[bytes]) -> memoryview:
+    """A body of which what follows the first ``lead`` bytes lies in memory as tensors should."""
+    pad = -lead % ALIGNED
+    return memoryview(b"".join([bytes(pad), *chunks]))[pad:]
 
 
 class Bodies:
     """Reads bodies of at most ``most`` bytes, and of all together not more than memory is to be had for. For one event loop."""
 
     def __init__(self, most: int) -> None:
-        self._most, self._reading = most, 0
+        self.most, self._reading = most, 0
 
-    async def read(self, receive: Receive, most: int | None = None) -> bytes:
-        """Raises HttpError."""
-        chunks = await self._chunks(receive, most or self._most)
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-    async def read_aligned(self, receive: Receive, lead: int) -> memoryview:
-        """A body of which what follows the first ``lead`` bytes lies in memory as tensors should. Raises HttpError."""
-        chunks = await self._chunks(receive, self._most)
-        pad = -lead % ALIGNED
-        return memoryview(b"".join([bytes(pad), *chunks]))[pad:]
-
-    async def _chunks(self, receive: Receive, most: int) -> list[bytes]:
+    async def read(self, receive: Receive, most: int | None = None) -> list[bytes]:
+        """The pieces of one, which may be made smaller yet with ``most``. Raises HttpError."""
+        most = most or self.most
         chunks: list[bytes] = []
         size = 0
         try:
@@ -110,7 +97,7 @@ class Bodies:
                 self._reading += len(chunk)
                 if size > most:
                     raise HttpError(413, f"the body has more than {most} bytes", [CLOSE])
-                if self._reading > _AT_A_TIME * self._most:
+                if self._reading > _AT_A_TIME * self.most:
                     raise HttpError(503, "too many large bodies at a time; try again", [CLOSE])
                 chunks.append(chunk)
                 if not message.get("more_body"):

@@ -24,8 +24,8 @@ _ASKS_NOTHING = ("asks nothing", 0)
 
 
 async def end_the_slow(connections: Collection[Any], *, silent: float, body: float, most: int) -> None:
-    """Ends, until it is cancelled, connections of uvicorn's on which for ``silent`` seconds no request has begun, or no byte of an
-    answer was taken (its own limit counts between an answer and the next byte only); those whose request's body is not whole
+    """Ends, until it is cancelled, connections on which for ``silent`` seconds no request has begun, or no byte of an
+    answer was taken (uvicorn's own limit counts between an answer and the next byte only); those whose request's body is not whole
     after ``body`` seconds, with 408; and of more than ``most`` those that ask nothing."""
     since: WeakKeyDictionary[Any, tuple[object, float]] = WeakKeyDictionary()
     while True:
@@ -44,17 +44,17 @@ async def end_the_slow(connections: Collection[Any], *, silent: float, body: flo
                 _end(connection, late=doing[0] == "sends")
 
 
-def _doing(connection: Any, silent: float, body: float) -> tuple[tuple[str, int] | None, float]:
+def _doing(connection: Any, silent: float, body: float) -> tuple[tuple[str, object] | None, float]:
     """What a client is waited for with, as long as that stays the same, and for how many seconds; None where it is our turn."""
     cycle, unread = connection.cycle, connection.transport.get_write_buffer_size()
     if unread:
         return ("reads", unread), silent
     if cycle is None:
-        return _ASKS_NOTHING, silent
+        return ("asks nothing", connection.answered), silent
     if cycle.response_complete:
         # With a timer uvicorn waits itself; without one it was cancelled by the first byte of a next request.
         asking = connection.timeout_keep_alive_task is None
-        return (("begins", id(cycle)) if asking else None), silent
+        return (("begins", (id(cycle), connection.answered)) if asking else None), silent
     if cycle.more_body and not cycle.response_started:
         return ("sends", id(cycle)), body
     return None, silent

@@ -7,7 +7,7 @@ asked for on the management socket alone; the data port answers it with 403.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ import orjson
 from msgspec.structs import asdict
 
 from gitmodel.serving import oip, openapi, tfs
-from gitmodel.serving.calls import Calls, Find
+from gitmodel.serving.calls import Call, Calls
 from gitmodel.serving.dataplane import Dataplane, DataplaneError
 from gitmodel.serving.guard import Guard, port_of
 from gitmodel.serving.http import (
@@ -46,6 +46,8 @@ _V1 = re.compile(
     r"(?P<verb>:predict|:classify|:regress|/metadata)?"
 )
 _LOAD = re.compile(r"/v2/repository/models/(?P<model>[^/]+)/(?P<verb>load|unload)")
+#: Makes a call of a request's headers.
+Making = Callable[[Given], Call[Any]]
 #: Bytes of a notice that comes over the network: it holds one number.
 MOST_NOTICE = 4 << 10
 #: What ``overview`` answers: counts of the whole server stand there.
@@ -77,8 +79,8 @@ class App:
         self._guard, self._management, self._journal = guard, management, journal
         self._notice_port = management.notice_port if management else None
         self._notes_all = journal is not None and journal.requests
-        #: Paths that calls came in on, and how their servable is found: patterns take longer than the rest of the routing.
-        self._usual: dict[str, Find] = {}
+        #: Paths that calls came in on, and what makes a call of their headers: patterns take longer than the rest of the routing.
+        self._usual: dict[bytes, Making] = {}
         self._bodies = Bodies(max_body)
         self._calls = Calls(dataplane, traffic, self._bodies, threads)
 
@@ -92,13 +94,41 @@ class App:
                 answer = self._notice(scope, given, receive)  # its signature says more than Host and Origin
             else:
                 name = self._guard.check(scope, given, crowded=self._crowded())
-                find = self._usual.get(scope["path"]) if scope["method"] == "POST" else None
-                answer = self._calls.usual(find, given, receive) if find else self._route(scope, given, receive)
-            status, headers, body = await answer
+                answer = self._route(scope, given, receive)
+            answered = await answer
         except Exception as error:  # one request's accident must not be the server's
-            refused = refusal(error)
-            status, headers, reason = refused.status, refused.headers, refused.message
-            body = error_body(reason)
+            answered, reason = _refused(error)
+        status, headers, body = self._finished(scope, name, answered, reason)
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        if isinstance(body, bytes):
+            await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+        else:
+            await _send_parts(body, send)
+
+    def is_usual(self, path: bytes) -> bool:
+        """Whether calls came in on that path, which has no query."""
+        return path in self._usual
+
+    def at_once(self, scope: dict[str, Any], pieces: Sequence[bytes]) -> Answer | None:
+        """The whole answer to a POST on a usual path whose body is here in pieces, if nothing has to be waited for. What is asked of
+        ``scope`` is ``raw_path``, ``path``, ``method``, ``headers``, ``server`` and ``client``."""
+        name, reason = b"", ""
+        try:
+            given = dict(scope["headers"])
+            if self._notice_port is not None and port_of(scope) == self._notice_port:
+                return None
+            name = self._guard.check(scope, given, crowded=self._crowded())
+            answered = self._calls.at_once(self._usual[scope["raw_path"]](given), pieces)
+            if answered is None:
+                return None
+        except Exception as error:
+            answered, reason = _refused(error)
+        return self._finished(scope, name, answered, reason)
+
+    def _finished(self, scope: dict[str, Any], name: bytes, answered: Answer, reason: str) -> Answer:
+        """With all its headers, counted and told of. ``name`` is the client's id for its request, or b''; ``reason`` why it was
+        refused, or ''."""
+        status, headers, body = answered
         if status >= 400:
             self._traffic.errors[status] += 1
         if reason or self._notes_all:
@@ -111,18 +141,14 @@ class App:
             headers = [JSON, *headers]
         size = len(body) if isinstance(body, bytes) else sum(len(part) for part in body)
         headers.append((b"content-length", b"%d" % size))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        if isinstance(body, bytes):
-            await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
-        else:
-            await _send_parts(body, send)
+        return status, headers, body
 
     async def _route(self, scope: dict[str, Any], given: Given, receive: Receive) -> Answer:
         path, method = scope["path"], scope["method"]
         if found := _MODEL.fullmatch(path):
             return await self._model(found, scope, given, receive)
         if found := _V1.fullmatch(path):
-            return await self._tensorflow(found, method, receive)
+            return await self._tensorflow(found, scope, given, receive)
         if path.startswith("/v2/repository/"):
             return await self._repository(path, method, scope, receive)
         if path in PATHS:
@@ -170,11 +196,8 @@ class App:
         model, version, verb = asked["model"], asked["version"] or "", asked["verb"]
         if verb == "/infer":
             expect(scope["method"], "POST")
-            find = partial(self._dataplane.find, model, version)
-            answer = await self._calls.infer(find, given, receive)
-            if len(self._usual) < _MOST_USUAL:
-                self._usual[scope["path"]] = find
-            return answer
+            making = partial(self._calls.infer, partial(self._dataplane.find, model, version))
+            return await self._call(making, scope, given, receive)
         expect(scope["method"], "GET", "HEAD")
         if verb == "/ready":
             return self._model_ready(model, version)
@@ -183,15 +206,21 @@ class App:
         versions = list(serving.by_version) if serving else [servable.version]
         return 200, [*servable.headers], orjson.dumps(oip.metadata(servable, versions))
 
-    async def _tensorflow(self, asked: re.Match[str], method: str, receive: Receive) -> Answer:
+    async def _call(self, making: Making, scope: dict[str, Any], given: Given, receive: Receive) -> Answer:
+        answer = await self._calls.answer(making(given), receive)
+        if len(self._usual) < _MOST_USUAL:
+            self._usual[scope["raw_path"]] = making
+        return answer
+
+    async def _tensorflow(self, asked: re.Match[str], scope: dict[str, Any], given: Given, receive: Receive) -> Answer:
         model, version, label, verb = (asked[name] or "" for name in ("model", "version", "label", "verb"))
         find = partial(self._dataplane.find, model, version)
         if label:
             find = partial(self._dataplane.labelled, model, label)
         if verb.startswith(":"):
-            expect(method, "POST")
-            return await self._calls.predict(find, verb, receive)
-        expect(method, "GET", "HEAD")
+            expect(scope["method"], "POST")
+            return await self._call(partial(self._calls.predict, find, verb), scope, given, receive)
+        expect(scope["method"], "GET", "HEAD")
         if verb:
             servable = find()
             return 200, [*servable.headers], orjson.dumps(tfs.metadata(servable))
@@ -199,7 +228,7 @@ class App:
 
     async def _repository(self, path: str, method: str, scope: dict[str, Any], receive: Receive) -> Answer:
         expect(method, "POST")
-        body = json_object(await self._bodies.read(receive))
+        body = json_object(b"".join(await self._bodies.read(receive)))
         if path == "/v2/repository/index":
             return 200, [], orjson.dumps(self._index(bool(body.get("ready", False))))
         found = _LOAD.fullmatch(path)
@@ -213,7 +242,7 @@ class App:
         """On the port for notices: a signed request to load, and nothing else."""
         if self._management is None:
             raise HttpError(404, "no notices are taken here")
-        body = await self._bodies.read(receive, MOST_NOTICE)
+        body = b"".join(await self._bodies.read(receive, MOST_NOTICE))
         self._management.verify(scope, given, body)
         found = _LOAD.fullmatch(scope["path"])
         if found is None or scope["method"] != "POST":
@@ -223,6 +252,12 @@ class App:
     def _index(self, ready_only: bool) -> list[dict[str, Any]]:
         rows = [_index_row(status) for status in self._states.statuses()]
         return [row for row in rows if row["state"] == "READY" or not ready_only]
+
+
+def _refused(error: Exception) -> tuple[Answer, str]:
+    """And why."""
+    refused = refusal(error)
+    return (refused.status, refused.headers, error_body(refused.message)), refused.message
 
 
 async def _send_parts(body: Parts, send: Send) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import uvicorn
 
+from gitmodel.serving.connection import Connection
 from gitmodel.serving.journal import Journal
 from gitmodel.serving.patience import end_the_slow
 from gitmodel.serving.rest import App
@@ -65,7 +66,7 @@ class Server(uvicorn.Server):
 
     def __init__(self, app: App, settings: Settings, begun: Callable[[], None]) -> None:
         config = uvicorn.Config(
-            app, loop="uvloop", http="httptools", ws="none", lifespan="off", log_config=None, log_level="warning",
+            app, loop="uvloop", http=Connection, ws="none", lifespan="off", log_config=None, log_level="warning",
             access_log=False, server_header=False, proxy_headers=False, timeout_keep_alive=_KEEP_ALIVE,
             timeout_graceful_shutdown=GRACE_SECONDS,
         )  # fmt: skip

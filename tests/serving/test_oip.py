@@ -20,7 +20,7 @@ from gitmodel.bundle.signature import Dim, Signature, TensorSpec
 from gitmodel.runtime import Session
 from gitmodel.serving import oip
 from gitmodel.serving.dataplane import DataplaneError
-from gitmodel.serving.http import ALIGNED, Bodies
+from gitmodel.serving.http import ALIGNED, Bodies, aligned
 from gitmodel.serving.servable import Servable
 from tests import support
 
@@ -426,7 +426,7 @@ def test_tensors_lie_as_they_should_wherever_their_bytes_begin(extra: int, serva
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
 
-    body = asyncio.run(Bodies(1 << 20).read_aligned(receive, len(head)))
+    body = aligned(len(head), asyncio.run(Bodies(1 << 20).read(receive)))
     request = oip.decode(body, len(head), found)
     assert [value.__array_interface__["data"][0] % ALIGNED for value in request.inputs.values()] == [0, 0]
     answer = found.session.run(request.inputs)
