@@ -35,7 +35,8 @@ class _Failure:
 
 class Manager:
     """``table`` is replaced whole by one assignment, once the host has it: a request reads it once and answers wholly from what
-    it read. ``second`` is given what serves by default when there is nothing to load, and raises nothing: see ``Prepacker.take``."""
+    it read. ``second`` is given what serves by default when there is nothing to load, and raises nothing: see ``Prepacker.take``.
+    ``begun`` is called in the thread that loads, before anything else."""
 
     def __init__(
         self,
@@ -43,7 +44,9 @@ class Manager:
         told: Told = lambda _: None,
         last_good: LastGood | None = None,
         second: Callable[[Collection[Servable]], None] | None = None,
+        begun: Callable[[], None] = lambda: None,
     ) -> None:
+        self._begun = begun
         self._host, self._told, self._second, self._woken = host, told, second, False
         self._last_good = last_good or LastGood(None)
         self._required: set[str] = set()
@@ -144,6 +147,7 @@ class Manager:
         return [version for versions in self._wanted.values() for version in versions]
 
     def _run(self) -> None:
+        self._begun()
         while True:
             with self._changed:
                 self._changed.wait_for(

@@ -27,6 +27,7 @@ from gitmodel.serving.opening import Opener
 from gitmodel.serving.overview import Overview
 from gitmodel.serving.policy import VersionPolicy
 from gitmodel.serving.prepacking import Prepacker
+from gitmodel.serving.priority import stand_back
 from gitmodel.serving.servable import VersionStatus
 from gitmodel.serving.settings import Settings
 from gitmodel.serving.source import Source
@@ -68,6 +69,7 @@ def serve(settings: Settings, journal: Journal) -> None:
         manager = Manager(
             fleet or Alone(fetcher, Opener(settings.threads, settings.batch_rows, journal.warned)), heard,
             LastGood(state_dir / "serving.json"), packer.take if settings.prepack else None,
+            partial(stand_back, settings.threads),
         )  # fmt: skip
         packer.wake = manager.wake
         policy = VersionPolicy(settings.follow)

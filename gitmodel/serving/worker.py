@@ -28,6 +28,7 @@ from gitmodel.serving.journal import Journal
 from gitmodel.serving.link import Link, LinkLost
 from gitmodel.serving.messages import Setup
 from gitmodel.serving.opening import Opener
+from gitmodel.serving.priority import stand_back
 from gitmodel.serving.servable import Servable, Serving, VersionStatus
 from gitmodel.serving.traffic import Traffic
 from gitmodel.serving.unloading import drain, trim
@@ -80,7 +81,9 @@ class Worker:
         self._held: dict[int, Servable] = {}
         self._tables: dict[int, Mapping[str, Serving]] = {}
         # One thread for all loads and unloads: the runtime's memory is returned only when they share one.
-        self._opening = ThreadPoolExecutor(max_workers=1, thread_name_prefix="opening")
+        self._opening = ThreadPoolExecutor(
+            max_workers=1, thread_name_prefix="opening", initializer=stand_back, initargs=(settings.threads,)
+        )
         self._aside = ThreadPoolExecutor(max_workers=2, thread_name_prefix="aside")
         self._told_to_start = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None

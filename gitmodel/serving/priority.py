@@ -1,0 +1,19 @@
+"""Who gets a processor first: calls, or what is loaded beside them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+
+#: nice(2): a tenth of the share that others have. What is less keeps the interpreter's lock from those who wait for it.
+_NICE = 10
+
+
+def stand_back(threads: int) -> None:
+    """Has the calling thread, and those it starts, take a processor after the threads that answer calls. Not where ``threads`` per
+    operator are several: the runtime starts those here, and calls use them. Only Linux counts niceness by thread."""
+    if threads == 1 and sys.platform == "linux":
+        with contextlib.suppress(OSError):  # a sandbox may forbid it
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
