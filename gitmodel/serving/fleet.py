@@ -103,6 +103,8 @@ class Fleet:
         #: Held while all workers are brought from one table to the next, or one joins: for moments.
         self._stepping = threading.Lock()
         self._live: dict[Servable, _Live] = {}
+        #: Digests of versions that a worker ended over: they are no longer tried in one that answers calls.
+        self._deadly: set[str] = set()
         self._table: Mapping[str, messages.Entry] = {}
         self._shown = messages.Show((), ready=False)
         #: Guards what follows: who answers, who was started and has not ended, and what those counted who are gone.
@@ -133,6 +135,8 @@ class Fleet:
     def load(self, aspired: AspiredVersion) -> Servable:
         """Raises GitmodelError; whatever it is, nothing that serves is touched."""
         fetched = self._fetcher.fetch(aspired)
+        if fetched.digest in self._deadly:
+            self._try_apart(fetched)
         live, servable = _Live(next(self._numbers), fetched), _servable(fetched)
         if fetched.large:
             servable.repack = self._repack
@@ -142,11 +146,31 @@ class Fleet:
 
         try:
             opened: list[messages.Opened] = self._have_all(messages.Open(live.number, fetched), settle)
-        except NotPrepared:
+        except NotPrepared as error:
+            if isinstance(error, WorkerLost):
+                self._deadly.add(fetched.digest)
             wait([member.ask(messages.Unload(live.number)) for member in self._answering()], _SOON)
             raise
         servable.golden_passed, servable.golden_cases = opened[0].golden_passed, opened[0].golden_cases
         return servable
+
+    def _try_apart(self, fetched: Fetched) -> None:
+        """Has a process open it that answers no calls, and ends then. Raises NotPrepared."""
+        try:
+            member = self._begin(0)
+        except OSError as error:
+            raise NotPrepared(f"no process to try it in ({error.strerror or error})", hint="see the log") from error
+        try:
+            for message, seconds in ((messages.Hello(), _START_SECONDS), (messages.Open(0, fetched), _OPEN_SECONDS)):
+                ((_, answer),) = self._ask([member], message, seconds)
+                if isinstance(answer, GitmodelError):
+                    raise answer
+            self._deadly.discard(fetched.digest)
+        finally:
+            self._dismiss(member)
+            member.wait(GRACE_SECONDS)
+            with self._roster:
+                self._begun.discard(member)
 
     def publish(self, table: Mapping[str, Serving]) -> None:
         """All workers answer from it from one moment on."""

@@ -27,8 +27,8 @@ FAILURES = (Refused, LinkLost, TimeoutError)
 
 
 class Member:
-    """``dismissed`` is whoever is to answer no more calls. ``counted`` and ``in_flight`` are what it counted when it was asked
-    last; ``lost`` is set when it cannot be asked any more."""
+    """``number`` is 0 for one that never answers calls; ``dismissed`` is whoever is to answer no more. ``counted`` and ``in_flight``
+    are what it counted when it was asked last; ``lost`` is set when it cannot be asked any more."""
 
     def __init__(self, number: int, process: subprocess.Popen[bytes]) -> None:
         self.number, self.process, self.began = number, process, time.monotonic()
@@ -79,7 +79,7 @@ class Member:
         return member
 
     def __str__(self) -> str:
-        return f"worker {self.number} (pid {self.process.pid})"
+        return f"{f'worker {self.number}' if self.number else 'a process apart'} (pid {self.process.pid})"
 
     def ask(self, message: Any) -> Future[Any]:
         return self._link.ask(message)

@@ -44,6 +44,15 @@ def pids(server: Server) -> dict[int, int]:
     return {int(match[1]): int(match[2]) for match in found if match}
 
 
+def children(pid: int) -> list[int]:
+    """Of all its threads, which may end meanwhile."""
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):
+            found += map(int, (task / "children").read_text().split())
+    return found
+
+
 def joined(server: Server, before: dict[int, int]) -> None:
     """Waits until all that ended have been replaced."""
     until(lambda: not set(pids(server).values()) & set(before.values()))
@@ -285,6 +294,40 @@ def test_a_worker_that_ends_while_it_prepares_stops_the_switch(production: Produ
         assert server.look("fraud")["serving"] == "v1.1.0", "and is made when the fleet is whole"
         assert versions(server) == {"v1.1.0"}
     check(callers)
+
+
+def test_a_version_that_ends_who_opens_it_costs_one_worker_once(production: Production) -> None:
+    production.push(production.release("fraud@v1.0.0", model=wide()))
+    with fleet(production.bare, "--no-prepack") as server:
+        folders = production.bare / "gitmodel" / "store" / "versions"
+        (old,) = folders.iterdir()
+        ended, stop = [], threading.Event()
+
+        def end_who_opens_it() -> None:
+            while not stop.wait(0.002):
+                for process in children(server.pid):
+                    with contextlib.suppress(OSError):
+                        if re.search(rf"{folders}/(?!{old.name})\w+/", Path(f"/proc/{process}/maps").read_text()):
+                            os.kill(process, signal.SIGKILL)
+                            ended.append(process)
+
+        watching = threading.Thread(target=end_who_opens_it)
+        watching.start()
+        production.push(production.release("fraud@v1.1.0", model=wide(2.0)))
+        try:
+            for turn in range(3):
+                assert server.look("fraud")["serving"] == "v1.0.0"
+                until(lambda turn=turn: len(set(ended)) > turn)  # type: ignore[misc]
+                assert server.ask("POST", INFER, infer(rows(1))).who[0] == "v1.0.0"
+        finally:
+            stop.set()
+            watching.join(place.PATIENCE)
+        joined(server, {1: ended[0]})
+        metrics = server.ask("GET", "/metrics").body.decode()
+        assert "gitmodel_worker_restarts_total 1.0" in metrics, "the others were no workers"
+        assert server.wait_for(lambda line: "v1.1.0 END: a process apart (pid" in line and "signal 9" in line)
+        assert server.look("fraud")["serving"] == "v1.1.0", "and it is served as soon as it can be opened"
+        assert versions(server) == {"v1.1.0"}
 
 
 def test_a_worker_that_hangs_is_ended_and_replaced(production: Production) -> None:

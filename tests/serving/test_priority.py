@@ -25,11 +25,14 @@ def test_a_thread_and_those_it_starts_stand_back_and_nobody_else(threads: int, m
     def below() -> None:
         found.append(_niceness(threading.get_native_id()))
 
+    def start_another() -> None:
+        another = threading.Thread(target=below)
+        another.start()
+        another.join()
+
     with ThreadPoolExecutor(max_workers=1, initializer=stand_back, initargs=(threads,)) as pool:
         pool.submit(below).result()
-        pool.submit(
-            lambda: [started.join() for started in [threading.Thread(target=below)] if not started.start()]
-        ).result()
+        pool.submit(start_another).result()
     assert found == [min(before + more, 19) if more else before] * 2
     assert _niceness(threading.get_native_id()) == before
 
