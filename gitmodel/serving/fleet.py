@@ -7,13 +7,13 @@ come, for all workers at the same moment. A worker is in step or it is ended; on
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
-import pickle
 import socket
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,7 @@ from gitmodel.serving.member import FAILURES, Member
 from gitmodel.serving.metrics import Workers
 from gitmodel.serving.opening import Fetched
 from gitmodel.serving.policy import AspiredVersion
+from gitmodel.serving.roster import Roster
 from gitmodel.serving.servable import Servable, Serving, States, VersionStatus
 from gitmodel.serving.traffic import Traffic
 from gitmodel.serving.unloading import DRAIN_SECONDS
@@ -107,11 +108,7 @@ class Fleet:
         self._deadly: set[str] = set()
         self._table: Mapping[str, messages.Entry] = {}
         self._shown = messages.Show((), ready=False)
-        #: Guards what follows: who answers, who was started and has not ended, and what those counted who are gone.
-        self._roster = threading.Condition()
-        self._members: list[Member] = []
-        self._begun: set[Member] = set()
-        self._gone, self._replaced, self._failed = Traffic(), 0, ""
+        self._roster = Roster()
         self._stopping = threading.Event()
         self._looking = ThreadPoolExecutor(max_workers=2, thread_name_prefix="looks")
 
@@ -122,10 +119,7 @@ class Fleet:
         count = self._setup.settings.workers
         for number in range(1, count + 1):
             threading.Thread(target=self._keep, args=(number,), name=f"worker {number}", daemon=True).start()
-        with self._roster:
-            self._roster.wait_for(lambda: len(self._members) == count or self._failed, _START_SECONDS)
-            failed = self._failed or ("" if len(self._members) == count else "some workers do not start")
-        if failed:
+        if failed := self._roster.await_all(count, _START_SECONDS):
             self.stop()
             raise NotPrepared(failed, hint="see what it says above")
         threading.Thread(target=self._watch, args=(states, changes), name="watch", daemon=True).start()
@@ -149,7 +143,7 @@ class Fleet:
         except NotPrepared as error:
             if isinstance(error, WorkerLost):
                 self._deadly.add(fetched.digest)
-            wait([member.ask(messages.Unload(live.number)) for member in self._answering()], _SOON)
+            wait([member.ask(messages.Unload(live.number)) for member in self._roster.answering()], _SOON)
             raise
         servable.golden_passed, servable.golden_cases = opened[0].golden_passed, opened[0].golden_cases
         return servable
@@ -167,32 +161,27 @@ class Fleet:
                     raise answer
             self._deadly.discard(fetched.digest)
         finally:
-            self._dismiss(member)
-            member.wait(GRACE_SECONDS)
-            with self._roster:
-                self._begun.discard(member)
+            self._roster.end(member, GRACE_SECONDS)
 
     def publish(self, table: Mapping[str, Serving]) -> None:
         """All workers answer from it from one moment on."""
         with self._stepping:
             self._table = {model: self._entry(serving) for model, serving in table.items()}
             epoch = self._epoch.get() + 1
-            for member, answer in self._ask(self._answering(), messages.Prepare(epoch, self._table), _SOON):
+            for member, answer in self._ask(self._roster.answering(), messages.Prepare(epoch, self._table), _SOON):
                 if isinstance(answer, Exception):
-                    self._dismiss(member)
-            with self._roster:
-                leaving = [member for member in self._begun if member.dismissed]
-            for member in leaving:  # it may still answer calls
+                    self._roster.dismiss(member)
+            for member in self._roster.leaving():
                 member.wait(GRACE_SECONDS)
             self._epoch.set(epoch)
-            for member in self._answering():
+            for member in self._roster.answering():
                 member.tell(messages.Retire(epoch))
 
     def unload(self, servable: Servable) -> None:
         """Waits until all workers have let go of it."""
         with self._stepping:
             live = self._live.pop(servable, None)
-            members = self._answering()
+            members = self._roster.answering()
         if live is not None:
             wait([member.ask(messages.Unload(live.number)) for member in members], DRAIN_SECONDS + _SOON)
 
@@ -213,7 +202,7 @@ class Fleet:
         done: dict[Member, Any] = {}
         while True:
             with self._stepping:
-                waiting = [member for member in self._answering() if member not in done]
+                waiting = [member for member in self._roster.answering() if member not in done]
                 if done and not waiting:
                     settle()
                     return list(done.values())
@@ -237,7 +226,7 @@ class Fleet:
             except Refused as error:
                 answers.append((member, NotPrepared(str(error))))
             except (LinkLost, TimeoutError):
-                self._dismiss(member)
+                self._roster.dismiss(member)
                 answers.append((member, WorkerLost(f"{member} {member.fate()}")))
                 member.wait(GRACE_SECONDS)
         return answers
@@ -255,32 +244,30 @@ class Fleet:
         """Returns when all workers know, or soon."""
         shown = messages.Show(tuple(states.statuses()), states.ready())
         self._shown = shown
-        wait([member.ask_aside("show", shown) for member in self._answering()], _LOOK_EVERY)
+        wait([member.ask_aside("show", shown) for member in self._roster.answering()], _LOOK_EVERY)
 
-    def traffic(self, *, newest: bool = True) -> Traffic:
+    def traffic(self, newest: bool) -> Traffic:
         """What all workers counted, those that are gone among them; calls in flight are brought up to date. Without ``newest``
         there are no percentiles in it."""
-        asked = {member.ask_aside(f"count {newest}", messages.Count(newest)): member for member in self._answering()}
-        done, _ = wait(asked, _LOOK_EVERY)
-        total = Traffic()
-        with self._roster:
-            for answer in done:
-                with contextlib.suppress(*FAILURES):
-                    counted: messages.Counted = answer.result()
-                    asked[answer].counted = pickle.loads(counted.traffic)  # noqa: S301  # a worker's
-                    asked[answer].in_flight = dict(counted.in_flight)
-            for part in (self._own, self._gone, *(member.counted for member in self._members)):
-                total.add(part)
-            for servable, live in list(self._live.items()):
-                servable.in_flight = sum(member.in_flight.get(live.number, 0) for member in self._members)
+        total, in_flight = self._roster.count(self._own, newest=newest)
+        for servable, live in list(self._live.items()):
+            servable.in_flight = in_flight.get(live.number, 0)
         return total
 
     def workers(self) -> Workers:
-        return Workers(len(self._answering()), self._replaced)
+        return self._roster.workers()
+
+    def looking(self, look: Callable[[str], Answer]) -> Callable[[str], Awaitable[Answer]]:
+        """In a thread: workers are asked what they counted, and that is waited for."""
+
+        async def looked(path: str) -> Answer:
+            return await asyncio.get_running_loop().run_in_executor(self._looking, look, path)
+
+        return looked
 
     def states(self, states: States) -> States:
         """The same, but nothing is ready where nobody answers."""
-        return _Manned(states, lambda: bool(self._answering()))
+        return _Manned(states, lambda: bool(self._roster.answering()))
 
     def _watch(self, states: States, changes: Callable[[int, float], int]) -> None:
         seen = -1
@@ -288,10 +275,10 @@ class Fleet:
             seen = changes(seen, _LOOK_EVERY)
             try:
                 self.show(states)
-                self.traffic(newest=False)  # so that little is lost with one who ends
+                self.traffic(False)  # so that little is lost with one who ends
             except Exception as error:  # whatever it is, the watch goes on
                 self._journal.warned(f"watching the workers: {type(error).__name__}: {error}")
-            for member in self._answering():
+            for member in self._roster.answering():
                 if member.hangs():
                     self._journal.warned(f"{member} gives no sign of life")
                     member.process.kill()
@@ -302,26 +289,12 @@ class Fleet:
         """Ends all workers when they are through with their calls."""
         self._stopping.set()
         self._listener.close()  # or callers would wait in it for nobody
-        with self._roster:
-            begun = list(self._begun)
-        for member in begun:
+        started = self._roster.started()
+        for member in started:
             member.end()
         deadline = time.monotonic() + GRACE_SECONDS + _LOOK_EVERY
-        for member in begun:
+        for member in started:
             member.wait(deadline - time.monotonic())
-
-    def _answering(self) -> list[Member]:
-        with self._roster:
-            return list(self._members)
-
-    def _dismiss(self, member: Member) -> None:
-        """No member any more; what it counted stays."""
-        with self._roster:
-            if member in self._members:
-                self._members.remove(member)
-                self._gone.add(member.counted)
-            member.dismissed = True
-        member.end()
 
     def _keep(self, number: int) -> None:
         """One worker after another under this number, until the server ends."""
@@ -334,17 +307,13 @@ class Fleet:
             except OSError as error:
                 self._fail(f"worker {number} cannot be started: {error.strerror or error}")
             if member is not None:
-                joined = self._join(member)
-                with self._roster:  # several may be replaced at once, and each counts
-                    self._replaced += joined and not first
+                if self._join(member) and not first:
+                    self._roster.replaced()
                 first = False
                 member.lost.wait()
             lived = time.monotonic() - began
             if member is not None:
-                self._dismiss(member)
-                member.wait(GRACE_SECONDS)
-                with self._roster:
-                    self._begun.discard(member)
+                self._roster.end(member, GRACE_SECONDS)
                 if self._stopping.wait(_PAUSE_LEAST):
                     return
                 self._journal.warned(f"{member} {member.fate()}; another takes its place")
@@ -355,10 +324,9 @@ class Fleet:
         """Raises OSError."""
         member = Member.begin(
             replace(self._setup, number=number), (self._listener.fileno(), self._epoch.descriptor), self._answer,
-            self._executor, self._dismiss,
+            self._executor, self._roster.dismiss,
         )  # fmt: skip
-        with self._roster:
-            self._begun.add(member)
+        self._roster.start(member)
         if self._stopping.is_set():
             member.end()
         return member
@@ -390,12 +358,7 @@ class Fleet:
     def _step_in(self, member: Member) -> None:
         member.call(messages.Prepare(self._epoch.get(), self._table), _SOON)
         member.call(self._shown, _SOON)
-        with self._roster:
-            if member.lost.is_set():
-                raise LinkLost
-            self._members.append(member)
-            self._members.sort(key=lambda one: one.number)
-            self._roster.notify_all()
+        self._roster.join(member)
         member.tell(messages.Accept())
 
     def _catch_up(self, member: Member, live: _Live) -> None:
@@ -418,9 +381,7 @@ class Fleet:
 
     def _fail(self, text: str) -> None:
         self._journal.warned(text)
-        with self._roster:
-            self._failed = text
-            self._roster.notify_all()
+        self._roster.failed(text)
 
     def _answer(self, message: Any) -> Any:
         match message:

@@ -33,7 +33,7 @@ class Metrics(Collector):
         table: Callable[[], Mapping[str, Serving]],
         traffic: Callable[[], Traffic],
         version: str,
-        workers: Callable[[], Workers] | None = None,
+        workers: Callable[[], Workers | None] = lambda: None,
     ) -> None:
         self._states, self._table, self._traffic, self._version, self._workers = (
             states,
@@ -61,8 +61,7 @@ class Metrics(Collector):
         yield GaugeMetricFamily(
             "gitmodel_ready", "1 when every model that must be served is.", float(self._states.ready())
         )
-        if self._workers is not None:
-            workers = self._workers()
+        if (workers := self._workers()) is not None:
             yield GaugeMetricFamily("gitmodel_workers", "Worker processes that answer calls.", workers.answering)
             yield CounterMetricFamily(
                 "gitmodel_worker_restarts", "Workers that ended and were replaced.", workers.replaced

@@ -21,7 +21,7 @@ class Overview:
         table: Callable[[], Mapping[str, Serving]],
         traffic: Callable[[bool], Traffic],
         version: str,
-        workers: Callable[[], Workers] | None = None,
+        workers: Callable[[], Workers | None] = lambda: None,
     ) -> None:
         self._states, self._table, self._traffic, self._version = states, table, traffic, version
         self._metrics = Metrics(states, table, lambda: traffic(False), version, workers)

@@ -7,8 +7,9 @@ import os
 import sys
 import threading
 
-#: nice(2): a tenth of the share that others have. What is less keeps the interpreter's lock from those who wait for it.
-_NICE = 10
+#: A third of the share that others have (sched(7)). With less, what holds the interpreter's lock would keep calls waiting where other
+#: processes are busy.
+_NICE = 5
 
 
 def stand_back(threads: int) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Awaitable, Callable
 from functools import cache, partial
 from importlib.metadata import version
 
@@ -18,7 +16,6 @@ from gitmodel.serving.fleet import Fleet
 from gitmodel.serving.front import Front
 from gitmodel.serving.guard import Notices
 from gitmodel.serving.host import Alone
-from gitmodel.serving.http import Answer
 from gitmodel.serving.journal import Journal
 from gitmodel.serving.last_good import LastGood
 from gitmodel.serving.management import Management
@@ -59,41 +56,34 @@ def serve(settings: Settings, journal: Journal) -> None:
             own.told(status)
             journal.told(status)
 
-        fetcher, fleet = _fetcher(settings), None
+        fetcher = _fetcher(settings)
+        host: Alone | Fleet
         if settings.workers > 1:
             setup = messages.Setup(1, settings, release, journal.as_json, journal.requests)
-            fleet = Fleet(fetcher, cache(partial(_fetcher, settings)), setup, public, journal, own)
+            host = Fleet(fetcher, cache(partial(_fetcher, settings)), setup, public, journal, own)
         else:
+            host = Alone(fetcher, Opener(settings.threads, settings.batch_rows, journal.warned), own)
             sockets.append(public)
         packer = Prepacker(state_dir / "prepacked", threads=settings.threads, warned=journal.warned)
         manager = Manager(
-            fleet or Alone(fetcher, Opener(settings.threads, settings.batch_rows, journal.warned)), heard,
-            LastGood(state_dir / "serving.json"), packer.take if settings.prepack else None,
+            host, heard, LastGood(state_dir / "serving.json"), packer.take if settings.prepack else None,
             partial(stand_back, settings.threads),
         )  # fmt: skip
         packer.wake = manager.wake
         policy = VersionPolicy(settings.follow)
         source = Source(settings.repo, manager.aspire, models=settings.models, policy=policy, poll=settings.poll)
-        states = fleet.states(manager) if fleet else manager
-        overview = Overview(
-            states,
-            lambda: manager.table,
-            (lambda newest: fleet.traffic(newest=newest)) if fleet else (lambda _: own),
-            release,
-            fleet.workers if fleet else None,
-        )
-        settled = partial(fleet.show, manager) if fleet else lambda: None
+        states = host.states(manager)
+        overview = Overview(states, lambda: manager.table, host.traffic, release, host.workers)
         front = Front(
-            settings, release, lambda: manager.table, states, _looking(overview, blocking=fleet is not None),
-            traffic=own, journal=journal, management=Management(manager, source, notices, settled),
+            settings, release, lambda: manager.table, states, host.looking(overview.answer), traffic=own, journal=journal,
+            management=Management(manager, source, notices, partial(host.show, manager)),
         )  # fmt: skip
         stack.callback(front.stop)
         # A signal asks, it never interrupts: an exception raised anywhere could be swallowed anywhere. uvicorn puts its own
         # handlers in these places while it runs, and raises the signal again when it has drained.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: front.end())
-        if fleet:
-            fleet.start(manager, manager.await_change, overview.answer)
+        host.start(manager, manager.await_change, overview.answer)
         endpoint = Endpoint(os.getpid(), f"http://{listening.named(public)}", str(admin_path))
         stack.callback(announce(state_dir, endpoint).unlink, missing_ok=True)
         manager.start()
@@ -105,21 +95,9 @@ def serve(settings: Settings, journal: Journal) -> None:
         source.look()
         source.start()
         stack.callback(source.stop)
-        if fleet:
-            stack.callback(fleet.stop)  # first of all: nobody waits for a load that is under way
+        stack.callback(host.stop)  # first of all: nobody waits for a load that is under way
         front.run(sockets)
 
 
 def _fetcher(settings: Settings) -> Fetcher:
     return Fetcher(settings.repo, store=settings.store, remote_url=settings.remote_url)
-
-
-def _looking(overview: Overview, *, blocking: bool) -> Callable[[str], Awaitable[Answer]]:
-    """``blocking`` where others are asked for what they counted: that is waited for in a thread."""
-
-    async def look(path: str) -> Answer:
-        if blocking:
-            return await asyncio.get_running_loop().run_in_executor(None, overview.answer, path)
-        return overview.answer(path)
-
-    return look

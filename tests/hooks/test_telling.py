@@ -69,7 +69,7 @@ def test_push_options_are_switched_on_and_off_with_the_hooks(production: Product
 
 def test_whoever_waits_hears_that_it_goes_on(production: Production, short: Path) -> None:
     with pretending(production.bare, short, None):
-        lines = said(production.push("-o", "gitmodel.wait=1", production.release("fraud@v1.0.0")))
+        lines = said(production.push("-o", "gitmodel.wait=1", production.release("fraud@v1.0.0")), waiting=True)
     assert lines[0] == "waiting for fraud since 1 s"
     assert "does not answer (no answer in time)" in lines[1]
 

@@ -115,10 +115,11 @@ def expected(production: Production, *, scale: float) -> np.ndarray:
     return runtime.open_session(path).run({"x": rows(2)})["scores"]
 
 
-def said(pushed: str) -> list[str]:
-    """gitmodel's own lines in what a pusher read."""
+def said(pushed: str, *, waiting: bool = False) -> list[str]:
+    """gitmodel's own lines in what a pusher read; those that tell that it goes on, as on a busy machine, with ``waiting``."""
     found = (re.match(r"remote: gitmodel: (.*)", line) for line in pushed.splitlines())
-    return [match[1].rstrip() for match in found if match]
+    lines = [match[1].rstrip() for match in found if match]
+    return lines if waiting else [line for line in lines if not line.startswith("waiting for ")]
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from gitmodel.serving.host import Alone
 from gitmodel.serving.opening import Opener
 from gitmodel.serving.policy import AspiredVersion
 from gitmodel.serving.servable import Servable
+from gitmodel.serving.traffic import Traffic
 from gitmodel.workflows import save, transfer
 from tests import support
 from tests.serving import production as place
@@ -194,7 +195,7 @@ def test_only_a_model_whose_rows_stand_for_themselves_is_batched(
     production.save(model())
     production.push(production.tag("fraud@v1.0.0"))
     warned: list[str] = []
-    host = Alone(Fetcher(production.bare), Opener(batch_rows={"": 4, "other": 9}, warned=warned.append))
+    host = Alone(Fetcher(production.bare), Opener(batch_rows={"": 4, "other": 9}, warned=warned.append), Traffic())
     wanted = AspiredVersion("fraud", "v1.0.0", support.git(production.author, "rev-parse", "HEAD"), 1)
     assert host.load(wanted).batch_rows == (4 if batched else 0)
     assert warned == ([] if batched else ["fraud v1.0.0 is not batched: its rows do not stand for themselves"])
@@ -209,7 +210,7 @@ def test_a_named_signature_is_not_batched_by_what_was_tried_of_the_default_one(t
     transfer.push(["fraud"], repo=production.author)
     production.push(production.tag("fraud@v1.0.0"))
     wanted = AspiredVersion("fraud", "v1.0.0", support.git(production.author, "rev-parse", "HEAD"), 1)
-    loaded = Alone(Fetcher(production.bare), Opener(batch_rows={"": 4})).load(wanted)
+    loaded = Alone(Fetcher(production.bare), Opener(batch_rows={"": 4}), Traffic()).load(wanted)
     assert loaded.batch_rows == 4
     assert loaded.named["half"].batch_rows == 0
 

@@ -29,6 +29,7 @@ from gitmodel.serving.host import Alone
 from gitmodel.serving.opening import FilesChanged, Opener
 from gitmodel.serving.policy import AspiredVersion
 from gitmodel.serving.servable import Servable
+from gitmodel.serving.traffic import Traffic
 from gitmodel.serving.validation import FalseSignature, GoldenFailed, UnlistedFile
 from gitmodel.storage.remote import NoRemote, RemoteFailed
 from gitmodel.workflows import save, transfer
@@ -43,7 +44,7 @@ def aspired(repo: Path, tag: str, number: int = 1) -> AspiredVersion:
 
 def load(repo: Path, tag: str, *, store: Path | None = None, remote_url: str = "") -> Servable:
     """As a server that has just started would."""
-    return Alone(Fetcher(repo, store=store, remote_url=remote_url), Opener()).load(aspired(repo, tag))
+    return Alone(Fetcher(repo, store=store, remote_url=remote_url), Opener(), Traffic()).load(aspired(repo, tag))
 
 
 def released(production: Production, tag: str = "fraud@v1.0.0", *, scale: float = 1.0) -> str:
@@ -153,7 +154,7 @@ def test_other_bytes_in_the_remote_are_refused(production: Production) -> None:
 
 def test_a_remote_that_is_mended_serves_again(production: Production) -> None:
     tag = released(production)
-    host = Alone(Fetcher(production.bare), Opener())
+    host = Alone(Fetcher(production.bare), Opener(), Traffic())
     production.storage.rename(production.storage.with_name("away"))
     with pytest.raises(RemoteFailed):
         host.load(aspired(production.bare, tag))
@@ -311,7 +312,7 @@ def test_a_damaged_lock_is_refused(production: Production) -> None:
 
 def test_a_version_that_was_fetched_gives_its_memory_back_as_soon_as_nobody_has_it(production: Production) -> None:
     tag = released(production)
-    host = Alone(Fetcher(production.bare), Opener())
+    host = Alone(Fetcher(production.bare), Opener(), Traffic())
     gc.disable()  # which comes to it after minutes, and many versions
     try:
         session = weakref.ref(host.load(aspired(production.bare, tag)).session)
@@ -341,7 +342,7 @@ def test_what_killed_servers_left_half_made_is_swept(production: Production) -> 
 def test_a_tag_that_has_gone_or_moved_since_is_refused(production: Production) -> None:
     tag = released(production)
     before = aspired(production.bare, tag)
-    host = Alone(Fetcher(production.bare), Opener())
+    host = Alone(Fetcher(production.bare), Opener(), Traffic())
     support.git(production.bare, "tag", "-f", "-a", "-m", "moved", tag, f"{tag}^{{commit}}~")
     with pytest.raises(UnknownVersion, match="no longer on"):
         host.load(before)
@@ -417,11 +418,11 @@ def test_a_store_of_ones_own_is_used(production: Production, tmp_path: Path) -> 
 
 def test_a_store_that_was_damaged_is_not_served_from(production: Production, tmp_path: Path) -> None:
     tag = released(production)
-    host = Alone(Fetcher(production.bare), Opener())
+    host = Alone(Fetcher(production.bare), Opener(), Traffic())
     host.load(aspired(production.bare, tag))
     (stored,) = objects(production.bare / "gitmodel" / "store")
     good = stored.read_bytes()
-    for again in (host, Alone(Fetcher(production.bare), Opener())):
+    for again in (host, Alone(Fetcher(production.bare), Opener(), Traffic())):
         overwrite(stored, flipped(stored))
         found = again.load(aspired(production.bare, tag))
         (view,) = (production.bare / "gitmodel" / "store" / "versions").rglob("model.onnx")
@@ -448,7 +449,7 @@ def test_versions_with_the_same_weights_share_them(production: Production) -> No
     released(production)
     (production.author / "models" / "fraud" / "README.md").write_text("what it is for")
     tag = released_as_is(production, "words only", "fraud@v1.0.1")
-    host = Alone(Fetcher(production.bare), Opener())
+    host = Alone(Fetcher(production.bare), Opener(), Traffic())
     one, two = (host.load(aspired(production.bare, name)) for name in ("fraud@v1.0.0", tag))
     assert (one.version, two.version) == ("v1.0.0", "v1.0.1")
     assert one.digest == two.digest

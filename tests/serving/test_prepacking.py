@@ -25,6 +25,7 @@ from gitmodel.serving.opening import Opener
 from gitmodel.serving.policy import AspiredVersion
 from gitmodel.serving.prepacking import DIGESTS, MODEL, WEIGHTS, Prepacker
 from gitmodel.serving.servable import Servable
+from gitmodel.serving.traffic import Traffic
 from gitmodel.serving.validation import GoldenFailed
 from tests import support
 from tests.serving.production import PATIENCE, Production
@@ -209,7 +210,7 @@ def test_a_host_maps_large_weights_and_takes_packed_ones_that_keep_the_cases(
     production = Production.make(tmp_path / "production")
     production.push(production.release("fraud@v1.0.0"))
     wanted = AspiredVersion("fraud", "v1.0.0", support.git(production.author, "rev-parse", "HEAD"), 1)
-    host = Alone(Fetcher(production.bare), Opener())
+    host = Alone(Fetcher(production.bare), Opener(), Traffic())
     small = host.load(wanted)
     assert small.repack is None
     monkeypatch.setattr(opening, "LEAST_PACKED", 1)
