@@ -19,7 +19,7 @@ _TOO_LATE = (
 )
 
 
-#: What somebody is at who has asked nothing yet.
+#: What somebody is at who has asked nothing yet; the second is what tells it from the next time.
 _ASKS_NOTHING = ("asks nothing", 0)
 
 
@@ -42,21 +42,22 @@ async def end_the_slow(connections: Collection[Any], *, silent: float, body: flo
             if doing is not None and (crowded or now - begun > allowed):
                 spare -= crowded
                 _end(connection, late=doing[0] == "sends")
+            del connection  # or the last one would live on until the next look, with all that it holds
 
 
-def _doing(connection: Any, silent: float, body: float) -> tuple[tuple[str, object] | None, float]:
+def _doing(connection: Any, silent: float, body: float) -> tuple[tuple[str, int] | None, float]:
     """What a client is waited for with, as long as that stays the same, and for how many seconds; None where it is our turn."""
     cycle, unread = connection.cycle, connection.transport.get_write_buffer_size()
     if unread:
         return ("reads", unread), silent
     if cycle is None:
-        return ("asks nothing", connection.answered), silent
+        return ("asks nothing", connection.asked), silent
     if cycle.response_complete:
         # With a timer uvicorn waits itself; without one it was cancelled by the first byte of a next request.
         asking = connection.timeout_keep_alive_task is None
-        return (("begins", (id(cycle), connection.answered)) if asking else None), silent
+        return (("begins", connection.asked) if asking else None), silent
     if cycle.more_body and not cycle.response_started:
-        return ("sends", id(cycle)), body
+        return ("sends", connection.asked), body
     return None, silent
 
 

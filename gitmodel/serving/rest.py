@@ -208,8 +208,11 @@ class App:
 
     async def _call(self, making: Making, scope: dict[str, Any], given: Given, receive: Receive) -> Answer:
         answer = await self._calls.answer(making(given), receive)
-        if len(self._usual) < _MOST_USUAL:
-            self._usual[scope["raw_path"]] = making
+        path = scope["raw_path"]
+        if path not in self._usual and path == scope["path"].encode():  # one spelling of each
+            if len(self._usual) >= _MOST_USUAL:
+                del self._usual[next(iter(self._usual))]
+            self._usual[path] = making
         return answer
 
     async def _tensorflow(self, asked: re.Match[str], scope: dict[str, Any], given: Given, receive: Receive) -> Answer:

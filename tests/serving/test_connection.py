@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,7 @@ from tests.serving.production import infer, rows
 
 INFER, PREDICT = "/v2/models/fraud/infer", "/v1/models/fraud:predict"
 ROWS = json.dumps(infer(rows(2))).encode()
-_MOST_BODY = 4000
+_MOST_BODY = 40_000
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)")
 
 
@@ -42,6 +44,8 @@ class Running:
 
     def __init__(self, servable: Servable, *, requests: bool = False) -> None:
         self.said: list[str] = []
+        #: Answers that were given at once.
+        self.at_once = 0
         self.traffic = Traffic()
         plan = Plan.of(servable.signature)
         assert plan is not None
@@ -59,7 +63,15 @@ class Running:
             def ready(self) -> bool:
                 return True
 
-        app = App(
+        running = self
+
+        class Counting(App):
+            def at_once(self, scope: dict[str, Any], pieces: Sequence[bytes]) -> Answer | None:
+                answer = super().at_once(scope, pieces)
+                running.at_once += answer is not None
+                return answer
+
+        app = self.app = Counting(
             Dataplane(lambda: table, lambda _: []), Nothing(), look, traffic=self.traffic, guard=Guard("127.0.0.1"),
             version="1", journal=journal, max_body=_MOST_BODY,
         )  # fmt: skip
@@ -76,13 +88,12 @@ class Running:
         return socket.create_connection(self.listener.getsockname(), timeout=place.PATIENCE)
 
     @property
-    def at_once(self) -> int:
-        """Answers given at once on connections that are open."""
-        return sum(each.answered for each in self.connections)
-
-    @property
     def connections(self) -> list[Connection]:
         return [each for each in list(self.server.server_state.connections) if isinstance(each, Connection)]
+
+    def on_loop(self, function: Callable[[], object]) -> None:
+        """Called between turns of the event loop, which waits for it."""
+        self.connections[0].loop.call_soon_threadsafe(function)
 
     def stop(self) -> None:
         self.server.should_exit = True
@@ -98,6 +109,7 @@ def running(servable: Callable[..., Servable]) -> Iterator[Running]:
             for path, body in ((INFER, ROWS), (PREDICT, b'{"instances":[{"x":[1,2,3,4]}]}')):
                 assert exchange(connection, post(path, body)).startswith(b"HTTP/1.1 200 OK\r\n")
         place.until(lambda: not made.connections)
+        made.at_once = 0
         yield made
     finally:
         made.stop()
@@ -133,6 +145,15 @@ def exchange(connection: socket.socket, request: bytes) -> bytes:
     connection.sendall(request)
     (answer,) = answers(connection, 1)
     return answer
+
+
+def exchange_all(connection: socket.socket, request: bytes, count: int) -> bool:
+    """Sends it so many times before an answer is read; whether each is answered."""
+    sending = threading.Thread(target=connection.sendall, args=(request * count,))
+    sending.start()
+    found = answers(connection, count)
+    sending.join(place.PATIENCE)
+    return len(found) == count
 
 
 def both_ways(running: Running, request: bytes, *, refused: bool = False) -> tuple[bytes, bytes]:
@@ -284,6 +305,7 @@ def test_a_client_that_reads_no_answers_gets_no_more_of_them(running: Running) -
         sending.start()
         place.until(lambda: any(each.flow.write_paused for each in running.connections))
         (theirs,) = running.connections
+        assert len(theirs.pipeline) <= 1024
         assert theirs.transport.get_write_buffer_size() < 1 << 20
         found = answers(connection, count)
         sending.join(place.PATIENCE)
@@ -291,11 +313,133 @@ def test_a_client_that_reads_no_answers_gets_no_more_of_them(running: Running) -
     assert {answer.partition(b"\r\n\r\n")[2] for answer in found} == {found[0].partition(b"\r\n\r\n")[2]}
 
 
-def test_whoever_may_not_ask_is_cut_off_as_ever(running: Running) -> None:
+def test_whoever_may_not_ask_is_cut_off_and_what_follows_is_not_run(running: Running) -> None:
+    before = running.traffic.of("fraud", "v1.0.0").statuses[200]
     with running.connect() as connection:
-        connection.sendall(post(INFER, ROWS, host="elsewhere.example") * 3)
-        found = answers(connection, 3)
+        connection.sendall(post(INFER, ROWS, host="elsewhere.example") + post(INFER, ROWS) * 3)
+        found = answers(connection, 4)
     assert [answer[:12] for answer in found] == [b"HTTP/1.1 421"]
+    assert running.traffic.of("fraud", "v1.0.0").statuses[200] == before
+    assert running.server.server_state.total_requests == 2 + 1
+
+
+def test_in_one_turn_of_the_event_loop_a_client_gets_a_few_answers(running: Running) -> None:
+    """However much of it is there: reads that come back full are followed by others in the same turn."""
+    request = post(INFER, ROWS[:-1] + b" " * (32_000 - len(post(INFER, ROWS)) - 2) + b"}")
+    assert 256_000 % len(request) == 0
+    most, before, count = 0, 0, 128
+    with running.connect() as connection:
+        assert exchange_all(connection, request, count)  # from now on the kernel takes much
+        running.at_once = 0
+
+        def turn() -> None:
+            nonlocal most, before
+            most, before = max(most, running.at_once - before), running.at_once
+            if running.at_once < count:
+                loop.call_soon(turn)
+
+        loop = running.connections[0].loop
+        running.on_loop(lambda: time.sleep(0.5))  # meanwhile all of it comes
+        running.on_loop(turn)
+        assert exchange_all(connection, request, count)
+    assert running.at_once > 8
+    assert most <= 8
+
+
+@pytest.mark.parametrize(
+    ("begin", "more"),
+    [
+        (b"POST / HTTP/1.1\r\nX-Long: ", b"a" * 65536),
+        (b"POST / HTTP/1.1\r\n", b"X-Many: of them\r\n" * 4000),
+        (
+            f"POST {INFER} HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{{\r\n0\r\n".encode(),
+            b"X-Trailer: of them\r\n" * 4000,
+        ),
+        (f"POST {INFER} HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n1;e=".encode(), b"a" * 65536),
+    ],
+)
+def test_what_is_no_body_is_bounded(running: Running, begin: bytes, more: bytes) -> None:
+    with running.connect() as connection:
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(begin)
+            for _ in range(1000):  # 64 MB
+                connection.sendall(more)
+            pytest.fail("it was taken")
+        with contextlib.suppress(ConnectionError):
+            assert not (answer := connection.recv(1 << 16)) or answer.startswith(b"HTTP/1.1 431 ")
+
+
+def test_a_body_in_the_smallest_chunks_is_none_too_many(running: Running) -> None:
+    body = b"".join(b"1\r\n \r\n" for _ in range(_MOST_BODY - len(ROWS)))
+    body += b"%x\r\n%s\r\n0\r\n\r\n" % (len(ROWS), ROWS)
+    with running.connect() as connection:
+        for _ in range(3):
+            connection.sendall(
+                f"POST {INFER} HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+            )
+            assert exchange(connection, body).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_client_that_sends_thousands_of_requests_before_it_reads_one_answer_is_let_go_of(running: Running) -> None:
+    with running.connect() as connection:
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(b"GET / HTTP/1.1\r\n\r\n" * 100_000)
+        place.until(lambda: not running.connections)
+
+
+def test_what_follows_a_body_is_no_header(running: Running) -> None:
+    head = f"POST {INFER} HTTP/1.1\r\nHost: {{}}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    body = b"%x\r\n%s\r\n0\r\n" % (len(ROWS), ROWS)
+    with running.connect() as connection:
+        late = b"Expect: 100-continue\r\nX-Request-Id: late\r\nOrigin: http://elsewhere.example\r\n\r\n"
+        answer = exchange(connection, head.format("127.0.0.1").encode() + body + late)
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert b"late" not in answer
+        assert exchange(connection, post(INFER, ROWS)).startswith(b"HTTP/1.1 200 ")
+        assert running.at_once == 2
+        answer = exchange(connection, head.format("elsewhere.example").encode() + body + b"Host: 127.0.0.1\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 421 ")
+    with running.connect() as connection:
+        answer = exchange(connection, head.format("127.0.0.1").encode() + body + b"Connection: close\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert connection.recv(1) == b"", "that is of the connection, wherever it stands"
+
+
+def test_a_request_cannot_hide_behind_one_that_asks_for_an_upgrade(running: Running) -> None:
+    hidden = post("/v2/repository/index", b"{}")
+    request = post(INFER, hidden, "Connection: Upgrade", "Upgrade: h2c")
+    size = len(request) - len(hidden)
+    with running.connect() as connection:
+        connection.sendall(request[:size])
+        with contextlib.suppress(ConnectionError):
+            time.sleep(0.05)
+            connection.sendall(request[size:])
+        assert len(answers(connection, 2)) == 1
+
+
+def test_each_path_is_known_by_one_spelling_and_the_newest_of_them(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = "/v2/models/fraud/versions/v1.0.0/infer"
+    with running.connect() as connection:
+        for spelling in ("/v2/models/%66raud/infer", "/v2/models/frau%64/infer"):
+            for _ in range(2):
+                assert exchange(connection, post(spelling, ROWS)).startswith(b"HTTP/1.1 200 ")
+        assert running.at_once == 0
+        monkeypatch.setattr("gitmodel.serving.rest._MOST_USUAL", 2)
+        exchange(connection, post(other, ROWS))
+        for path in (INFER, other, PREDICT):
+            assert running.app.is_usual(path.encode()) is (path != INFER)
+
+
+def test_a_client_that_is_gone_leaves_nothing_behind(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gitmodel.serving.patience._LOOK_EVERY", 0.01)
+    time.sleep(1.1)  # until it looks that often
+    with running.connect() as connection:
+        exchange(connection, post(INFER, ROWS))
+        (left,) = (weakref.ref(each) for each in running.connections)
+        time.sleep(0.05)
+    place.until(lambda: gc.collect() is not None and left() is None)
 
 
 def test_requests_are_noted_where_that_is_asked_for(servable: Callable[..., Servable]) -> None:
@@ -320,6 +464,18 @@ def test_an_accident_is_told_and_the_connection_goes_on(running: Running, monkey
         assert answer.startswith(b"HTTP/1.1 500 ")
         assert json.loads(answer.partition(b"\r\n\r\n")[2]) == {"error": "ZeroDivisionError: division by zero"}
         assert any("ZeroDivisionError" in line for line in running.said)
+        assert exchange(connection, post(INFER, ROWS)).startswith(b"HTTP/1.1 200 ")
+
+
+def test_an_accident_while_an_answer_is_finished_is_nobody_elses_either(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as context, running.connect() as connection:
+        context.setattr(App, "_finished", lambda *_: 1 / 0)
+        answer = exchange(connection, post(INFER, ROWS))
+        assert answer.startswith(b"HTTP/1.1 500 ")
+        assert connection.recv(1) == b""
+    with running.connect() as connection:
         assert exchange(connection, post(INFER, ROWS)).startswith(b"HTTP/1.1 200 ")
 
 

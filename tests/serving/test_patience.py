@@ -22,9 +22,9 @@ class Cycle:
 class Connection:
     """As ours, and its own transport; ``timer`` is what uvicorn waits with for the next request."""
 
-    def __init__(self, cycle: Cycle | None = None, *, timer: object = None, unread: int = 0, answered: int = 0) -> None:
+    def __init__(self, cycle: Cycle | None = None, *, timer: object = None, unread: int = 0, asked: int = 0) -> None:
         self.cycle, self.transport, self.timeout_keep_alive_task, self.unread = cycle, self, timer, unread
-        self.answered = answered
+        self.asked = asked
         self.ended, self.sent = "", b""
 
     def get_write_buffer_size(self) -> int:
@@ -56,10 +56,11 @@ def watched(made: dict[str, Connection], *, most: int = 100) -> dict[str, str]:
             for name, connection in made.items():
                 if name.startswith("busy") and connection.unread:
                     connection.unread += 1
-                elif name.startswith("busy") and connection.answered:
-                    connection.answered += 1
+                elif name.startswith("busy") and connection.asked:
+                    connection.asked += 1
                 elif name.startswith("busy"):
                     connection.cycle = Cycle(more_body=round_ % 2 == 0)
+                    connection.asked += 1
         task.cancel()
 
     asyncio.run(main())
@@ -71,15 +72,15 @@ def test_who_keeps_us_waiting_is_let_go_of_and_nobody_else() -> None:
         "asks nothing": Connection(),
         "sends for ever": Connection(Cycle(more_body=True)),
         "never ends a second head": Connection(Cycle(complete=True)),
-        "was answered at once, and asks no more": Connection(answered=5),
+        "was answered at once, and asks no more": Connection(asked=5),
         "never reads": Connection(Cycle(complete=True), timer="uvicorn's", unread=5),
         "waits for us": Connection(Cycle()),
         "is answered": Connection(Cycle(more_body=True, started=True)),
         "may ask again": Connection(Cycle(complete=True), timer="uvicorn's"),
         "busy sending": Connection(Cycle(more_body=True)),
         "busy reading": Connection(Cycle(complete=True), unread=5),
-        "busy being answered at once": Connection(answered=5),
-        "busy so after another answer": Connection(Cycle(complete=True), answered=5),
+        "busy being answered at once": Connection(asked=5),
+        "busy so after another answer": Connection(Cycle(complete=True), asked=5),
     }
     assert watched(made) == {
         "asks nothing": "aborted",
@@ -97,7 +98,7 @@ def test_who_keeps_us_waiting_is_let_go_of_and_nobody_else() -> None:
 
 def test_in_a_crowd_those_who_ask_nothing_leave_at_once() -> None:
     made = {f"idle {number}": Connection() for number in range(5)}
-    made |= {"waits": Connection(Cycle()), "has asked": Connection(answered=1)}
+    made |= {"waits": Connection(Cycle()), "has asked": Connection(asked=1)}
 
     async def main() -> int:
         connections: set[Any] = set(made.values())
