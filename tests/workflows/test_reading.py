@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import h5py
@@ -181,6 +182,28 @@ def test_shards_make_one_checkpoint(tmp_path: Path, suffix: str) -> None:
     one, two = shard(tmp_path / f"1.{suffix}", "a", "b"), shard(tmp_path / f"2.{suffix}", "c")
     kind, tensors, files = read(Given.of([one, two]))
     assert (kind, set(tensors), files) == (suffix, {"a", "b", "c"}, {one, two})
+
+
+@pytest.mark.parametrize(("given", "missing"), [([1], 2), ([2], 1), ([1, 3], 2)])
+def test_shards_without_the_others_are_refused(
+    tmp_path: Path, weightless: Path, given: list[int], missing: int
+) -> None:
+    shards = [shard(tmp_path / f"model-0000{number}-of-00003.safetensors", f"t{number}") for number in (1, 2, 3)]
+    chosen = [shards[number - 1] for number in given]
+    said = (
+        f"{chosen[0]} is one shard of 3, and {shards[missing - 1].name} is not given: give {tmp_path}/model.safetensors"
+    )
+    with pytest.raises(UnclearFiles, match=re.escape(said)), Given.of(chosen).open():
+        raise AssertionError
+    with pytest.raises(UnclearFiles, match="is one shard of 3"), Given.of(weightless, chosen[0]).open():
+        raise AssertionError
+    with Given.of(shards).open() as source:
+        assert set(by_name(source)) == {"t1", "t2", "t3"}
+
+
+def test_the_one_shard_of_one_is_whole(tmp_path: Path) -> None:
+    with Given.of(shard(tmp_path / "model-00001-of-00001.safetensors", "a")).open() as source:
+        assert set(by_name(source)) == {"a"}
 
 
 def test_a_graph_may_take_its_weights_from_several_shards(tmp_path: Path, weightless: Path) -> None:
