@@ -64,6 +64,14 @@ def committed(repo: Path) -> list[str]:
     return support.git(repo, "show", "--name-only", "--format=", "HEAD").splitlines()
 
 
+def test_what_the_cache_has_already_is_not_added_to_another_model(repo: Path, wide: Path) -> None:
+    first = save("fraud", [wide], repo=repo)
+    other = save("other", [wide], repo=repo)
+    assert (first.added, other.added, other.size) == (first.size, 0, first.size)
+    shutil.rmtree(repo / ".dvc" / "cache")
+    assert save("other", [wide], repo=repo).added == first.size
+
+
 @pytest.mark.parametrize("size", [20, 200])
 def test_tensors_of_branches_are_saved_and_come_back_as_they_were(repo: Path, tmp_path: Path, size: int) -> None:
     def branch(scale: float) -> onnx.GraphProto:
