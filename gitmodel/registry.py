@@ -26,6 +26,8 @@ LATEST = "latest"
 #: The stage that a server follows as soon as a model has it, and the latest release until then.
 PROD = "prod"
 _SHORT_ID = 7
+#: How many models an error names.
+_NAMED = 8
 #: What is read as a name and a mark even where a file is called so: who sends a branch names files and revisions.
 _REFERENCE = re.compile(r"[A-Za-z0-9_-]+[@#]")
 _PARTIAL = re.compile(r"v?(\d+)(?:\.(\d+))?")
@@ -300,4 +302,5 @@ def _from_path(path: Path, describe: Describe) -> Bundle:
 
 
 def _known(names: list[str]) -> str:
-    return f"models here: {', '.join(names[:8])}" if names else "'gitmodel save NAME FILE' makes one"
+    listed = ", ".join((*names[:_NAMED], *(["…"] if len(names) > _NAMED else [])))
+    return f"models here: {listed}" if names else "'gitmodel save NAME FILE' makes one"

@@ -176,6 +176,8 @@ def is_name(name: str) -> bool:
 
 def check_name(name: str, kind: str = "model") -> str:
     """Returns ``name`` if it can be a folder, a tag and a URL segment. Raises InvalidName."""
+    if len(name) > MAX_NAME:
+        raise InvalidName(f"'{name[:60]}…' is no {kind} name", hint=f"use at most {MAX_NAME} characters")
     if not is_name(name):
         raise InvalidName(
             f"'{name[:60]}' is no {kind} name",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -110,6 +111,13 @@ def test_a_name_alone_is_the_last_commit_of_a_bare_repository(tagged: Path, tmp_
     assert registry.models(repo, repo.head()) == ["churn", "fraud"]
     with pytest.raises(UnknownModel, match="models here: churn, fraud"):
         resolve(repo, "nothing")
+
+
+def test_of_many_models_the_first_are_named(tagged: Path) -> None:
+    for number in range(7):
+        shutil.copytree(tagged / "models" / "fraud", tagged / "models" / f"model{number}")
+    with pytest.raises(UnknownModel, match=r"models here: churn, fraud, model0, .*, model5, …$"):
+        resolve(Repository.open(tagged), "nothing")
 
 
 @pytest.mark.parametrize(

@@ -265,6 +265,11 @@ def test_a_hostile_name_is_refused(name: str) -> None:
         check_name(name, "stage")
 
 
+def test_of_a_name_that_is_too_long_the_limit_is_said() -> None:
+    with pytest.raises(InvalidName, match=f"no model name: use at most {MAX_NAME} characters"):
+        check_name("a" * (MAX_NAME + 1))
+
+
 @pytest.mark.parametrize("name", ["a", "9", "fraud", "a-b_c", "HEAD", "A" * MAX_NAME])
 def test_a_plain_name_passes(name: str) -> None:
     assert check_name(name) == name

@@ -43,8 +43,9 @@ class Console:
             sys.stderr.write(f"{text}\n")  # in one piece: several threads tell
 
     def fail(self, text: str) -> None:
+        """An error, in one line whatever names it tells of."""
         self.clear()
-        print(text, file=sys.stderr)
+        print("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text), file=sys.stderr)
 
     def data(self, value: Any) -> None:
         """One JSON document, alone on stdout."""
@@ -60,7 +61,7 @@ class Console:
         if not total or self.quiet or not sys.stderr.isatty() or (done < total and now - self.progress_at < _REDRAW):
             return
         self.progress_shown, self.progress_at = True, now
-        parts = [f"{done}/{total} files", *([f"{human(moved)} of {human(size)}"] if size else [])]
+        parts = [f"{done}/{count(total, 'file')}", *([f"{human(moved)} of {human(size)}"] if size else [])]
         print(f"\r\033[K  {', '.join(parts)}", end="", file=sys.stderr, flush=True)
 
     def clear(self) -> None:

@@ -136,6 +136,8 @@ def _tell(name: str, result: Saved) -> None:
         parts = [count(result.tensors, "tensor"), f"{human(result.size)} ({human(result.added)} new)"]
         parts += [count(result.golden_cases, "golden case")] if result.golden_cases else []
         console.note(f"saved {name}: {', '.join(parts)}, sha256:{result.digest[:12]}")
+    for note in result.notes:
+        console.note(f"note: {note}")
     if result.stale_goldens:
         console.note(
             f"warning: {result.stale_goldens} golden cases recorded earlier no longer hold: mend the model, or "

@@ -20,6 +20,7 @@ CHECKS: tuple[Callable[[Patient], Iterator[Ailment]], ...] = (
     settings.shims,
     settings.serving,
     settings.ignored,
+    settings.committed,
     settings.signing,
     stores.tags,
     leftovers.files,

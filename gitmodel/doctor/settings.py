@@ -9,14 +9,18 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from gitmodel import endpoint, hooks, registry, resources
-from gitmodel.bundle.bundle import LOCK, WEIGHTS
+from gitmodel import endpoint, formats, hooks, registry, resources
+from gitmodel.bundle.bundle import ASSETS, GOLDEN, LOCK, WEIGHTS
 from gitmodel.doctor.ailment import Ailment, Patient, counted
 from gitmodel.git import GitFailed
 from gitmodel.storage import pointer
 from gitmodel.workflows.init import init
 
 _PYTHON = re.compile(r"^python='(.+)'$", re.MULTILINE)
+#: Bytes from which a file in Git is a burden.
+_LARGE = 1 << 20
+#: What ``ignored`` tells of, and what is kept in Git on purpose.
+_OURS = re.compile(rf"{registry.MODELS}/[^/]+/({WEIGHTS}|{ASSETS}|{GOLDEN})/")
 #: Settings of a repository that is pushed to and serves, and what each prevents.
 _RECEIVE = {
     "receive.denyDeletes": "a push may delete released versions",
@@ -94,6 +98,27 @@ def ignored(patient: Patient) -> Iterator[Ailment]:
         yield Ailment(
             "gitattributes-line-missing", f".gitattributes lacks {counted(len(missing), 'line')}, such as '{missing[0]}'",
             "gitmodel init, and commit .gitattributes", repair=partial(init, root),
+        )  # fmt: skip
+
+
+def committed(patient: Patient) -> Iterator[Ailment]:
+    """Large model files that are in Git itself, where every clone has to bring every version of them."""
+    repo = patient.repo
+    if not repo.head():
+        return
+    # A partial clone is not to fetch what it left out, only to be asked for its size.
+    listing = repo.run("ls-tree", "-r", "-l", "-z", "--full-tree", "HEAD", env={"GIT_NO_LAZY_FETCH": "1"})
+    large = {}
+    for entry in filter(None, listing.split("\0")):
+        described, _, path = entry.partition("\t")
+        size = described.split()[-1]
+        if formats.ending(Path(path)) and size.isdigit() and int(size) >= _LARGE and not _OURS.match(path):
+            large[path] = int(size)
+    if large:
+        path = max(large, key=lambda path: large[path])
+        yield Ailment(
+            "model-in-git", f"{counted(len(large), 'large model file')} in Git itself, such as {path} ({large[path] >> 20} MiB)",
+            f"gitmodel save NAME '{path}', then git rm --cached '{path}' && git commit", advice=True,
         )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from gitmodel.bundle.signature import Dim
@@ -11,19 +11,35 @@ from gitmodel.formats.dtypes import ONNX_DTYPES, ONNX_NUMBERS
 from gitmodel.formats.onnx_walk import tensors
 from gitmodel.formats.source import TENSOR_FILE_BYTES, InvalidModel, Source, TensorData
 
+_NAMED = 3
+
 
 def bind(graph: Source, weights: Source, where: str) -> Source:
     """The graph's source with the weights' tensors in the places of the same name. Raises InvalidModel.
 
     A place is an initializer, or an input for which ``weights`` has a tensor. ``dense/kernel`` also fits
     ``dense.kernel``. Where both files have data the weights win, type and shape being equal. Tensors of the weights
-    that fit no place stay in the HDF5 view alone (optimizer state, for one).
+    that fit no place stay in the HDF5 view alone (optimizer state, for one); ``notes`` say so, and what the graph keeps
+    of its own. Weights of which no tensor fits are another model's.
     """
     model = graph.graph
     places = dict(tensors(model))
     inputs = {value.name: value for value in model.graph.input if value.name not in places}
     filled = _matched([*places, *inputs], weights)
+    own = {tensor.name: tensor for tensor in graph.tensors}
+    strange = {tensor.name for tensor in weights.tensors} - {tensor.name for tensor in filled.values()}
+    if not filled and strange.isdisjoint(own):
+        raise InvalidModel(
+            f"{where}: no tensor of the weights is called as one of the graph: the graph has {_some([*places, *inputs])}, "
+            f"the weights have {_some(strange)}",
+            hint="name the tensors in the weights file as the graph names them",
+        )
     declared = {spec.name: spec for spec in onnx_format.signature_of(model, where).inputs}
+    fed = [name for name in inputs if name not in filled and _is_fixed(declared[name].shape)]
+    notes = _notes(
+        strange - own.keys(), [name for name in places if name in own and name not in filled],
+        fed if not filled.keys().isdisjoint(inputs) else (),
+    )  # fmt: skip
     for name in [name for name in inputs if name in filled]:
         _check(name, declared[name].dtype, declared[name].shape, filled[name], where)
         model.graph.input.remove(inputs[name])
@@ -31,7 +47,6 @@ def bind(graph: Source, weights: Source, where: str) -> Source:
         proto.name, proto.data_type = name, ONNX_NUMBERS[filled[name].dtype]
         proto.dims.extend(filled[name].shape)
         places[name] = proto
-    own = {tensor.name: tensor for tensor in graph.tensors}
     for name, proto in places.items():
         if name in filled:
             _place(proto, name, filled[name], where)
@@ -53,6 +68,7 @@ def bind(graph: Source, weights: Source, where: str) -> Source:
         bound_names={tensor.name: name for name, tensor in filled.items()},
         metadata=weights.metadata,
         files=(*graph.files, *weights.files),
+        notes=notes,
     )
 
 
@@ -77,6 +93,27 @@ def is_complete(graph: Source) -> bool:
 
 def alias(name: str) -> str:
     return name.replace("/", ".")
+
+
+def _notes(extra: Collection[str], kept: Collection[str], fed: Collection[str]) -> tuple[str, ...]:
+    """What only the weights have, what only the graph has, and what may be a weight but is an input now."""
+    said = {
+        "the graph has no place for {} of the weights: kept beside it": extra,
+        "the weights lack {}: the graph's own stay": kept,
+        "the weights lack {}: an input for callers to feed": fed,
+    }
+    return tuple(text.format(_some(names)) for text, names in said.items() if names)
+
+
+def _some(names: Collection[str]) -> str:
+    """``w1, w2, w3, ... (12 in all)``"""
+    listed = ", ".join(name[:60] for name in sorted(names)[:_NAMED]) or "none"
+    return f"{listed}, ... ({len(names)} in all)" if len(names) > _NAMED else listed
+
+
+def _is_fixed(shape: tuple[Dim, ...] | None) -> bool:
+    """Whether every size is a number, as with weights, and seldom with what callers feed."""
+    return bool(shape) and all(isinstance(dim, int) for dim in shape or ())
 
 
 def _matched(places: Sequence[str], weights: Source) -> dict[str, TensorData]:

@@ -56,6 +56,11 @@ def walk(file: Any, linked: Container[str] = ()) -> Iterator[tuple[str, Any]]:
             if isinstance(link, h5py.ExternalLink) and link.filename in linked:
                 yield path, link
                 continue
+            if isinstance(link, h5py.SoftLink):
+                raise UnsafeModel(
+                    f"{where}: '{path}' is a soft link, to {link.path[:80]!r}",
+                    hint="put the dataset itself there, or a hard link to it",
+                )
             if not isinstance(link, h5py.HardLink):
                 raise UnsafeModel(f"{where}: '{path}' links elsewhere", hint="save it with the data inside")
             item = group[name]

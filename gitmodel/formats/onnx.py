@@ -12,13 +12,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
+from msgspec.structs import asdict
 
 from gitmodel.bundle.lock import inside
 from gitmodel.bundle.signature import Dim, Signature, TensorSpec
 from gitmodel.formats import wire
 from gitmodel.formats.dtypes import ONNX_DTYPES, nbytes
-from gitmodel.formats.onnx_walk import EXTERNAL, check, tensors, unique
-from gitmodel.formats.source import TENSOR_FILE_BYTES, InvalidModel, Source, TensorData, first_line, map_file
+from gitmodel.formats.mapping import let_go
+from gitmodel.formats.onnx_walk import EXTERNAL, check, in_nodes, tensors, unique
+from gitmodel.formats.source import (
+    TENSOR_FILE_BYTES,
+    InvalidModel,
+    Source,
+    TensorData,
+    blocks,
+    first_line,
+    map_file,
+    scratch,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -132,28 +143,50 @@ def signature_of(model: Any, where: str) -> Signature:
     return Signature(tuple(specs), tuple(_spec(value, where) for value in model.graph.output))
 
 
-def write_view(model: Any, placements: Mapping[str, Placement], data: Mapping[str, TensorData]) -> bytes:
-    """The ONNX view: initializers with a placement point into tensor files, the others carry their data.
+def write_view(
+    model: Any, placements: Mapping[str, Placement], data: Mapping[str, TensorData], *, limit: int = wire.MAX_BYTES
+) -> bytes | memoryview:
+    """The ONNX view: initializers with a placement point into tensor files, the others carry their data, and so do tensors in
+    nodes (``onnx_walk.in_nodes``).
 
-    All three are keyed by initializer name; equal input gives equal bytes.
+    All three are keyed by initializer name; equal input gives equal bytes. Raises InvalidModel for one of more than ``limit``
+    bytes, StorageFailed.
     """
+    inside = in_nodes(model)
+    carried: list[memoryview] = []
     for name, tensor in tensors(model):
         # Small data that stand in typed fields stay there: they come back as they were.
         typed = tensor.data_location != EXTERNAL and not tensor.HasField("raw_data")
-        if typed or (placement := placements.get(name)) is None:
-            if tensor.data_location == EXTERNAL:  # large, but compressed in its file and so not to be mapped
-                embed(tensor, bytes(data[name].data))
-            continue
-        detach(tensor)
-        for key, value in (
-            ("location", placement.location),
-            ("offset", placement.offset),
-            ("length", placement.length),
-        ):
-            entry = tensor.external_data.add()
-            entry.key, entry.value = key, str(value)
-    view: bytes = model.SerializeToString(deterministic=True)
-    return view
+        placement = None if typed or name in inside else placements.get(name)
+        if placement is not None:
+            detach(tensor)
+            point(tensor, asdict(placement))
+        elif tensor.data_location == EXTERNAL:
+            # Large, but in a node, or compressed in its file and so not to be mapped.
+            detach(tensor)
+            point(tensor, {wire.CUT_KEY: len(carried)})
+            carried.append(data[name].data)
+    skeleton: bytes = model.SerializeToString(deterministic=True)
+    chunks = wire.join(skeleton, carried) if carried else [skeleton]
+    size = sum(map(len, chunks))
+    if size > limit:
+        raise InvalidModel(
+            f"the graph would have {size} bytes with the tensors of its nodes, and ONNX holds {limit} in one message",
+            hint="make large tensors of branches and loops initializers of the outer graph, and export it again",
+        )
+    return _joined(chunks, size) if carried else skeleton
+
+
+def _joined(chunks: Sequence[bytes | memoryview], size: int) -> memoryview:
+    """The chunks in one piece that stands on disk and not in memory."""
+    whole, end = scratch(size), 0
+    for chunk in chunks:
+        for block in blocks(memoryview(chunk)):
+            start, end = end, end + len(block)
+            whole[start:end] = block
+            let_go(block)
+            let_go(whole[start:end])
+    return whole.toreadonly()
 
 
 def _spec(value: Any, where: str, *, optional: bool = False) -> TensorSpec:
@@ -229,6 +262,14 @@ def detach(tensor: Any) -> None:
     """Takes the tensor's data out of the message; ``write_view`` says where they are."""
     _clear_data(tensor)
     tensor.data_location = EXTERNAL
+
+
+def point(tensor: Any, entries: Mapping[str, object]) -> None:
+    """Says where the detached tensor's data are."""
+    tensor.ClearField("external_data")
+    for key, value in entries.items():
+        entry = tensor.external_data.add()
+        entry.key, entry.value = key, str(value)
 
 
 def embed(tensor: Any, body: bytes) -> None:

@@ -7,19 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gitmodel.formats import wire
+from gitmodel.formats import onnx, wire
 from gitmodel.formats.onnx_walk import EXTERNAL, tensors
 from gitmodel.formats.output import pour, replacing
 from gitmodel.formats.source import InvalidModel, Source
 
-#: protobuf parses no message of 2 GiB or more.
-MAX_BYTES = (1 << 31) - 1
 #: Where each tensor begins in the second file, so that runtimes can map it.
 ALIGNMENT = 4096
 DATA_SUFFIX = ".data"
 
 
-def write(source: Source, path: Path, *, limit: int = MAX_BYTES) -> tuple[Path, ...]:
+def write(source: Source, path: Path, *, limit: int = wire.MAX_BYTES) -> tuple[Path, ...]:
     """Writes ``path``, and ``path`` with ``.data`` behind it when the model has more than ``limit`` bytes; returns the
     files. Raises InvalidModel for a source without a graph, StorageFailed."""
     if source.graph is None:
@@ -31,7 +29,7 @@ def write(source: Source, path: Path, *, limit: int = MAX_BYTES) -> tuple[Path, 
     model.CopyFrom(source.graph)  # the source stays as it is
     detached, bodies = _detached(model, source, path)
     for index, proto in enumerate(detached):
-        _point(proto, {wire.CUT_KEY: index})
+        onnx.point(proto, {wire.CUT_KEY: index})
     chunks = wire.join(model.SerializeToString(deterministic=True), bodies)
     if sum(map(len, chunks)) <= limit:
         with replacing(path) as file:
@@ -64,20 +62,13 @@ def _detached(model: Any, source: Source, path: Path) -> tuple[list[Any], list[m
     return protos, bodies
 
 
-def _point(proto: Any, entries: dict[str, object]) -> None:
-    proto.ClearField("external_data")
-    for key, value in entries.items():
-        entry = proto.external_data.add()
-        entry.key, entry.value = key, str(value)
-
-
 def _write_beside(model: Any, detached: Sequence[Any], bodies: Sequence[memoryview], path: Path) -> tuple[Path, ...]:
     """The data first: a model is never there without them."""
     data = path.with_name(path.name + DATA_SUFFIX)
     with replacing(data) as file:
         for proto, body in zip(detached, bodies, strict=True):
             file.write(b"\0" * (-file.tell() % ALIGNMENT))
-            _point(proto, {"location": data.name, "offset": file.tell(), "length": len(body)})
+            onnx.point(proto, {"location": data.name, "offset": file.tell(), "length": len(body)})
             pour(file, body)
     with replacing(path) as file:
         pour(file, memoryview(model.SerializeToString(deterministic=True)))

@@ -16,9 +16,15 @@ def tensors(model: Any) -> Iterator[tuple[str, Any]]:
 
     What stands inside a node is named after it: ``If_3.then_branch/weight``, ``Constant_0.value``.
     """
-    seen: set[str] = set()
-    for name, tensor in _graph_tensors(model.graph, ""):
-        yield unique(name, seen), tensor
+    for name, tensor, _ in _model_tensors(model):
+        yield name, tensor
+
+
+def in_nodes(model: Any) -> set[str]:
+    """The names of those that stand in a node: in the graph of a branch or a loop, or as an attribute. ONNX Runtime, which looks
+    at nodes with onnx's checker, refuses data for them in a file that has a second name or is a link, as caches have them.
+    The value of a Constant of the outer graph is to it what an initializer is."""
+    return {name for name, _, in_node in _model_tensors(model) if in_node}
 
 
 def unique(name: str, seen: set[str]) -> str:
@@ -59,19 +65,27 @@ def _parts(message: Any) -> Iterator[Any]:
             yield from values
 
 
-def _graph_tensors(graph: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+def _model_tensors(model: Any) -> Iterator[tuple[str, Any, bool]]:
+    seen: set[str] = set()
+    for name, tensor, in_node in _graph_tensors(model.graph, ""):
+        yield unique(name, seen), tensor, in_node
+
+
+def _graph_tensors(graph: Any, prefix: str) -> Iterator[tuple[str, Any, bool]]:
+    """(name, TensorProto, whether it stands in a node); ``prefix`` names the node that holds the graph."""
     for tensor in graph.initializer:
-        yield prefix + tensor.name, tensor
-    for holder, attribute in _attributes(graph, prefix):
+        yield prefix + tensor.name, tensor, bool(prefix)
+    for holder, node, attribute in _attributes(graph, prefix):
+        is_constant = not prefix and (node.domain, node.op_type) == ("", "Constant")
         held = [attribute.t] if attribute.type == _TENSOR else list(attribute.tensors)
         for number, tensor in enumerate(held):
-            yield holder if len(held) == 1 else f"{holder}.{number}", tensor
+            yield holder if len(held) == 1 else f"{holder}.{number}", tensor, not is_constant
         nested = [attribute.g] if attribute.type == _GRAPH else list(attribute.graphs)
         for inner in nested:
             yield from _graph_tensors(inner, f"{holder}/")
 
 
-def _attributes(graph: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+def _attributes(graph: Any, prefix: str) -> Iterator[tuple[str, Any, Any]]:
     for number, node in enumerate(graph.node):
         for attribute in node.attribute:
-            yield f"{prefix}{node.name or f'{node.op_type}_{number}'}.{attribute.name}", attribute
+            yield f"{prefix}{node.name or f'{node.op_type}_{number}'}.{attribute.name}", node, attribute

@@ -101,6 +101,8 @@ class Source:
     files: tuple[Path, ...] = ()
     #: What the library that the graph was converted from gives; the graph has to give it, too (``frameworks.check``).
     cases: tuple[GoldenCase, ...] = ()
+    #: What whoever gave the files may not have meant, in words.
+    notes: tuple[str, ...] = ()
 
     def close(self) -> None:
         """Lets go of the user's file; what is mapped of it stays readable."""

@@ -28,6 +28,8 @@ _RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION = 9, 13, 14
 CUT_KEY = "gitmodel-cut"
 _KEY = CUT_KEY.encode()
 MAX_DEPTH = 60
+#: protobuf parses no message of 2 GiB or more.
+MAX_BYTES = (1 << 31) - 1
 _VARINT, _BYTES = 0, 2
 _FIXED_SIZES = {1: 8, 5: 4}
 

@@ -51,6 +51,11 @@ class Cache:
                         path.unlink()
             raise
 
+    @property
+    def written(self) -> frozenset[Path]:
+        """The objects that were not there before, since ``undone_on_error`` began."""
+        return frozenset(self._written)
+
     def path(self, md5: str) -> Path:
         return self.objects / md5[:2] / md5[2:]
 

@@ -107,9 +107,9 @@ def refuse_links(folder: Path, targets: Iterable[Path] = ()) -> None:
 
 
 def missing_weights(entries: list[FileEntry], what: str) -> MissingWeights:
-    size = sum(entry.size for entry in entries)
+    size, one = sum(entry.size for entry in entries), len(entries) == 1
     return MissingWeights(
-        f"{len(entries)} files ({size} bytes) of {what} are not in the DVC cache",
+        f"{len(entries)} {'file' if one else 'files'} ({size} bytes) of {what} {'is' if one else 'are'} not in the DVC cache",
         hint="run 'gitmodel pull', or 'gitmodel push' where they were saved",
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from gitmodel.bundle.signature import Signatures
 from gitmodel.workflows.reading import UnclearFiles
 
 _DVC_YAML = "dvc.yaml"
+#: What no line of text holds.
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 #: The texts written here; a file that says anything else is the user's.
 _OUR_DVC_YAML = (
     b"params:\n- params.yaml\n",
@@ -68,9 +71,20 @@ def assets_of(assets: Iterable[Path | str], labels: Path | str | None) -> dict[s
         given.append((bundle_files.LABELS, Path(labels)))
     chosen: dict[str, Path] = {}
     for name, path in given:
+        if path.is_dir():
+            raise UnclearFiles(f"{path} is a folder", hint="name the files in it, one by one")
         if not path.is_file():
             raise UnclearFiles(f"there is no file {path}", hint="check the path")
+        if name == bundle_files.LABELS and not _is_text(path.read_bytes()):
+            raise UnclearFiles(f"{path} is no text in UTF-8", hint="give the class names, one per line")
         if name in chosen:
             raise UnclearFiles(f"{chosen[name]} and {path} would both be {name}", hint="rename one")
         chosen[name] = path
     return chosen
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        return _CONTROL.search(data.decode()) is None
+    except UnicodeDecodeError:
+        return False

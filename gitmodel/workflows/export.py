@@ -76,6 +76,11 @@ def export(
     bundle = registry.resolve(place.repo if place else None, reference)
     as_folder = str(dest).endswith(os.sep) or Path(dest).is_dir()
     path = _model_path(bundle, Path(dest), as_folder, format)
+    if tensors and path.suffix == ".onnx":
+        raise UnclearDestination(
+            f"{path} cannot hold single tensors: ONNX needs the whole graph",
+            hint="export them as .h5, .safetensors or .npz",
+        )
     further = _further(bundle, path) if as_folder and not signature and not tensors else {}
     beside = _beside(bundle, Path(dest)) if as_folder else {}
     _refuse_overwriting([path, *further.values(), *beside], force)
@@ -118,6 +123,8 @@ def _model_path(bundle: Bundle, dest: Path, as_folder: bool, wanted: str) -> Pat
             raise UnclearDestination(f"{dest} does not say its format", hint=f"{known}; a folder ends with '/'")
         if wanted and formats.ending(dest) != f".{wanted.removeprefix('.')}":
             raise UnclearDestination(f"{dest} is no name for the format '{wanted}'", hint="leave the format out")
+        if not dest.parent.is_dir():
+            raise UnclearDestination(f"there is no folder {dest.parent}", hint="make it, or name another")
         return dest
     servable = bool(bundle.signatures.by_name)
     return dest / f"{bundle.name}.{wanted.removeprefix('.') or ('onnx' if servable else 'h5')}"

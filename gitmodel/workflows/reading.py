@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,10 @@ from gitmodel.versions import check_name
 
 if TYPE_CHECKING:
     from gitmodel.formats.memory import Model
+
+
+#: As libraries that write safetensors name shards.
+_SHARD = re.compile(r"(.+)-(\d+)-of-(\d+)\.safetensors")
 
 
 class UnclearFiles(GitmodelError):
@@ -86,6 +91,7 @@ class Given(Struct, frozen=True, dict=True):
     @contextlib.contextmanager
     def open(self) -> Iterator[Source]:
         """The one model; the user's files are let go of at the end. Raises InvalidModel, UnclearFiles and kin."""
+        _refuse_lone_shards([*self.files, *([self.weights] if self.weights else [])])
         with contextlib.ExitStack() as stack:
 
             def read(path: Path) -> Source:
@@ -114,6 +120,22 @@ class Given(Struct, frozen=True, dict=True):
         from gitmodel.formats import memory
 
         return memory.of(self.model, example=self.example)
+
+
+def _refuse_lone_shards(files: Sequence[Path]) -> None:
+    """One shard reads like a whole checkpoint; its name alone says that there are others. Raises UnclearFiles."""
+    given = {file.name for file in files}
+    for file in files:
+        if not (named := _SHARD.fullmatch(file.name)):
+            continue
+        stem, number, total = named.groups()
+        alike = re.compile(rf"{re.escape(stem)}-\d+-of-{total}\.safetensors")
+        if len([name for name in given if alike.fullmatch(name)]) < int(total):
+            all_ = (f"{stem}-{n:0{len(number)}}-of-{total}.safetensors" for n in range(1, int(total) + 1))
+            raise UnclearFiles(
+                f"{file} is one shard of {int(total)}, and {next(name for name in all_ if name not in given)} is not given",
+                hint=f"give {file.with_name(f'{stem}.safetensors.index.json')}, or all the shards",
+            )
 
 
 def _further(graph: tuple[str, Source], checkpoints: Sequence[tuple[str, Source]]) -> Source:

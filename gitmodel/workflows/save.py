@@ -44,7 +44,8 @@ class ChangedMeanwhile(GitmodelError):
 
 class Saved(Struct, frozen=True):
     """``changed`` is False when everything was there already; sizes in bytes; ``commit`` is '' when none was made;
-    ``stale_goldens`` how many cases recorded earlier the new weights do not keep."""
+    ``stale_goldens`` how many cases recorded earlier the new weights do not keep; ``notes`` what the author may not have
+    meant, told once."""
 
     name: str
     changed: bool
@@ -56,6 +57,7 @@ class Saved(Struct, frozen=True):
     signature: Signature | None
     commit: str = ""
     stale_goldens: int = 0
+    notes: tuple[str, ...] = ()
 
 
 def save(
@@ -144,6 +146,7 @@ def _save(
         signature=content.signatures.by_name.get(DEFAULT),
         commit=commit,
         stale_goldens=content.stale,
+        notes=content.notes,
     )
 
 
@@ -160,6 +163,7 @@ class _Content(Struct, frozen=True):
     added: Sequence[FileEntry] = ()
     cases: list[GoldenCase] | None = None
     stale: int = 0
+    notes: tuple[str, ...] = ()
 
 
 def _as_before(place: Workspace, name: str, given: Given, folder: Path, description: str) -> _Content | None:
@@ -219,7 +223,7 @@ class _Reader(Struct, frozen=True):
             raise ChangedMeanwhile(f"{changed} changed while it was saved", hint="save it when nobody writes it")
         # A file so fresh that it could change again unseen is read again next time.
         kept = files if settled else {}
-        return _Content(made, signatures, described, lock, kept, added, cases, stale)
+        return _Content(made, signatures, described, lock, kept, added, cases, stale, source.notes)
 
 
 def _refuse_own_files(files: Iterable[Path], weights: Path) -> None:

@@ -43,17 +43,18 @@ def store_weights(
     drafts: Drafts | None = None,
     meanwhile: Callable[[], object] = lambda: None,
 ) -> tuple[Lock, list[FileEntry]]:
-    """Writes tensor files and views into the cache; returns the lock and the files that were not known before. ``drafts``
+    """Writes tensor files and views into the cache; returns the lock and the files that were not there before. ``drafts``
     get what was written, for the working tree. ``meanwhile`` is called once while tensors are hashed."""
     from gitmodel.formats import hdf5
 
+    before = cache.written
     large = [t for t in source.tensors if len(t.data) >= TENSOR_FILE_BYTES and t.dtype != "string"]
     paths = naming.tensor_files(t.name for t in large)
     known = {(t.name, t.dtype, t.shape): t for t in parent.tensors} if parent else {}
 
     def entry_before(tensor: TensorData) -> FileEntry | None:
-        before = known.get((tensor.name, tensor.dtype, tensor.shape))
-        return parent.file(before.file) if parent and before else None
+        entry = known.get((tensor.name, tensor.dtype, tensor.shape))
+        return parent.file(entry.file) if parent and entry else None
 
     def is_new(tensor: TensorData) -> bool:
         entry = entry_before(tensor)
@@ -99,8 +100,8 @@ def store_weights(
         file = paths[tensor.name] if is_large else HDF5_VIEW
         tensors.append(TensorEntry(tensor.name, tensor.dtype, tensor.shape, digest, file))
     files = [item.entry for item in stored.values()] + [view.entry(path) for path, view in views.items()]
-    old = {entry.md5 for entry in parent.files} if parent else set()
-    return Lock.of(tensors, files), [entry for entry in files if entry.md5 not in old]
+    added = cache.written - before
+    return Lock.of(tensors, files), [entry for entry in files if cache.path(entry.md5) in added]
 
 
 def _add(cache: Cache, body: memoryview, header: bytes, drafts: Drafts | None, path: str) -> _Stored:

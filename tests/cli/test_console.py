@@ -123,6 +123,12 @@ def test_a_mistake_is_one_line_and_vv_shows_where_it_came_from(gitmodel: Command
     assert loud.err.endswith(plain.err)
 
 
+def test_a_name_that_would_move_the_cursor_is_escaped(gitmodel: Command) -> None:
+    done = gitmodel("save", "fra\nud\x1b[2J\udcff", "absent.onnx")
+    assert done.err.startswith(r"error[invalid-name]: 'fra\nud\x1b[2J\udcff' is no model name")
+    assert done.err.count("\n") == 1
+
+
 def test_a_bug_of_ours_is_one_line_too(gitmodel: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     from gitmodel.workflows import listing
 

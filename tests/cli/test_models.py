@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from gitmodel import runtime
@@ -44,6 +45,18 @@ def saved(gitmodel: Command, linear: Path, tmp_path: Path) -> Command:
 def again(gitmodel: Command, tmp_path: Path, scale: float) -> None:
     path = state.write(support.linear_model(scale=scale), tmp_path / "again.onnx")
     assert gitmodel("save", "fraud", path, "--golden", tmp_path / "cases.npz", "-m", "again")
+
+
+def test_save_names_the_weights_that_only_one_file_has(gitmodel: Command, linear: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "part.npz", bias=np.zeros(3, "float32"), spare=np.zeros(3, "float32"))
+    done = gitmodel("save", "fraud", linear, "--weights", tmp_path / "part.npz")
+    assert done
+    assert "note: the graph has no place for spare of the weights: kept beside it" in done.err
+    assert "note: the weights lack weight: the graph's own stay" in done.err
+    np.savez(tmp_path / "odd.npz", other=np.zeros(3, "float32"))
+    refused = gitmodel("save", "fraud", linear, "--weights", tmp_path / "odd.npz")
+    assert not refused
+    assert "the graph has bias, weight, x, the weights have other" in refused.err
 
 
 def test_init_says_what_it_did_and_what_comes_next(

@@ -234,6 +234,28 @@ def test_weights_in_git_need_a_person(shop: Shop) -> None:
     assert found.repair is None
 
 
+def test_large_model_files_anywhere_in_git_are_told(shop: Shop) -> None:
+    sizes = {
+        "big.safetensors": 3 << 20,
+        "models/fraud/odd näme.onnx": 1 << 20,
+        "models/fraud/assets/table.npz": 2 << 20,
+    }
+    for path, size in (sizes | {"small.onnx": 1000, "film.mp4": 4 << 20}).items():
+        (shop.repo / path).parent.mkdir(exist_ok=True)
+        (shop.repo / path).write_bytes(bytes(size))
+        shop.git("add", "-f", path)
+    assert codes(checkup.examine(shop.repo)) == []
+    shop.git("commit", "-qm", "models")
+    found = next(ailment for ailment in checkup.examine(shop.repo).ailments if ailment.code == "model-in-git")
+    assert found.message == "2 large model files in Git itself, such as big.safetensors (3 MiB)"
+    assert found.advice
+
+
+def test_a_repository_without_a_commit_has_no_models_in_it(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    assert not checkup.examine(tmp_path).incomplete
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [

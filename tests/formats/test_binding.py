@@ -167,11 +167,12 @@ def test_tensors_of_the_graph_and_of_the_file_alone_are_both_kept(tmp_path: Path
 
 def test_a_tensor_of_the_graph_named_like_a_group_of_the_file_is_kept(tmp_path: Path) -> None:
     graph = matmul(weights={"w": large()})
-    source = bind(tmp_path, graph, {"w/m": np.zeros(3)})
-    assert set(by_name(source)) == {"w", "w/m"}
+    graph.graph.initializer.append(numpy_helper.from_array(np.ones(2, "float32"), "b"))
+    source = bind(tmp_path, graph, {"w/m": np.zeros(3), "b": np.zeros(2, "float32")})
+    assert set(by_name(source)) == {"w", "w/m", "b"}
     view = building.store(source, tmp_path / "bundle")
     kept = hdf5.read(write_h5(tmp_path / "flat.h5", lambda file: _flatten(view / "weights.h5", file)))
-    assert sorted(tensor.shape for tensor in kept.tensors) == [(3,), (LARGE, LARGE)]
+    assert sorted(tensor.shape for tensor in kept.tensors) == [(2,), (3,), (LARGE, LARGE)]
 
 
 def _flatten(view: Path, target: Any) -> None:
@@ -230,7 +231,45 @@ def test_an_input_that_cannot_take_the_weights_is_refused(tmp_path: Path) -> Non
 
 def test_a_place_without_weights_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(InvalidModel, match=r"graph\.onnx: no weights for 'w'"):
-        bind(tmp_path, weightless({"w": large()}), {"v": large()})
+        bind(tmp_path, weightless({"w": large(), "v": large()}), {"v": large()})
+
+
+@pytest.mark.parametrize("how", ["no data", "own data", "input"])
+def test_weights_of_which_no_tensor_fits_are_refused_with_names_of_both(tmp_path: Path, how: str) -> None:
+    graph = {
+        "no data": lambda: weightless({"w": large()}),
+        "own data": lambda: matmul(weights={"w": large()}),
+        "input": lambda: matmul(inputs=("w",)),
+    }[how]()
+    names = ["layer.a", "layer.b", "layer.c", "layer.d"]
+    with pytest.raises(InvalidModel) as error:
+        bind(tmp_path, graph, {name: large() for name in names})
+    assert str(error.value) == (
+        "graph.onnx: no tensor of the weights is called as one of the graph: the graph has w, x, "
+        "the weights have layer.a, layer.b, layer.c, ... (4 in all): "
+        "name the tensors in the weights file as the graph names them"
+    )
+
+
+def test_what_only_one_side_has_is_named(tmp_path: Path) -> None:
+    graph = matmul(weights={"w": large(9)})
+    graph.graph.initializer.append(numpy_helper.from_array(np.ones(LARGE, "float32"), "bias"))
+    source = bind(tmp_path, graph, {"w": large(), "optimizer/m": np.zeros(3)})
+    assert source.notes == (
+        "the graph has no place for optimizer/m of the weights: kept beside it",
+        "the weights lack bias: the graph's own stay",
+    )
+
+
+def test_an_input_that_may_be_a_weight_the_file_lacks_is_named(tmp_path: Path) -> None:
+    graph = matmul(inputs=("w", "b"))
+    graph.graph.input[-1].type.tensor_type.shape.dim[0].dim_value = LARGE
+    assert bind(tmp_path, graph, {"w": large()}).notes == ("the weights lack b: an input for callers to feed",)
+
+
+@pytest.mark.parametrize("graph", [matmul(weights={"w": large(9)}), matmul(inputs=("w",))], ids=["own data", "input"])
+def test_where_all_fits_nothing_is_said(tmp_path: Path, graph: onnx.ModelProto) -> None:
+    assert bind(tmp_path, graph, {"w": large()}).notes == ()
 
 
 def test_two_weights_for_one_name_are_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from gitmodel.formats import onnx as onnx_format
 from gitmodel.formats.dtypes import ONNX_NUMBERS
 from gitmodel.formats.source import InvalidModel, Source
 from tests import support
-from tests.formats import building
+from tests.formats import building, keeping
 from tests.formats.building import LARGE, by_name, large, matmul, write_onnx
 
 
@@ -30,10 +31,13 @@ def read(folder: Path, model: onnx.ModelProto) -> Source:
 
 
 def assert_same_answers(folder: Path, model: onnx.ModelProto, inputs: dict[str, np.ndarray]) -> Source:
-    """The stored view opens in ONNX Runtime with its tensor files beside it and answers bit for bit like the original."""
+    """The stored view opens in ONNX Runtime with its tensor files beside it, each with a second name as in a cache, and answers
+    bit for bit like the original."""
     original = write_onnx(folder / "original.onnx", model)
     source = onnx_format.read(original)
     view = building.store(source, folder / "weights")
+    for number, file in enumerate([path for path in view.rglob("*") if path.is_file()]):
+        os.link(file, folder / f"second-{number}")
     expected = runtime.open_session(original).run(inputs)
     answers = runtime.open_session(view / "model.onnx").run(inputs)
     assert list(answers) == list(expected)
@@ -438,7 +442,7 @@ def test_small_external_tensors_move_into_the_view(tmp_path: Path) -> None:
     source = read(tmp_path, model)
     assert source.graph.graph.initializer[0].raw_data == raw
     view = onnx_format.write_view(source.graph, {}, by_name(source))
-    assert onnx_format.locations_of(onnx_format.parse(view, "view")) == set()
+    assert onnx_format.locations_of(onnx_format.parse(bytes(view), "view")) == set()
 
 
 def test_tensors_share_a_file(tmp_path: Path) -> None:
@@ -677,6 +681,63 @@ def test_weights_of_both_branches_are_tensors(tmp_path: Path, chosen: bool) -> N
     )
     source = assert_same_answers(tmp_path, model, {**rows(), "c": np.array(chosen)})
     assert set(by_name(source)) == {"choose.then_branch/weight", "choose.else_branch/weight"}
+
+
+def loop(values: np.ndarray) -> onnx.NodeProto:
+    """``y = x + values + values``."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["going"], ["goes_on"]),
+            helper.make_node("Add", ["before", "step"], ["after"]),
+        ],
+        "body",
+        [support.value_info("number", "int64", []), support.value_info("going", "bool", []), before(values)],
+        [support.value_info("goes_on", "bool", []), support.value_info("after", "float32", values.shape)],
+        [numpy_helper.from_array(values, "step")],
+    )
+    return helper.make_node("Loop", ["times", "", "x"], ["y"], name="loop", body=body)
+
+
+def scan(values: np.ndarray) -> onnx.NodeProto:
+    """``y = x + values + values``, the values a constant of the body."""
+    body = helper.make_graph(
+        [constant("", values, "step"), helper.make_node("Add", ["before", "step"], ["after"]),
+         helper.make_node("Identity", ["number"], ["out"])],
+        "body",
+        [before(values), support.value_info("number", "int64", [])],
+        [support.value_info("after", "float32", values.shape), support.value_info("out", "int64", [])],
+    )  # fmt: skip
+    return helper.make_node("Scan", ["x", "numbers"], ["y", "rest"], name="scan", body=body, num_scan_inputs=1)
+
+
+def before(values: np.ndarray) -> onnx.ValueInfoProto:
+    return support.value_info("before", "float32", values.shape)
+
+
+@pytest.mark.parametrize("kind", ["Loop", "Scan"])
+def test_tensors_of_loops_stay_in_the_graph(tmp_path: Path, kind: str) -> None:
+    """ONNX Runtime refuses data outside for them where files have a second name."""
+    values = np.arange(LARGE * LARGE, dtype="float32")
+    model = support.model(
+        [loop(values) if kind == "Loop" else scan(values)],
+        [support.value_info("x", "float32", values.shape)],
+        [support.value_info("y", "float32", values.shape)],
+        {"times": np.array(2), "numbers": np.arange(2)},
+    )
+    source = assert_same_answers(tmp_path, model, {"x": np.ones_like(values)})
+    assert {"Loop": "loop.body/step", "Scan": "scan.body/Constant_0.value"}[kind] in by_name(source)
+    view = onnx.load(tmp_path / "weights" / "model.onnx", load_external_data=False)
+    assert onnx_format.locations_of(view) == set()
+    keeping.assert_same_model(view, model)
+
+
+def test_a_view_that_no_library_could_parse_is_refused(tmp_path: Path) -> None:
+    node = helper.make_node("If", ["c"], ["y"], then_branch=branch("t", large(1)), else_branch=branch("e", large(2)))
+    source = read(tmp_path, support.model([node], [], [support.value_info("y", "float32", [])]))
+    limit = len(onnx_format.write_view(source.graph, {}, by_name(source)))
+    assert onnx_format.write_view(source.graph, {}, by_name(source), limit=limit)
+    with pytest.raises(InvalidModel, match=f"the graph would have {limit} bytes"):
+        onnx_format.write_view(source.graph, {}, by_name(source), limit=limit - 1)
 
 
 def test_large_tensor_attributes_of_classical_models_answer_as_before(tmp_path: Path) -> None:

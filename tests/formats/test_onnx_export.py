@@ -119,7 +119,7 @@ def test_the_limit_is_that_of_protobuf(tmp_path: Path) -> None:
     """One byte more than the file has is the least limit under which it stays one file."""
     path = write_onnx(tmp_path / "m.onnx", support.wide_model())
     size = path.stat().st_size
-    assert onnx_export.MAX_BYTES == (2 << 30) - 1
+    assert wire.MAX_BYTES == (2 << 30) - 1
     with closing(formats.read(path)) as source:
         assert len(onnx_export.write(source, tmp_path / "one.onnx", limit=size)) == 1
         assert len(onnx_export.write(source, tmp_path / "two.onnx", limit=size - 1)) == 2
@@ -191,6 +191,6 @@ def test_a_graph_that_lacks_its_weights_is_refused(tmp_path: Path) -> None:
 
 def test_no_mark_of_the_writer_is_left_in_the_file(tmp_path: Path) -> None:
     with kept(write_onnx(tmp_path / "m.onnx", nested()), tmp_path) as source:
-        for name, limit in (("one.onnx", onnx_export.MAX_BYTES), ("two.onnx", SMALL_LIMIT)):
+        for name, limit in (("one.onnx", wire.MAX_BYTES), ("two.onnx", SMALL_LIMIT)):
             for file in onnx_export.write(source, tmp_path / name, limit=limit):
                 assert wire.CUT_KEY.encode() not in file.read_bytes()

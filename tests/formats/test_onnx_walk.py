@@ -49,6 +49,16 @@ def test_tensors_are_named_after_where_they_stand() -> None:
     ]
 
 
+def test_which_tensors_stand_in_nodes() -> None:
+    inner = helper.make_graph([constant("deep")], "g", [], [], [small("w")])
+    foreign = helper.make_node("Constant", [], ["z"], name="foreign", domain="local", value=small())
+    choose = helper.make_node("If", ["c"], ["y"], name="choose", then_branch=inner)
+    model = support.model([constant("own"), foreign, choose], [], [support.value_info("y", "float32", [2])])
+    model.graph.initializer.append(small("w"))
+    assert onnx_walk.in_nodes(model) == {"foreign.value", "choose.then_branch/w", "choose.then_branch/deep.value"}
+    assert {name for name, _ in onnx_walk.tensors(model)} - onnx_walk.in_nodes(model) == {"w", "own.value"}
+
+
 def test_what_shares_a_name_is_numbered() -> None:
     assert names(constant("n"), constant("n"), constant("n"), initializers=("n.value",)) == [
         "n.value", "n.value#2", "n.value#3", "n.value#4",

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from gitmodel import runtime
 from gitmodel.bundle.bundle import NotServable
@@ -119,6 +119,25 @@ def test_tensors_in_files_of_their_own_are_found(production: Production, tmp_pat
     want = scores(support.wide_model(), values, tmp_path)
     assert found.session.run({"x": values})["h1"].tolist() == want.tolist()
     assert len(objects(production.bare / "gitmodel" / "store")) == 3  # two tensors and the ONNX view
+
+
+@pytest.mark.parametrize("size", [300, 20_000])
+def test_tensors_of_branches_are_found(production: Production, size: int) -> None:
+    def branch(scale: float) -> onnx.GraphProto:
+        held = numpy_helper.from_array(np.full(size, scale, "float32"), "w")
+        out = support.value_info("out", "float32", [size])
+        return helper.make_graph([helper.make_node("Add", ["x", "w"], ["out"])], "branch", [], [out], [held])
+
+    nodes = [
+        helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(np.array(True))),
+        helper.make_node("If", ["c"], ["y"], then_branch=branch(1), else_branch=branch(2)),
+    ]
+    x, y = (support.value_info(name, "float32", [size]) for name in ("x", "y"))
+    production.save(support.model(nodes, [x], [y]), "fraud")
+    production.tag("fraud@v1.0.0")
+    production.push("fraud@v1.0.0")
+    found = load(production.bare, "fraud@v1.0.0")
+    assert found.session.run({"x": np.zeros(size, "float32")})["y"].tolist() == [1.0] * size
 
 
 def test_a_working_repository_loads_from_its_dvc_cache(production: Production) -> None:

@@ -134,12 +134,30 @@ def test_assets_keep_their_names_and_labels_have_theirs(tmp_path: Path) -> None:
     assert describe.assets_of([str(tokens)], words) == {"assets/tokens.json": tokens, "assets/labels.txt": words}
 
 
-@pytest.mark.parametrize("missing", ["absent", "."])
-def test_an_asset_that_is_no_file_is_refused(tmp_path: Path, missing: str) -> None:
-    with pytest.raises(UnclearFiles, match="there is no file"):
+@pytest.mark.parametrize(
+    ("missing", "said"), [("absent", "there is no file"), (".", "is a folder: name the files in it")]
+)
+def test_an_asset_that_is_no_file_is_refused(tmp_path: Path, missing: str, said: str) -> None:
+    with pytest.raises(UnclearFiles, match=said):
         describe.assets_of([tmp_path / missing], None)
-    with pytest.raises(UnclearFiles, match="there is no file"):
+    with pytest.raises(UnclearFiles, match=said):
         describe.assets_of([], tmp_path / missing)
+
+
+@pytest.mark.parametrize("data", [b"cat\ndog\xff\n", b"\x08\x0a\x12\x05torch", b"cat\0dog", "cat".encode("utf-16")])
+def test_labels_that_are_no_text_are_refused(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "names.txt"
+    path.write_bytes(data)
+    with pytest.raises(UnclearFiles, match=r"names\.txt is no text in UTF-8: give the class names, one per line"):
+        describe.assets_of([], path)
+    assert describe.assets_of([path], None), "any other asset may be anything"
+
+
+@pytest.mark.parametrize("text", ["", "cat\r\ndog\ttame\r\n", "\ufeffkatze\n👩\u200d🚀\n"])
+def test_labels_may_be_any_text(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "labels.txt"
+    path.write_bytes(text.encode())
+    assert describe.assets_of([], path) == {"assets/labels.txt": path}
 
 
 def test_two_assets_of_one_name_are_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import h5py
@@ -183,6 +184,28 @@ def test_shards_make_one_checkpoint(tmp_path: Path, suffix: str) -> None:
     assert (kind, set(tensors), files) == (suffix, {"a", "b", "c"}, {one, two})
 
 
+@pytest.mark.parametrize(("given", "missing"), [([1], 2), ([2], 1), ([1, 3], 2)])
+def test_shards_without_the_others_are_refused(
+    tmp_path: Path, weightless: Path, given: list[int], missing: int
+) -> None:
+    shards = [shard(tmp_path / f"model-0000{number}-of-00003.safetensors", f"t{number}") for number in (1, 2, 3)]
+    chosen = [shards[number - 1] for number in given]
+    said = (
+        f"{chosen[0]} is one shard of 3, and {shards[missing - 1].name} is not given: give {tmp_path}/model.safetensors"
+    )
+    with pytest.raises(UnclearFiles, match=re.escape(said)), Given.of(chosen).open():
+        raise AssertionError
+    with pytest.raises(UnclearFiles, match="is one shard of 3"), Given.of(weightless, chosen[0]).open():
+        raise AssertionError
+    with Given.of(shards).open() as source:
+        assert set(by_name(source)) == {"t1", "t2", "t3"}
+
+
+def test_the_one_shard_of_one_is_whole(tmp_path: Path) -> None:
+    with Given.of(shard(tmp_path / "model-00001-of-00001.safetensors", "a")).open() as source:
+        assert set(by_name(source)) == {"a"}
+
+
 def test_a_graph_may_take_its_weights_from_several_shards(tmp_path: Path, weightless: Path) -> None:
     def only(name: str, values: np.ndarray) -> Path:
         tensor = TensorData(name, "float32", values.shape, memoryview(values.tobytes()))
@@ -233,7 +256,7 @@ def test_the_users_files_are_let_go_of(weights: Path, weightless: Path) -> None:
 def test_files_are_let_go_of_after_a_refusal_too(weights: Path, weightless: Path) -> None:
     with h5py.File(weights, "r+") as file:
         file.move("w", "v")
-    with pytest.raises(InvalidModel, match="no weights for 'w'"), Given.of([weightless, weights]).open():
+    with pytest.raises(InvalidModel, match="the weights have v"), Given.of([weightless, weights]).open():
         raise AssertionError
     with h5py.File(weights, "r+") as file:
         del file["v"]

@@ -64,6 +64,39 @@ def committed(repo: Path) -> list[str]:
     return support.git(repo, "show", "--name-only", "--format=", "HEAD").splitlines()
 
 
+def test_what_the_cache_has_already_is_not_added_to_another_model(repo: Path, wide: Path) -> None:
+    first = save("fraud", [wide], repo=repo)
+    other = save("other", [wide], repo=repo)
+    assert (first.added, other.added, other.size) == (first.size, 0, first.size)
+    shutil.rmtree(repo / ".dvc" / "cache")
+    assert save("other", [wide], repo=repo).added == first.size
+
+
+@pytest.mark.parametrize("size", [20, 200])
+def test_tensors_of_branches_are_saved_and_come_back_as_they_were(repo: Path, tmp_path: Path, size: int) -> None:
+    def branch(scale: float) -> onnx.GraphProto:
+        held = numpy_helper.from_array(np.full((size, size), scale, "float32"), "w")
+        out = support.value_info("out", "float32", ["batch", size])
+        return helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["out"])], "branch", [], [out], [held])
+
+    node = helper.make_node("If", ["c"], ["y"], name="choose", then_branch=branch(1), else_branch=branch(2))
+    sides = [support.value_info("x", "float32", ["batch", size]), support.value_info("c", "bool", [])]
+    model = support.model([node], sides, [support.value_info("y", "float32", ["batch", size])])
+    path = state.write(model, tmp_path / "model.onnx")
+    save("fraud", [path], repo=repo)
+    x = np.ones((1, size), "float32")
+    loaded, stock = gitmodel.load("fraud", repo=repo), repo / "models" / "fraud" / "weights" / "model.onnx"
+    for chosen in (True, False):
+        inputs = {"x": x, "c": np.array(chosen)}
+        np.testing.assert_array_equal(loaded.predict(inputs)["y"], x * size * (1 if chosen else 2))
+        np.testing.assert_array_equal(
+            onnxruntime.InferenceSession(stock).run(None, inputs)[0], loaded.predict(inputs)["y"]
+        )
+    np.testing.assert_array_equal(loaded.weights["choose.else_branch/w"], np.full((size, size), 2, "float32"))
+    gitmodel.export("fraud", tmp_path / "back.onnx", repo=repo)
+    assert (tmp_path / "back.onnx").read_bytes() == path.read_bytes()
+
+
 def test_a_first_save_writes_the_bundle_and_commits_nothing(repo: Path, wide: Path) -> None:
     head, original = support.git(repo, "rev-parse", "HEAD"), state.digest(wide)
     saved = save("fraud", [wide], repo=repo)

@@ -104,7 +104,7 @@ def test_weights_that_are_there_need_not_be_here(copy: Path) -> None:
 
 def test_weights_that_are_in_neither_place_cannot_go(copy: Path, tmp_path: Path) -> None:
     state.object_path(tmp_path / "storage", md5_of(copy, "tensors/layer0%2Fweight.h5")).unlink()
-    with pytest.raises(MissingWeights, match=r"1 files .* not in the DVC cache"):
+    with pytest.raises(MissingWeights, match=r"1 file .* is not in the DVC cache"):
         push(repo=copy)
 
 
