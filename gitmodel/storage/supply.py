@@ -47,11 +47,17 @@ class Supply:
         return [entry for entry in missing if not self.store.has(entry)]
 
     def verify(self, entries: Sequence[FileEntry]) -> None:
-        """Raises MissingWeights for stored files with other bytes than their entries say."""
+        """Raises MissingWeights for stored files with other bytes than their entries say, as far as is remembered."""
+        self._verify(entries, self.store.fits)
+
+    def verify_anew(self, entries: Sequence[FileEntry]) -> None:
+        """As ``verify``, of the bytes as they are now: for what is about to leave."""
+        self._verify(entries, self.store.is_whole)
+
+    def _verify(self, entries: Sequence[FileEntry], fits: Callable[[FileEntry], bool]) -> None:
         with ThreadPoolExecutor(max_workers=2, thread_name_prefix="verify") as pool:
-            fit = pool.map(self.store.fits, entries)
-            for entry, fits in zip(entries, fit, strict=True):
-                if not fits:
+            for entry, fit in zip(entries, pool.map(fits, entries), strict=True):
+                if not fit:
                     raise corrupt(entry, self.store)
 
     @contextlib.contextmanager

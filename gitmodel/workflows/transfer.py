@@ -87,6 +87,7 @@ def pull(
             place.cache.add_directory(bundle.lock.files)
             if not bundle.commit:
                 plan(bundle.lock, place.cache, place.repo.root / registry.model_path(bundle.name) / WEIGHTS).apply()
+        place.cache.digests.flush()
     return moved
 
 
@@ -116,8 +117,8 @@ def push_bundles(place: Workspace, bundles: Iterable[Bundle]) -> Moved:
     naming = [entry for entry in listings if entry in lacking]
     for entry in naming:
         place.cache.add_directory(listings[entry].lock.files)
-    # Only what is about to leave is hashed: an object damaged here must not spread.
-    place.supply.verify(going)
+    # Only what is about to leave is hashed, and that anew: an object damaged here must not spread.
+    place.supply.verify_anew(going)
     place.remote.push(place.cache, going, naming, place.progress)
     return Moved(
         len(distinct), len(lacking), sum(entry.size for entry in lacking), place.remote_name or place.remote.name
@@ -148,7 +149,7 @@ def _push(repo: Repository, remote: str, ref: str, tag: str) -> str:
 
 
 def _bring(place: Workspace, bundles: Sequence[Bundle], parts: Sequence[Sequence[FileEntry]]) -> Moved:
-    """Brings the part of each bundle, all verified; those that come from one remote come together."""
+    """Brings the part of each bundle, what comes verified; those that come from one remote come together."""
     commits = {bundle.commit if place.repo.bare else "" for bundle in bundles}
     objects = size = 0
     for commit in sorted(commits):

@@ -230,7 +230,7 @@ def test_push_and_pull_count_what_moved(saved: Command, repo: Path, tmp_path: Pa
     assert saved("push", "fraud@v1.0.0").err.startswith("0 objects sent")
     state.clone(repo, tmp_path / "clone")
     saved.folder = tmp_path / "clone"
-    assert saved("pull").err == "2 objects brought, all verified (1 bundle is here)\n"
+    assert saved("pull").err == "2 objects brought and verified (1 bundle is here)\n"
     assert saved("pull", "-r", "storage", "fraud@v1.0.0").err.startswith("0 objects brought")
 
 

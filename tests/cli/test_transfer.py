@@ -28,12 +28,12 @@ def test_what_moved_is_counted(command: Command, repo: Path, tmp_path: Path) -> 
     assert command("push").err == "0 objects sent to 'storage' (1 bundle is there)\n"
     command.folder = state.clone(repo, tmp_path / "clone")
     assert command("fetch", "--tensor", "layer0/weight").err == (
-        "1 object brought, all verified (part of 1 bundle is here)\n"
+        "1 object brought and verified (part of 1 bundle is here)\n"
     )
-    assert command("fetch", "--view", "onnx").err == "2 objects brought, all verified (part of 1 bundle is here)\n"
-    assert command("fetch", "fraud@v1.0.0").err == "1 object brought, all verified (1 bundle is here)\n"
+    assert command("fetch", "--view", "onnx").err == "2 objects brought and verified (part of 1 bundle is here)\n"
+    assert command("fetch", "fraud@v1.0.0").err == "1 object brought and verified (1 bundle is here)\n"
     assert not (command.folder / "models" / "fraud" / "weights").exists()
-    assert command("pull").err == "0 objects brought, all verified (1 bundle is here)\n"
+    assert command("pull").err == "0 objects brought (1 bundle is here)\n"
     assert (command.folder / "models" / "fraud" / "weights" / "model.onnx").is_file()
 
 
@@ -84,5 +84,5 @@ def test_a_bare_repository_keeps_what_it_fetches_for_itself(
         done = command(verb, *(["fraud"] if verb == "checkout" else []), "-C", bare)
         assert done.code == 2
         assert done.err.startswith("error[needs-working-tree]")
-    assert command("fetch", "-C", bare).err == "4 objects brought, all verified (1 bundle is here)\n"
+    assert command("fetch", "-C", bare).err == "4 objects brought and verified (1 bundle is here)\n"
     assert len(state.files(bare / "gitmodel" / "store")) == 4
