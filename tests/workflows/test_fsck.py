@@ -384,6 +384,16 @@ def test_the_remotes_objects_are_read_too(shop: Shop) -> None:
     assert check(shop).findings == (), "only when asked"
 
 
+def test_a_remote_may_be_named_by_its_url(shop: Shop) -> None:
+    mirror = shop.folder / "mirror"
+    shutil.move(shop.storage, mirror)
+    state.damage(shop.object(SHARED, root=mirror))
+    found = only(check(shop, remote=True, remote_name=str(mirror), repair=True), "corrupt")
+    assert found.where == f"the remote '{mirror}'"
+    assert found.mended == f"from models/fraud/weights/{SHARED}"
+    assert check(shop, remote=True, remote_name=str(mirror)).findings == ()
+
+
 def test_what_the_remote_lacks_of_released_versions_is_missing(shop: Shop) -> None:
     shop.object(CHANGED, OLD, shop.storage).unlink()
     shop.listing(OLD, shop.storage).unlink()
