@@ -246,6 +246,11 @@ def release_in(
         console.note(done.pushed)
     elif not push:
         console.note(f"next: gitmodel push; git push REMOTE HEAD '{done.tag}'")
+    if done.fleeting:
+        console.note(
+            f"warning: the bytes of {done.tag} are in this worktree's cache alone, and 'git worktree remove' deletes them: "
+            f"run 'gitmodel push {done.tag}' before"
+        )
 
 
 def promote(

@@ -48,17 +48,17 @@ class Supply:
 
     def verify(self, entries: Sequence[FileEntry]) -> None:
         """Raises MissingWeights for stored files with other bytes than their entries say, as far as is remembered."""
-        self._verify(entries, self.store.fits)
-
-    def verify_anew(self, entries: Sequence[FileEntry]) -> None:
-        """As ``verify``, of the bytes as they are now: for what is about to leave."""
-        self._verify(entries, self.store.is_whole)
-
-    def _verify(self, entries: Sequence[FileEntry], fits: Callable[[FileEntry], bool]) -> None:
         with ThreadPoolExecutor(max_workers=2, thread_name_prefix="verify") as pool:
-            for entry, fit in zip(entries, pool.map(fits, entries), strict=True):
-                if not fit:
+            fit = pool.map(self.store.fits, entries)
+            for entry, fits in zip(entries, fit, strict=True):
+                if not fits:
                     raise corrupt(entry, self.store)
+
+    def damaged(self, entries: Sequence[FileEntry]) -> list[FileEntry]:
+        """The stored files whose bytes, as they are now, are not what their entries say: for what is about to leave."""
+        with ThreadPoolExecutor(max_workers=2, thread_name_prefix="verify") as pool:
+            whole = pool.map(self.store.is_whole, entries)
+            return [entry for entry, is_whole in zip(entries, whole, strict=True) if not is_whole]
 
     @contextlib.contextmanager
     def staged(self, entries: Sequence[FileEntry], parent: Path) -> Iterator[Path]:
