@@ -197,6 +197,17 @@ def test_log_is_newest_first(saved: Command, repo: Path, tmp_path: Path) -> None
     assert "warning: fraud@v1.2.0 is a lightweight tag" in saved("log", "fraud").err
 
 
+def test_a_shallow_clone_is_said_to_be_one(saved: Command, repo: Path, tmp_path: Path) -> None:
+    for command in (("list",), ("log", "fraud")):
+        assert "shallow" not in saved(*command).err
+    saved.folder = state.shallow_clone(repo, tmp_path / "shallow", "fraud@v1.0.0")
+    said = "this clone is shallow, versions may be left out: 'git fetch --unshallow --tags' brings all there is\n"
+    for command in (("list",), ("log", "fraud")):
+        assert saved(*command).err.endswith(said)
+    assert "first version" not in saved("log", "fraud").out
+    assert saved("log", "fraud", "--format", "json").err == ""
+
+
 def test_a_model_without_versions_says_how_to_make_one(gitmodel: Command, linear: Path) -> None:
     assert gitmodel("save", "fraud", linear)
     shown = gitmodel("log", "fraud")

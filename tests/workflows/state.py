@@ -74,6 +74,13 @@ def clone(repo: Path, target: Path) -> Path:
     return target
 
 
+def shallow_clone(repo: Path, target: Path, branch: str) -> Path:
+    """The last commit of a branch, or a tag, without what came before."""
+    command = ["git", "-c", "advice.detachedHead=false", "clone", "-q", "--depth", "1", "--branch", branch]
+    subprocess.run([*command, f"file://{repo}", str(target)], check=True)
+    return target
+
+
 def model_repository(folder: Path) -> Path:
     """A model repository ``folder/repo`` with the DVC remote ``folder/storage``, named relatively: the folder can be copied."""
     from gitmodel.workflows.init import init
