@@ -254,6 +254,12 @@ def _find_release(repo: Repository, name: str, text: str) -> Release | None:
     return None
 
 
+def left_out(repo: Repository) -> str:
+    """What is to be said of versions in a shallow clone; '' in a whole one."""
+    more = "'git fetch --unshallow --tags' brings all there is"
+    return f"this clone is shallow, versions may be left out: {more}" if repo.shallow else ""
+
+
 def refuse_shallow(repo: Repository, fact: str, tag: str = "") -> None:
     """Raises UnknownVersion in a shallow clone, where what is not found may only have been left out."""
     if repo.shallow:

@@ -155,6 +155,7 @@ def test_working_trees_are_listed_while_they_are_there(git_repo: Path, tmp_path:
     support.git(git_repo, "worktree", "add", "-q", "--detach", str(linked))
     for root in (git_repo, linked):
         assert Repository.open(root).worktrees() == [git_repo.resolve(), linked.resolve()]
+        assert Repository.open(root).is_linked is (root == linked)
     shutil.rmtree(linked)
     assert Repository.open(git_repo).worktrees() == [git_repo.resolve()]
     bare = tmp_path / "bare.git"

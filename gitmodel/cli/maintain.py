@@ -20,7 +20,7 @@ _SHOWN = 6
 RemoteName = Annotated[
     str,
     typer.Option(
-        "--remote-name", "-r", metavar="NAME", help="Which DVC remote, instead of the default; implies --remote."
+        "--remote-name", "-r", metavar="NAME|URL", help="Which DVC remote, instead of the default; implies --remote."
     ),
 ]
 

@@ -180,6 +180,7 @@ def list_(
     console.say(table(cells, ["model", "latest", "stages", "size", "changed"]))
     if any(row.unreleased and row.latest for row in rows):
         console.note("* changed since its latest release")
+    _tell_left_out(repo)
 
 
 def log(
@@ -203,11 +204,12 @@ def log(
         return
     if not entries:
         console.note(f"{name} has no version yet; gitmodel release {name} makes one")
+        _tell_left_out(repo)
         return
     cells = [
         [
             entry.version, f"{entry.date:%Y-%m-%d %H:%M}", entry.author, entry.verdict or "-", human(entry.size), human(entry.stored),
-            entry.digest[:12], ", ".join(entry.stages) or "-", entry.changed,
+            entry.digest[:12], ", ".join(entry.stages) or "-", entry.changed or "-",
         ]
         for entry in entries
     ]  # fmt: skip
@@ -217,6 +219,14 @@ def log(
     for entry in entries:
         if not entry.annotated:
             console.note(f"warning: {name}@{entry.version} is a lightweight tag; releases should be annotated")
+    _tell_left_out(repo)
+
+
+def _tell_left_out(repo: str) -> None:
+    from gitmodel.workflows import listing
+
+    if said := listing.left_out(repo):
+        console.note(said)
 
 
 def show(

@@ -232,6 +232,7 @@ def release_in(
     mode: str = "backward",
 ) -> None:
     """Releases, and tells of the verdict and of what comes next."""
+    from gitmodel import registry
     from gitmodel.compat.reports import text
     from gitmodel.workflows import release as workflow
 
@@ -246,6 +247,13 @@ def release_in(
         console.note(done.pushed)
     elif not push:
         console.note(f"next: gitmodel push; git push REMOTE HEAD '{done.tag}'")
+    if place.repo.shallow:
+        console.note(f"warning: {registry.left_out(place.repo)}; {done.tag} may be taken where it came from")
+    if done.fleeting:
+        console.note(
+            f"warning: the bytes of {done.tag} are in this worktree's cache alone, and 'git worktree remove' deletes them: "
+            f"run 'gitmodel push {done.tag}' before"
+        )
 
 
 def promote(

@@ -87,7 +87,7 @@ def fetch(
         references or (), repo=repo, remote=remote, tensors=tensor or (), view=view, progress=console.progress
     )
     part = "part of " if tensor or view else ""
-    console.note(f"{count(moved.objects, 'object')} brought, all verified ({part}{_bundles(moved)} here)")
+    console.note(f"{_brought(moved)} ({part}{_bundles(moved)} here)")
 
 
 def pull(
@@ -100,14 +100,18 @@ def pull(
     quiet: Quiet = False,
     verbose: Verbose = 0,
 ) -> None:
-    """Bring weights from the DVC remote, only what is missing here, and verify them.
+    """Bring weights from the DVC remote, only what is missing here, and verify what is brought.
 
     Example: gitmodel pull
     """
     from gitmodel.workflows import transfer
 
     moved = transfer.pull(references or (), repo=repo, remote=remote, progress=console.progress)
-    console.note(f"{count(moved.objects, 'object')} brought, all verified ({_bundles(moved)} here)")
+    console.note(f"{_brought(moved)} ({_bundles(moved)} here)")
+
+
+def _brought(moved: Moved) -> str:
+    return f"{count(moved.objects, 'object')} brought{' and verified' if moved.objects else ''}"
 
 
 def _bundles(moved: Moved) -> str:

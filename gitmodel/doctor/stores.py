@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from functools import partial
 
 from gitmodel.doctor.ailment import Ailment, Patient, counted
+from gitmodel.git import Repository
 from gitmodel.history.past import Mention, Why
-from gitmodel.storage import dvc_settings
+from gitmodel.storage import dvc_settings, setup
 from gitmodel.storage.depot import Depot, Folder, depot_of
 from gitmodel.storage.remote import NoRemote
 from gitmodel.versions import ReleaseTag, parse_tag
@@ -61,7 +62,8 @@ def remotes(patient: Patient) -> Iterator[Ailment]:
 
 
 def released_bytes(patient: Patient) -> Iterator[Ailment]:
-    """Released versions whose bytes are nowhere, or in this cache alone. Raises RemoteFailed."""
+    """Released versions whose bytes are nowhere, in a linked worktree's cache alone, or in this one's. Raises
+    RemoteFailed."""
     if not patient.initialised:
         return
     released = [mention for mention in patient.past.mentions if mention.why is Why.RELEASED]
@@ -74,14 +76,22 @@ def released_bytes(patient: Patient) -> Iterator[Ailment]:
         return
     wanted = {entry.md5 for mention in released for entry in patient.past.files[mention.digest]}
     there = set(depot.contents(wanted).objects) if depot else set()
-    lost = [mention for mention in released if _lacks(patient, mention, here | there)]
+    home, linked = _caches(patient)
+    lost = [mention for mention in released if _lacks(patient, mention, here | home | linked | there)]
     if lost:
         where = f"neither here nor in {depot.name}" if depot else "not here, and there is no remote"
         yield Ailment(
             "released-bytes-gone", f"bytes of {_names(lost)} are {where}",
             "'gitmodel push' where they were saved, or 'gitmodel fsck --repair --from PATH'",
         )  # fmt: skip
-    if depot and (unsent := [m for m in released if m not in lost and _lacks(patient, m, there)]):
+    fleeting = [m for m in released if m not in lost and _lacks(patient, m, home | there)]
+    if fleeting:
+        yield Ailment(
+            "in-linked-worktree",
+            f"bytes of {_names(fleeting)} are in a linked worktree's cache alone; 'git worktree remove' deletes them",
+            "gitmodel push", advice=True,
+        )  # fmt: skip
+    if depot and (unsent := [m for m in released if m not in lost + fleeting and _lacks(patient, m, there)]):
         yield Ailment("not-pushed", f"bytes of {_names(unsent)} are in this cache alone", "gitmodel push", advice=True)
 
 
@@ -118,6 +128,15 @@ def copies(patient: Patient) -> Iterator[Ailment]:
 
 def _depot(patient: Patient) -> Depot:
     return depot_of(remote_of(patient.place))
+
+
+def _caches(patient: Patient) -> tuple[set[str], set[str]]:
+    """The objects in the cache of the main working tree, and those in the caches of linked ones."""
+    found: dict[bool, set[str]] = {False: set(), True: set()}
+    for root in patient.repo.worktrees():
+        for cache in setup.open_caches([root]):
+            found[Repository.open(root).is_linked].update(Folder(cache.objects, "").contents().objects)
+    return found[False], found[True]
 
 
 def _lacks(patient: Patient, mention: Mention, objects: set[str]) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from collections.abc import Iterable, Mapping, Set
 from functools import lru_cache, partial
 from pathlib import Path
@@ -79,6 +80,10 @@ def framework_of(file: Any) -> str:
     return "keras" if "keras_version" in file.attrs or "layer_names" in inner.attrs else ""
 
 
+#: More than HDF5 writes around a tensor: it fills a buffer of 64 KiB.
+_ROOM = 128 << 10
+
+
 @lru_cache(maxsize=256)
 def tensor_file(dtype: str, shape: tuple[int, ...]) -> TensorFile:
     """The header of a tensor file for one contiguous dataset ``/data`` of this type and shape. Raises StorageFailed."""
@@ -87,6 +92,10 @@ def tensor_file(dtype: str, shape: tuple[int, ...]) -> TensorFile:
     # HDF5 reserves the space without writing it, so this costs nothing however large the tensor is.
     try:
         with tempfile.NamedTemporaryFile(suffix=".h5") as file:
+            # What the disk or a limit refuses is refused here: when HDF5 itself meets it, it brings the process down at
+            # its end, over the file that it could not close.
+            os.posix_fallocate(file.fileno(), 0, _ROOM)
+            os.truncate(file.fileno(), _ROOM + nbytes(dtype, shape))
             offset = _write_empty(file.name, dtype, shape)
             return TensorFile(file.read(offset), offset)
     except (OSError, RuntimeError) as error:

@@ -52,6 +52,7 @@ def _copy_groups(source: Source, target: Any) -> dict[str, Any]:
 
     def put(_: str, item: Any, group: Any, name: str) -> None:
         if isinstance(source, Stored) and (file := getattr(item, "filename", "")):
+            source.seals[file].check()  # HDF5 itself copies it
             with dataset_in(source.folder / file) as dataset:
                 hdf5_writing.copy_object(dataset, group, name)
         else:

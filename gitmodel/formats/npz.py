@@ -89,7 +89,7 @@ def write(source: Source, path: Path) -> tuple[Path, ...]:
                 marks[tensor.name] = declared.mark(tensor)
             with archive.open(_info(names[tensor.name] + _ENDING), "w", force_zip64=True) as member:
                 npy.write_header(member, dtype, shape)
-                pour(member, data)
+                pour(member, data, tensor.seal)
         said = {
             "metadata": dict(source.metadata),
             "names": {stored: name for name, stored in names.items() if stored != name},

@@ -10,7 +10,7 @@ from typing import Any
 from gitmodel.formats import onnx, wire
 from gitmodel.formats.onnx_walk import EXTERNAL, tensors
 from gitmodel.formats.output import pour, replacing
-from gitmodel.formats.source import InvalidModel, Source
+from gitmodel.formats.source import InvalidModel, Source, TensorData
 
 #: Where each tensor begins in the second file, so that runtimes can map it.
 ALIGNMENT = 4096
@@ -27,16 +27,17 @@ def write(source: Source, path: Path, *, limit: int = wire.MAX_BYTES) -> tuple[P
         )
     model = type(source.graph)()
     model.CopyFrom(source.graph)  # the source stays as it is
-    detached, bodies = _detached(model, source, path)
+    detached, large = _detached(model, source, path)
     for index, proto in enumerate(detached):
         onnx.point(proto, {wire.CUT_KEY: index})
-    chunks = wire.join(model.SerializeToString(deterministic=True), bodies)
+    chunks = wire.join(model.SerializeToString(deterministic=True), [tensor.data for tensor in large])
     if sum(map(len, chunks)) <= limit:
+        seals = {id(tensor.data): tensor.seal for tensor in large}
         with replacing(path) as file:
             for chunk in chunks:
-                pour(file, memoryview(chunk))
+                pour(file, memoryview(chunk), seals.get(id(chunk)))
         return (path,)
-    return _write_beside(model, detached, bodies, path)
+    return _write_beside(model, detached, large, path)
 
 
 def graph_of(source: Source, signature: str) -> Source:
@@ -49,27 +50,27 @@ def graph_of(source: Source, signature: str) -> Source:
     return Source("onnx", source.framework, used, named.signature, named.graph, bound_names=named.bound_names)
 
 
-def _detached(model: Any, source: Source, path: Path) -> tuple[list[Any], list[memoryview]]:
-    """The tensors whose data stand outside the message, and those data. Raises InvalidModel when there are none."""
+def _detached(model: Any, source: Source, path: Path) -> tuple[list[Any], list[TensorData]]:
+    """The tensors whose data stand outside the message, and those with their data. Raises InvalidModel when there are none."""
     named = {source.bound_names.get(tensor.name, tensor.name): tensor for tensor in source.tensors}
-    protos, bodies = [], []
+    protos, large = [], []
     for name, proto in tensors(model):
         if proto.data_location == EXTERNAL:
             if name not in named:
                 raise InvalidModel(f"{path}: tensor '{name}' has no data", hint="give the weights, too")
             protos.append(proto)
-            bodies.append(named[name].data)
-    return protos, bodies
+            large.append(named[name])
+    return protos, large
 
 
-def _write_beside(model: Any, detached: Sequence[Any], bodies: Sequence[memoryview], path: Path) -> tuple[Path, ...]:
+def _write_beside(model: Any, detached: Sequence[Any], large: Sequence[TensorData], path: Path) -> tuple[Path, ...]:
     """The data first: a model is never there without them."""
     data = path.with_name(path.name + DATA_SUFFIX)
     with replacing(data) as file:
-        for proto, body in zip(detached, bodies, strict=True):
+        for proto, tensor in zip(detached, large, strict=True):
             file.write(b"\0" * (-file.tell() % ALIGNMENT))
-            onnx.point(proto, {"location": data.name, "offset": file.tell(), "length": len(body)})
-            pour(file, body)
+            onnx.point(proto, {"location": data.name, "offset": file.tell(), "length": len(tensor.data)})
+            pour(file, tensor.data, tensor.seal)
     with replacing(path) as file:
         pour(file, memoryview(model.SerializeToString(deterministic=True)))
     return (path, data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import IO
 
 from gitmodel.files import aside, fsync_folder, storing
 from gitmodel.formats.mapping import let_go
-from gitmodel.formats.source import blocks
+from gitmodel.formats.source import Seal, blocks
 
 
 @contextlib.contextmanager
@@ -26,8 +27,16 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         fsync_folder(path.parent)
 
 
-def pour(file: IO[bytes], data: memoryview) -> None:
-    """Writes ``data``; what is mapped of it leaves memory as it is written."""
+def pour(file: IO[bytes], data: memoryview, seal: Seal | None = None) -> None:
+    """Writes ``data``; what is mapped of it leaves memory as it is written. Raises OtherBytes when what was written is not
+    what the ``seal`` says: it is hashed on the way."""
+    before, after = seal.around(len(data)) if seal else (b"", b"")
+    hashed = hashlib.sha256(before)
     for block in blocks(data):
         file.write(block)
+        if seal:
+            hashed.update(block)
         let_go(block)
+    if seal:
+        hashed.update(after)
+        seal.compare(hashed.hexdigest())

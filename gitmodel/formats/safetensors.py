@@ -47,7 +47,7 @@ def write(source: Source, path: Path) -> tuple[Path, ...]:
     with replacing(path) as file:
         file.write(len(header).to_bytes(_LENGTH_BYTES, "little") + header)
         for tensor in ordered:
-            pour(file, tensor.data)
+            pour(file, tensor.data, tensor.seal)
     return (path,)
 
 

@@ -3,6 +3,7 @@ apart."""
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import os
 import re
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from gitmodel.errors import GitmodelError
 from gitmodel.files import StorageFailed
-from gitmodel.formats.mapping import mapped
+from gitmodel.formats.mapping import let_go, mapped
 
 if TYPE_CHECKING:
     from gitmodel.bundle.golden import GoldenCase
@@ -42,8 +43,46 @@ class UnsafeModel(InvalidModel):
     code = "unsafe-model"
 
 
+class OtherBytes(InvalidModel):
+    """A stored file, ``path`` below its folder, that is not what its lock says."""
+
+    def __init__(self, path: str, where: Path) -> None:
+        super().__init__(
+            f"{where} has other bytes than weights.lock says", hint="run 'gitmodel checkout' on the version"
+        )
+        self.path = path
+
+
 class UnsafePart(ValueError):
     """What makes a file an unsafe one, where its name is not known."""
+
+
+@dataclass(frozen=True, eq=False)
+class Seal:
+    """What a stored file, ``path`` below ``folder``, must be: its sha256. ``begin`` is where in it a tensor's bytes begin."""
+
+    folder: Path
+    path: str
+    sha256: str
+    begin: int = 0
+
+    def check(self) -> None:
+        """Reads the file. Raises OtherBytes, InvalidModel."""
+        hashed = hashlib.sha256()
+        for block in blocks(map_file(self.folder / self.path)):
+            hashed.update(block)
+            let_go(block)
+        self.compare(hashed.hexdigest())
+
+    def compare(self, sha256: str) -> None:
+        """Raises OtherBytes unless that is the file's."""
+        if sha256 != self.sha256:
+            raise OtherBytes(self.path, self.folder / self.path)
+
+    def around(self, size: int) -> tuple[bytes, bytes]:
+        """What stands before and after the tensor of so many bytes. Raises InvalidModel."""
+        image = map_file(self.folder / self.path)
+        return bytes(image[: self.begin]), bytes(image[self.begin + size :])
 
 
 @dataclass(frozen=True)
@@ -58,13 +97,15 @@ class Description:
 @dataclass(frozen=True, eq=False)
 class TensorData:
     """One tensor. ``data`` holds its little-endian row-major bytes (a view of a mapped file where that is possible);
-    ``stored`` is set when its file must be kept as it is (attributes, chunks, compression) and holds that file."""
+    ``stored`` is set when its file must be kept as it is (attributes, chunks, compression) and holds that file. Whoever
+    writes ``data`` elsewhere holds them against the ``seal``."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     data: memoryview
     stored: bytes | memoryview | None = None
+    seal: Seal | None = None
 
 
 @dataclass(frozen=True, eq=False)

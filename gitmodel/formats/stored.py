@@ -4,8 +4,8 @@ the file it stands in. Nothing but the lock's own files is opened; that their by
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from gitmodel.formats import hdf5, hdf5_writing, stored_graphs
 from gitmodel.formats.dtypes import nbytes
 from gitmodel.formats.hdf5_unpack import unpack
 from gitmodel.formats.hdf5_walk import check_dataset, naming_damage, open_file
-from gitmodel.formats.source import InvalidModel, NamedGraph, Source, TensorData, map_file, scratch
+from gitmodel.formats.source import InvalidModel, NamedGraph, Seal, Source, TensorData, map_file, scratch
 from gitmodel.formats.stored_graphs import MEND
 
 _ALIGNMENT = 64
@@ -25,10 +25,12 @@ _ALIGNMENT = 64
 
 @dataclass(frozen=True, eq=False)
 class Stored(Source):
-    """``groups`` is the HDF5 view of all tensors; its links lead to ``linked``, files below ``folder``."""
+    """``groups`` is the HDF5 view of all tensors; its links lead to ``linked``, files below ``folder``. ``seals`` says what
+    each file must be, for whoever copies it."""
 
     folder: Path = Path()
     linked: frozenset[str] = frozenset()
+    seals: Mapping[str, Seal] = field(default_factory=dict)
 
 
 class _Room:
@@ -51,14 +53,16 @@ class _Room:
 class _Packed(TensorData):
     """A tensor that its file keeps in chunks, compressed or in another byte order: decoded when its data are asked for."""
 
-    def __init__(self, entry: TensorEntry, path: Path, room: _Room) -> None:
+    def __init__(self, entry: TensorEntry, path: Path, room: _Room, seal: Seal | None) -> None:
         vars(self).update(name=entry.name, dtype=entry.dtype, shape=entry.shape, stored=map_file(path))
-        self._path, self._room = path, room
+        self._path, self._room, self._sealed = path, room, seal
         self._size = nbytes(entry.dtype, entry.shape)
         self._start = room.reserve(self._size)
 
     @cached_property
     def data(self) -> memoryview:
+        if self._sealed:
+            self._sealed.check()
         body = self._room.memory[self._start : self._start + self._size]
         with dataset_in(self._path) as dataset:
             unpack(dataset, body)
@@ -67,7 +71,8 @@ class _Packed(TensorData):
 
 def read(folder: Path, lock: Lock) -> Stored:
     """The source whose storing gave these files. Raises InvalidModel when they are not what the lock says."""
-    graphs = stored_graphs.read(folder, lock)
+    seals = {entry.path: Seal(folder, entry.path, entry.sha256) for entry in lock.files}
+    graphs = stored_graphs.read(folder, lock, seals)
     in_graph = {name: tensor for graph in graphs.values() for name, tensor in graph.tensors.items()}
     main = graphs.pop(DEFAULT, None)
     room = _Room()
@@ -78,7 +83,8 @@ def read(folder: Path, lock: Lock) -> Stored:
             if entry.name in in_graph:
                 found.append(replace(in_graph[entry.name], name=entry.name))
             else:
-                found.append(view.tensor(entry) if entry.file == HDF5_VIEW else _in_file(folder, entry, room))
+                alone = entry.file != HDF5_VIEW
+                found.append(_in_file(folder, entry, room, seals.get(entry.file)) if alone else view.tensor(entry))
         with naming_damage(str(folder / HDF5_VIEW)):
             framework, metadata = hdf5.framework_of(view.file), hdf5.metadata_of(view.file)
         refused.pop_all()
@@ -98,29 +104,31 @@ def read(folder: Path, lock: Lock) -> Stored:
         },
         folder=folder,
         linked=frozenset(entry.file for entry in lock.tensors if entry.file != HDF5_VIEW),
+        seals=seals,
     )
 
 
-def tensor(folder: Path, entry: TensorEntry) -> TensorData:
+def tensor(folder: Path, entry: TensorEntry, seal: Seal | None = None) -> TensorData:
     """One tensor; of the folder nothing but ``entry.file`` need be there. Raises InvalidModel."""
     if entry.file != HDF5_VIEW:
-        return _in_file(folder, entry, _Room())
+        return _in_file(folder, entry, _Room(), seal)
     with contextlib.closing(_View(folder / HDF5_VIEW)) as view:
         found = view.tensor(entry)
     return replace(found, data=memoryview(bytes(found.data)))  # small: not worth a mapping of its own
 
 
-def _in_file(folder: Path, entry: TensorEntry, room: _Room) -> TensorData:
+def _in_file(folder: Path, entry: TensorEntry, room: _Room, seal: Seal | None) -> TensorData:
     path = folder / entry.file
     with dataset_in(path) as dataset:
         _check(entry, *hdf5.declared(dataset, str(path)), str(path))
         offset = hdf5.contiguous_offset(dataset)
         kept_as_is = not hdf5.is_plain(dataset, entry.dtype)
     if offset is None:
-        return _Packed(entry, path, room)
+        return _Packed(entry, path, room, seal)
     image = map_file(path)
     body = image[offset : offset + nbytes(entry.dtype, entry.shape)]
-    return TensorData(entry.name, entry.dtype, entry.shape, body, image if kept_as_is else None)
+    sealed = replace(seal, begin=offset) if seal else None
+    return TensorData(entry.name, entry.dtype, entry.shape, body, image if kept_as_is else None, sealed)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from msgspec import Struct
@@ -14,7 +15,7 @@ from gitmodel.bundle.signature import DEFAULT
 from gitmodel.formats import hdf5, onnx
 from gitmodel.formats.binding import alias
 from gitmodel.formats.onnx_walk import tensors
-from gitmodel.formats.source import InvalidModel, Source, TensorData
+from gitmodel.formats.source import InvalidModel, Seal, Source, TensorData
 
 MEND = "the file is not of this lock: run 'gitmodel checkout' on the version, or save the model again"
 _FURTHER = re.compile(r"model\.(.+)\.onnx")
@@ -32,37 +33,40 @@ class StoredGraph(Struct, frozen=True, eq=False):
         return {name: tensor.name for name, tensor in self.tensors.items()}
 
 
-def read(folder: Path, lock: Lock) -> dict[str, StoredGraph]:
-    """The graphs by signature. Raises InvalidModel when they are not what the lock says."""
+def read(folder: Path, lock: Lock, seals: Mapping[str, Seal]) -> dict[str, StoredGraph]:
+    """The graphs by signature; tensors with files of their own get the ``seals`` of those. Raises InvalidModel
+    when they are not what the lock says."""
     found = {}
     for entry in lock.files:
         further = _FURTHER.fullmatch(entry.path)
         if entry.path == ONNX_VIEW or further:
             view = onnx.read(folder / entry.path)
             signature = further[1] if further else DEFAULT
-            found[signature] = StoredGraph(view, _named(lock, view, signature, entry.path))
+            found[signature] = StoredGraph(view, _named(lock, view, signature, entry.path, seals))
     return found
 
 
-def _named(lock: Lock, view: Source, signature: str, where: str) -> dict[str, TensorData]:
-    listed = {entry.path for entry in lock.files}
-    places: dict[str, str] = {}
+def _named(lock: Lock, view: Source, signature: str, where: str, seals: Mapping[str, Seal]) -> dict[str, TensorData]:
+    places: dict[str, Seal] = {}
     for name, proto in tensors(view.graph):
-        for location in [entry.value for entry in proto.external_data if entry.key == "location"]:
-            if location not in listed:
+        outside = {entry.key: entry.value for entry in proto.external_data}
+        if location := outside.get("location"):
+            if location not in seals:
                 raise InvalidModel(f"{where}: '{name}' is in {location}, which is not in the lock", hint=MEND)
-            places[name] = location
+            places[name] = replace(seals[location], begin=int(outside.get("offset", 0)))
     entries: dict[str, list[TensorEntry]] = {}
     for entry in lock.tensors:
         entries.setdefault(alias(entry.name), []).append(entry)
     found: dict[str, TensorData] = {}
     for tensor in view.tensors:
         candidates = _candidates(entries, tensor.name, "" if signature == DEFAULT else f"{signature}/")
-        fitting = (entry.name for entry in candidates if _fits(entry, tensor, places.get(tensor.name, "")))
+        # The HDF5 view holds many.
+        seal = place if (place := places.get(tensor.name)) and place.path != HDF5_VIEW else None
+        fitting = (entry.name for entry in candidates if _fits(entry, tensor, seal))
         chosen = next((name for name in fitting if name not in found), None)
         if chosen is None:
             raise InvalidModel(f"{where} has a tensor '{tensor.name}' that is not in the lock", hint=MEND)
-        found[chosen] = tensor
+        found[chosen] = replace(tensor, seal=seal)
     return found
 
 
@@ -77,9 +81,7 @@ def _candidates(entries: Mapping[str, list[TensorEntry]], name: str, prefix: str
     yield from sorted(entries.get(alias(name), ()), key=lambda entry: entry.name != name)
 
 
-def _fits(entry: TensorEntry, tensor: TensorData, location: str) -> bool:
+def _fits(entry: TensorEntry, tensor: TensorData, seal: Seal | None) -> bool:
     if (entry.dtype, entry.shape) != (tensor.dtype, tensor.shape):
         return False
-    # The HDF5 view holds many.
-    alone = location not in ("", HDF5_VIEW)
-    return entry.file == location if alone else entry.sha256 == hdf5.digest(tensor)
+    return entry.file == seal.path if seal else entry.sha256 == hdf5.digest(tensor)

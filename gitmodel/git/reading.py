@@ -83,6 +83,11 @@ class Reader:
         return [root.resolve() for root in roots if root.is_dir()]
 
     @property
+    def is_linked(self) -> bool:
+        """Whether this working tree was made by ``git worktree add``, and goes with ``git worktree remove``."""
+        return not self._repo.bare and Path(self._repo.git_dir).resolve() != self.common_dir
+
+    @property
     def state_dir(self) -> Path:
         """gitmodel's own folder inside Git's: locks, the store, where the server listens. Never pushed."""
         return self.common_dir / "gitmodel"

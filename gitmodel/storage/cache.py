@@ -77,7 +77,7 @@ class Cache:
         with self.aside() as (descriptor, temporary):
             hashed = write_hashed(descriptor, header, memoryview(body), also)
             target = self.path(hashed.md5)
-            if self._has_whole(hashed):
+            if self._has_whole(hashed, header, memoryview(body)):
                 self._keep(target, hashed.sha256)
                 return hashed
             # One that mends a damaged object stays whatever happens: versions may refer to it.
@@ -161,14 +161,16 @@ class Cache:
         """True when the object's sha256 is the entry's. Raises OSError when there is none."""
         return self.digests.fits(self.path(entry.md5), entry.sha256)
 
+    def is_whole(self, entry: FileEntry) -> bool:
+        """As ``fits``, of the bytes as they are now. Raises OSError when there are none."""
+        return self.digests.anew(self.path(entry.md5)) == entry.sha256
+
     def remembers(self, entry: FileEntry) -> bool:
         """True when ``fits`` will say so without reading the object. Raises OSError when there is none."""
         return self.digests.remembers(self.path(entry.md5), entry.sha256)
 
-    def _has_whole(self, hashed: Hashed) -> bool:
-        # An object DVC or a crash damaged has the right name and wrong bytes: it is replaced, not trusted.
-        target = self.path(hashed.md5)
-        try:
-            return target.stat().st_size == hashed.size and self.digests.fits(target, hashed.sha256)
-        except OSError:
-            return False
+    def _has_whole(self, hashed: Hashed, header: bytes, body: memoryview) -> bool:
+        # An object that DVC, a crash or the disk damaged has the right name and wrong bytes: it is replaced, not trusted.
+        with contextlib.suppress(OSError):
+            return equal(self.path(hashed.md5), header, body)
+        return False

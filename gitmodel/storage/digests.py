@@ -1,7 +1,9 @@
 """sha256 of files, remembered by the state of the file, so that what has not changed since is not hashed again.
 
-As Git's own index does, it goes by device, inode, size and time of change. Whoever must not rely on that (``fsck``, what
-has just arrived from a remote) calls ``hash_file``.
+It goes by device, inode, size and the time of the last write. Git's index asks for the time of the last change of the
+inode, too; each hard link that is made or removed changes that, and we make many. So bytes that went bad on the disk, or
+were written by somebody who set the time back, are not noticed here. Whoever must not rely on that (``fsck``, what leaves
+for a remote or an exported file, what has just arrived) calls ``hash_file`` or ``Digests.anew``.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ _SCHEMA = """CREATE TABLE IF NOT EXISTS digests (
     device INTEGER, inode INTEGER, size INTEGER, changed INTEGER, sha256 TEXT,
     PRIMARY KEY (device, inode)) WITHOUT ROWID"""
 _PENDING = 1000
+#: Stands before the digest of a file that was right when gitmodel laid it, and is not, though nobody has written it.
+_ROTTEN = "rotten:"
 _HALF = 1 << 63
 
 State = tuple[int, int, int, int]
@@ -56,43 +60,49 @@ class Digests:
 
     def of(self, path: Path) -> str:
         """The file's sha256, hashed unless it is known for just this state of it. Raises OSError."""
+        return self._recalled(path.stat()) or self.anew(path)
+
+    def anew(self, path: Path) -> str:
+        """The sha256 of the file's bytes as they are now, whatever was remembered; this is from here on. Raises OSError."""
         info = path.stat()
-        digest = self._recalled(info)
-        if digest is None:
-            settled = is_settled(info.st_mtime_ns)  # before it is hashed: that takes longer than a tick
-            digest = hash_file(path)
-            if settled:
-                self.note(info, digest)
+        settled = is_settled(info.st_mtime_ns)  # before it is hashed: that takes longer than a tick
+        digest = hash_file(path)
+        if settled:
+            self.note(info, digest)
         return digest
 
     def remembers(self, path: Path, sha256: str) -> bool:
         """Whether that is known to be the file's sha256 without reading it. Raises OSError."""
         return self._recalled(path.stat()) == sha256
 
+    def is_rotten(self, path: Path) -> bool:
+        """Whether the file was found to have other bytes than it had, in the very state it had. Raises OSError."""
+        return self._noted(path.stat()).startswith(_ROTTEN)
+
     def _recalled(self, info: os.stat_result) -> str | None:
+        return self._noted(info).removeprefix(_ROTTEN) or None
+
+    def _noted(self, info: os.stat_result) -> str:
         state = state_of(info)
         with self._lock:
-            return self._known.get(state) or (self._table.get(state) if self._table else None)
+            return self._known.get(state) or (self._table.get(state) if self._table else None) or ""
 
     def fits(self, path: Path, sha256: str) -> bool:
         """Whether that is the file's sha256. A memory that says no is not believed: the file is hashed. Raises OSError."""
-        if self.of(path) == sha256:
-            return True
-        info = path.stat()
-        settled = is_settled(info.st_mtime_ns)
-        if hash_file(path) != sha256:
-            return False
-        if settled:
-            self.note(info, sha256)
-        return True
+        return self.of(path) == sha256 or self.anew(path) == sha256
 
     def note(self, info: os.stat_result, digest: str) -> None:
-        """Remembers the digest of a file that nobody else writes, or that was last changed well before now."""
+        """Remembers the digest of a file that nobody else writes, or that was last changed well before now. When another
+        one is remembered for just this state, the file has gone bad."""
+        if digest != (before := self._recalled(info)):
+            self._put(info, f"{_ROTTEN}{digest}" if before else digest)
+
+    def _put(self, info: os.stat_result, noted: str) -> None:
         state = state_of(info)
         with self._lock:
-            self._known[state] = digest
+            self._known[state] = noted
             if self._table:
-                self._table.put(state, digest)
+                self._table.put(state, noted)
 
     def flush(self) -> None:
         """Writes down what is known so far; the end of the process does it, too."""

@@ -30,6 +30,8 @@ _TAKES_NONE = re.compile(r"\b(?:405|501)\b")
 #: DVC's plugins that pyproject.toml has an extra for.
 _EXTRAS = {"s3", "gs", "azure", "ssh", "webdav"}
 _BLOCK = 1 << 20
+#: What a configuration calls a remote that was given as a URL; messages call it by that.
+BY_URL = "named-by-its-url"
 
 
 class Progress(Protocol):
@@ -60,13 +62,16 @@ class Remote:
     """A DVC remote by name; without one, the default. ``config`` is what ``settings`` gives."""
 
     def __init__(self, config: Any, name: str = "") -> None:
-        self.name = name or config["core"].get("remote", "")
-        if not self.name:
+        section = name or config["core"].get("remote", "")
+        if not section:
             raise NoRemoteSet(
                 "no DVC remote is set", hint="run 'gitmodel init --remote URL' (or 'dvc remote add -d NAME URL')"
             )
-        self._odb, self._carrier = _open(config, self.name)
-        self.url = _without_password(str(config["remote"][self.name.lower()]["url"]))
+        self._is_default = section == config["core"].get("remote")
+        self.name = _without_password(str(config["remote"][BY_URL]["url"])) if section == BY_URL else section
+        self._odb, self._carrier = _open(config, section, self.name)
+        self.url = _without_password(str(config["remote"][section.lower()]["url"]))
+        self._label = f"the remote '{self.name}'" + (f" ({self.url})" if self.name != self.url else "")
 
     def lacks(self, entries: Sequence[FileEntry]) -> list[FileEntry]:
         """The entries whose objects are not there, or not whole. Raises RemoteFailed."""
@@ -144,18 +149,19 @@ class Remote:
     def _missing(self, entry: FileEntry) -> RemoteFailed:
         if not self._carrier.reached():
             return RemoteFailed(
-                f"the remote '{self.name}' ({self.url}) cannot be reached, or holds nothing",
+                f"{self._label} cannot be reached, or holds nothing",
                 hint="check the URL and the way there; 'gitmodel push' where the model was saved fills it",
             )
         return RemoteFailed(
-            f"the remote '{self.name}' ({self.url}) does not have {entry.path}, or not whole",
+            f"{self._label} does not have {entry.path}, or not whole",
             hint="run 'gitmodel push' where it was saved",
         )
 
     def _wrong(self, entry: FileEntry) -> RemoteFailed:
+        which = "" if self._is_default and self.name != self.url else f"-name {self.name}"
         return RemoteFailed(
-            f"the remote '{self.name}' has other bytes for {entry.path} than weights.lock says",
-            hint=f"remove the object {entry.md5} there and run 'gitmodel push' where it was saved",
+            f"{self._label} has other bytes for {entry.path} than weights.lock says",
+            hint=f"run 'gitmodel fsck --remote{which} --repair' where it was saved",
         )
 
     def _failed(self, error: Exception) -> RemoteFailed:
@@ -171,7 +177,7 @@ class Remote:
             hint = "it takes no uploads: name another with --remote"
         elif isinstance(error, OSError) and error.errno in _HERE:
             hint = "make room or rights there and run again: what arrived stays"
-        return RemoteFailed(f"the remote '{self.name}' ({self.url}) failed ({reason})", hint=hint)
+        return RemoteFailed(f"{self._label} failed ({reason})", hint=hint)
 
 
 @dataclass
@@ -217,7 +223,7 @@ def _distinct(entries: Sequence[FileEntry]) -> list[FileEntry]:
     return list({entry.md5: entry for entry in entries}.values())
 
 
-def _open(config: Any, name: str) -> tuple[Any, Carrier]:
+def _open(config: Any, section: str, name: str) -> tuple[Any, Carrier]:
     from dvc.config import ConfigError
     from dvc.fs import get_cloud_fs
     from dvc_data.hashfile.db import get_odb
@@ -225,7 +231,7 @@ def _open(config: Any, name: str) -> tuple[Any, Carrier]:
     from dvc_objects.fs.errors import ConfigError as WrongOptions
 
     try:
-        fs_class, options, path = get_cloud_fs(config, name=name)
+        fs_class, options, path = get_cloud_fs(config, name=section)
         if options.get("version_aware") or options.get("worktree"):
             raise NoRemote(
                 f"the remote '{name}' keeps versions in the cloud's own way (version_aware or worktree)",
@@ -239,7 +245,7 @@ def _open(config: Any, name: str) -> tuple[Any, Carrier]:
             f"DVC knows no usable remote '{name}' ({error})", hint="'dvc remote list' shows what there is"
         ) from error
     except (RemoteMissingDepsError, ImportError) as error:
-        kind = urlsplit(config["remote"][name.lower()]["url"]).scheme.replace("webdavs", "webdav")
+        kind = urlsplit(config["remote"][section.lower()]["url"]).scheme.replace("webdavs", "webdav")
         raise NoRemote(
             f"the remote '{name}' needs a plugin ({error})",
             hint=f"run: pip install 'gitmodel[{kind}]'" if kind in _EXTRAS else "install it",

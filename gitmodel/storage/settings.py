@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from gitmodel.storage.remote import NoRemote
+from gitmodel.storage.remote import BY_URL, NoRemote
 
 if TYPE_CHECKING:
     from gitmodel.git import Repository
@@ -73,9 +73,8 @@ def config_for_url(url: str) -> Any:
     from dvc.config import Config, ConfigError
 
     _refuse_relative(url)
-    name = "storage"
     try:
-        return Config(config={"core": {"remote": name}, "remote": {name: {"url": url}}})
+        return Config(config={"core": {"remote": BY_URL}, "remote": {BY_URL: {"url": url}}})
     except (ConfigError, OSError) as error:
         raise NoRemote(f"DVC takes no remote '{url}' ({error})", hint="name a folder, s3://, ssh:// ...") from error
 

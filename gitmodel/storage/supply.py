@@ -47,12 +47,18 @@ class Supply:
         return [entry for entry in missing if not self.store.has(entry)]
 
     def verify(self, entries: Sequence[FileEntry]) -> None:
-        """Raises MissingWeights for stored files with other bytes than their entries say."""
+        """Raises MissingWeights for stored files with other bytes than their entries say, as far as is remembered."""
         with ThreadPoolExecutor(max_workers=2, thread_name_prefix="verify") as pool:
             fit = pool.map(self.store.fits, entries)
             for entry, fits in zip(entries, fit, strict=True):
                 if not fits:
                     raise corrupt(entry, self.store)
+
+    def damaged(self, entries: Sequence[FileEntry]) -> list[FileEntry]:
+        """The stored files whose bytes, as they are now, are not what their entries say: for what is about to leave."""
+        with ThreadPoolExecutor(max_workers=2, thread_name_prefix="verify") as pool:
+            whole = pool.map(self.store.is_whole, entries)
+            return [entry for entry, is_whole in zip(entries, whole, strict=True) if not is_whole]
 
     @contextlib.contextmanager
     def staged(self, entries: Sequence[FileEntry], parent: Path) -> Iterator[Path]:

@@ -86,7 +86,7 @@ def plan(lock: Lock, cache: Cache, folder: Path, before: Lock | None = None, dra
     surplus = [path for path in present if path.relative_to(folder).as_posix() not in wanted]
     for path in (*surplus, *(folder / entry.path for entry in stale if (folder / entry.path).exists())):
         known = before.file(path.relative_to(folder).as_posix()) if before else None
-        if not _is_left_over(path) and not _is_cached(path, cache, known):
+        if not _is_left_over(path) and not _is_rotten(path, cache) and not _is_cached(path, cache, known):
             raise WouldLose(
                 f"{path} was never saved and would be lost", hint="move it elsewhere; weights/ is gitmodel's own"
             )
@@ -149,6 +149,11 @@ def _is_cached(path: Path, cache: Cache, known: FileEntry | None) -> bool:
     with contextlib.suppress(OSError):
         return cache.path(md5).stat().st_size == path.stat().st_size and hash_file(cache.path(md5)) == hash_file(path)
     return False
+
+
+def _is_rotten(path: Path, cache: Cache) -> bool:
+    """Whether it is nobody's work: a file that was laid here and has gone bad."""
+    return not path.is_symlink() and cache.digests.is_rotten(path)
 
 
 def _is_left_over(path: Path) -> bool:

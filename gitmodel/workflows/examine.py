@@ -1,7 +1,10 @@
-"""Looks at one place after the other, reading every byte afresh, and says what is wrong there. Changes nothing."""
+"""Looks at one place after the other, reading every byte afresh, and says what is wrong there. Changes nothing but what
+is remembered of the files."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
@@ -13,6 +16,7 @@ from gitmodel.bundle.bundle import WEIGHTS
 from gitmodel.history.past import History, Mention, Why
 from gitmodel.storage.audit import Digest, digest_all
 from gitmodel.storage.depot import Depot, Folder, Listing, Stored
+from gitmodel.storage.digests import Digests, is_settled
 from gitmodel.storage.remote import Progress
 from gitmodel.workflows.findings import Finding, Read
 
@@ -22,10 +26,11 @@ _REPAIR = "gitmodel fsck --repair"
 
 
 class Examination:
-    """Gathers findings; ``good`` are verified files of working trees by sha256, from which objects can be mended."""
+    """Gathers findings; ``good`` are verified files of working trees by sha256, from which objects can be mended. What was
+    read is put into ``digests``, so that nothing damaged goes on being trusted for its state."""
 
-    def __init__(self, past: History, progress: Progress | None = None) -> None:
-        self.past, self._progress = past, progress
+    def __init__(self, past: History, progress: Progress | None = None, digests: Digests | None = None) -> None:
+        self.past, self._progress, self._digests = past, progress, digests or Digests()
         self.findings: list[Finding] = []
         self.read: list[Read] = []
         self.good: dict[str, Path] = {}
@@ -34,7 +39,7 @@ class Examination:
         """Reads these objects, and says which are not what they should be and which versions suffer; ``others`` are
         named by other DVC data of the repository."""
         size = 0
-        for item, digest in digest_all(depot, stored, self._progress):
+        for item, digest in self._read(depot, stored):
             size += digest.size
             entries = self.past.entries_of.get(item.oid, ())
             if not digest.fits(item.oid, entries):
@@ -42,6 +47,13 @@ class Examination:
                 is_others = item.oid in others and not found.versions
                 self.findings.append(replace(found, versions=("other DVC data",)) if is_others else found)
         self.read.append(Read(depot.name, len(stored), size))
+
+    def _read(self, depot: Depot, stored: Collection[Stored]) -> Iterator[tuple[Stored, Digest]]:
+        states = _settled(stored) if isinstance(depot, Folder) else {}
+        for item, digest in digest_all(depot, stored, self._progress):
+            if item.path in states and not digest.error:
+                self._digests.note(states[item.path], digest.sha256)
+            yield item, digest
 
     def _damaged(self, depot: Depot, item: Stored, digest: Digest, mend: str) -> Finding:
         oid, entries = item.oid, self.past.entries_of.get(item.oid, ())
@@ -145,7 +157,7 @@ class Examination:
         wrong = dict.fromkeys(wanted.keys() - present.keys(), "is not there")
         wrong |= dict.fromkeys(present.keys() - wanted.keys(), "is no file of this version")
         stored = [Stored("", path.lstat().st_size, None, 0, str(path)) for path in present.values()]
-        for item, digest in digest_all(depot, stored, self._progress):
+        for item, digest in self._read(depot, stored):
             name = Path(item.path).relative_to(folder).as_posix()
             if not digest.error:
                 self.good[digest.sha256] = Path(item.path)
@@ -156,15 +168,24 @@ class Examination:
                 )
         self.read.append(Read(depot.name, len(stored), sum(item.size for item in stored)))
         for name, message in wrong.items():
-            mend = f"if it is nobody's work: remove it and run 'gitmodel pull {mention.model}'"
+            said, mend = message, f"if it is nobody's work: remove it and run 'gitmodel pull {mention.model}'"
+            if name in present and not present[name].is_symlink() and self._digests.is_rotten(present[name]):
+                said, mend = f"{message}, and nobody has written it since it had them", f"gitmodel pull {mention.model}"
             path = str(folder / name)
-            self.findings.append(
-                Finding("workspace", depot.name, message, (), path, 0, (mention.label,), (name,), mend)
-            )
+            self.findings.append(Finding("workspace", depot.name, said, (), path, 0, (mention.label,), (name,), mend))
 
 
 def _count(items: Collection[object], what: str) -> str:
     return f"{len(items)} {what}{'' if len(items) == 1 else 's'}"
+
+
+def _settled(stored: Iterable[Stored]) -> dict[str, os.stat_result]:
+    """The states, before they are read, of the files that cannot change any more without a new one."""
+    found = {}
+    for item in stored:
+        with contextlib.suppress(FileNotFoundError):
+            found[item.path] = Path(item.path).lstat()
+    return {path: info for path, info in found.items() if is_settled(info.st_mtime_ns)}
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -11,16 +11,17 @@ from pathlib import Path
 from msgspec import Struct
 
 from gitmodel import formats, registry
-from gitmodel.bundle.bundle import ASSETS, SIGNATURE, Bundle, view_of
+from gitmodel.bundle.bundle import ASSETS, HDF5_VIEW, SIGNATURE, Bundle, view_of
 from gitmodel.bundle.lock import inside
 from gitmodel.bundle.signature import DEFAULT
 from gitmodel.errors import GitmodelError
 from gitmodel.files import storing
 from gitmodel.formats.onnx_export import DATA_SUFFIX, graph_of
 from gitmodel.formats.output import replacing
-from gitmodel.formats.source import Source
+from gitmodel.formats.source import OtherBytes, Seal, Source
 from gitmodel.git import NotARepository, Repository
 from gitmodel.storage.remote import Progress
+from gitmodel.storage.workspace import corrupt
 from gitmodel.workflows.transfer import check_tensors
 from gitmodel.workflows.workspace import Workspace, weights_of
 
@@ -84,18 +85,25 @@ def export(
     further = _further(bundle, path) if as_folder and not signature and not tensors else {}
     beside = _beside(bundle, Path(dest)) if as_folder else {}
     _refuse_overwriting([path, *further.values(), *beside], force)
-    with _source(place, bundle, tensors) as source:
-        chosen = graph_of(source, signature) if signature else source
-        left = left_out(chosen, formats.ending(path), further)
-        if as_folder:
-            _make_folder(Path(dest))
-        written = formats.write(chosen, path)
-        for name, target in further.items():
-            written += formats.write(graph_of(source, name), target)
+    written: tuple[Path, ...] = ()
+    try:
+        with _source(place, bundle, tensors) as source:
+            chosen = graph_of(source, signature) if signature else source
+            left = left_out(chosen, formats.ending(path), further)
+            if as_folder:
+                _make_folder(Path(dest))
+            written = formats.write(chosen, path)
+            for name, target in further.items():
+                written += formats.write(graph_of(source, name), target)
+    except OtherBytes as error:
+        for file in written:
+            file.unlink()
+        entry = bundle.lock.file(error.path)
+        raise corrupt(entry, place.cache) if place and entry else error from None
     for target, data in beside.items():
         _make_folder(target.parent)
-        with replacing(target) as file:
-            file.write(data)
+        with replacing(target) as output:
+            output.write(data)
     written += tuple(beside)
     return Exported(bundle.label, written, sum(file.stat().st_size for file in written), len(chosen.tensors), left)
 
@@ -171,8 +179,13 @@ def _source(place: Workspace | None, bundle: Bundle, names: Sequence[str]) -> It
     needed = {entry.file for entry in entries}
     files = [file for file in lock.files if not names or file.path in needed]
     with weights_of(place, bundle, files) as folder:
+        seals = {file.path: Seal(folder, file.path, file.sha256) for file in files}
+        # What has a file of its own is hashed as it is written.
+        for path in seals.keys() - {entry.file for entry in entries if entry.file != HDF5_VIEW}:
+            seals[path].check()
         if names:
-            yield Source(card.format, card.framework, tuple(stored.tensor(folder, entry) for entry in entries))
+            found = (stored.tensor(folder, entry, seals[entry.file]) for entry in entries)
+            yield Source(card.format, card.framework, tuple(found))
             return
         with contextlib.closing(stored.read(folder, lock)) as source:
             yield replace(source, format=card.format, framework=card.framework)

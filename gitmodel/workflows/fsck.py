@@ -64,7 +64,7 @@ class _Fsck:
         self._past = read(place.repo)
         self._chosen = [self._mention(reference) for reference in references]
         self._mentions = self._chosen or self._past.mentions
-        self._seen = Examination(self._past, progress)
+        self._seen = Examination(self._past, progress, place.cache.digests)
         self._incomplete: list[str] = []
 
     def _mention(self, reference: str) -> Mention:
@@ -94,6 +94,7 @@ class _Fsck:
                 if target:
                     with self._noting_failure():
                         self._mend(target, [*self._others, *(depot for depot in depots if depot)])
+        self._place.cache.digests.flush()
         versions = len({mention.label for mention in self._mentions})
         return Report(
             worst_first(self._seen.findings), tuple(self._seen.read), "; ".join(self._incomplete), self._past.shallow,

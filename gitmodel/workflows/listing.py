@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from gitmodel import registry
 from gitmodel.bundle.bundle import GOLDEN, Bundle
@@ -28,7 +29,8 @@ class Row(Struct, frozen=True):
 
 
 class LogEntry(Struct, frozen=True):
-    """One version. ``verdict`` and ``changed`` come from the tag and the two locks; ``stored`` in bytes is what it added."""
+    """One version. ``verdict`` and ``changed`` come from the tag and the two locks; ``stored`` in bytes is what it added.
+    ``changed`` is '' when a shallow clone does not have the version before."""
 
     version: str
     date: datetime
@@ -64,9 +66,16 @@ def log(name: str, repo: Path | str = ".") -> list[LogEntry]:
     for release in releases:
         bundle = registry.bundle_at(repository, name, release.ref.commit, str(release.tag))
         trailers = read_trailers(repository.tag_message(release.ref.name)) if release.ref.annotated else {}
-        entries.append(_entry(release, bundle, before, trailers, tuple(stages.get(str(release.version), ()))))
+        entry = _entry(release, bundle, before, trailers, tuple(stages.get(str(release.version), ())))
+        # In a shallow clone nobody knows what came before the oldest that is here.
+        entries.append(replace(entry, changed="") if before is None and repository.shallow else entry)
         before = bundle
     return entries[::-1]
+
+
+def left_out(repo: Path | str = ".") -> str:
+    """What ``list`` and ``log`` cannot know here, in words; '' where they know all."""
+    return registry.left_out(Repository.open(Path(repo)))
 
 
 def show(reference: str, repo: Path | str = ".") -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from gitmodel.storage import setup
 from gitmodel.storage.depot import Folder, folder_at
 from gitmodel.storage.remote import NoRemote, Remote
-from gitmodel.storage.settings import config_from_text, load_config
+from gitmodel.storage.settings import config_from_text, is_url, load_config, remote_config
 from gitmodel.workflows.workspace import Workspace
 
 CACHE = "the DVC cache"
@@ -25,7 +25,9 @@ def is_shared(place: Workspace) -> bool:
 
 
 def remote_of(place: Workspace, name: str = "") -> Remote:
-    """A DVC remote, of a bare repository as its HEAD names it. Raises NoRemote."""
+    """A DVC remote by name or URL; by name, of a bare repository as its HEAD names it. Raises NoRemote."""
+    if is_url(name):
+        return Remote(remote_config(None, "", name))
     if not place.repo.bare:
         return Remote(load_config(place.repo.root / setup.DVC_DIR), name)
     head = place.repo.head()

@@ -19,6 +19,7 @@ from gitmodel.errors import ExitCode, GitmodelError
 from gitmodel.storage.remote import Progress
 from gitmodel.versions import Bump, InvalidVersion, ReleaseTag, StageTag, Version, check_name
 from gitmodel.workflows import judge, transfer
+from gitmodel.workflows.places import is_shared
 from gitmodel.workflows.policy import Terms, gather_for_release
 from gitmodel.workflows.workspace import Workspace
 
@@ -64,12 +65,13 @@ class GateRefused(GitmodelError):
 
 class Released(Struct, frozen=True):
     """The tag made, the commit it names, the gate's report (None when the tag was there and only had to be pushed), and
-    what Git said while pushing."""
+    what Git said while pushing. ``fleeting``: its bytes are in the cache of a linked worktree alone, and go with that."""
 
     tag: str
     commit: str
     report: Report | None
     pushed: str = ""
+    fleeting: bool = False
 
 
 def release(
@@ -116,7 +118,13 @@ def release(
             transfer.push_bundle(place, new)
         place.repo.tag(str(tag), _message(tag, message, new, report, base), commit=new.commit, sign=sign)
     pushed = transfer.push_refs(place.repo, push, str(tag)) if push else ""
-    return Released(str(tag), new.commit, report, pushed)
+    return Released(str(tag), new.commit, report, pushed, not push and _is_fleeting(place, new))
+
+
+def _is_fleeting(place: Workspace, bundle: Bundle) -> bool:
+    if not place.repo.is_linked or is_shared(place):
+        return False
+    return not any(all(map(cache.has, bundle.lock.files)) for cache in place.beside())
 
 
 def new_id(place: Workspace, name: str) -> str:

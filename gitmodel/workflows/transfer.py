@@ -16,7 +16,7 @@ from gitmodel.errors import GitmodelError
 from gitmodel.git import GitFailed, Repository
 from gitmodel.storage.pointer import listing_of
 from gitmodel.storage.remote import Progress
-from gitmodel.storage.workspace import missing_weights, plan
+from gitmodel.storage.workspace import MissingWeights, corrupt, missing_weights, plan
 from gitmodel.workflows.workspace import Workspace
 
 VIEWS = ("onnx", "hdf5")
@@ -87,6 +87,7 @@ def pull(
             place.cache.add_directory(bundle.lock.files)
             if not bundle.commit:
                 plan(bundle.lock, place.cache, place.repo.root / registry.model_path(bundle.name) / WEIGHTS).apply()
+        place.cache.digests.flush()
     return moved
 
 
@@ -104,24 +105,41 @@ def push_new(place: Workspace, bundle: Bundle, remote: str, tag: str) -> int:
 def push_bundles(place: Workspace, bundles: Iterable[Bundle]) -> Moved:
     """Sends the files of all of them that the remote lacks, then DVC's listings.
 
-    Raises NoRemote, RemoteFailed, and MissingWeights when what must go is not here, or damaged.
+    Raises NoRemote, RemoteFailed, and MissingWeights when what must go is not here, or damaged: then all bundles that are whole
+    have been sent.
     """
     distinct = list({bundle.lock.digest: bundle for bundle in bundles}.values())
     files = _distinct(entry for bundle in distinct for entry in bundle.lock.files)
     listings = {_listing(bundle): bundle for bundle in distinct}
     lacking = set(place.remote.lacks([*files, *listings]))
     going = [entry for entry in files if entry in lacking]
-    if missing := place.supply.gather(going):
-        raise missing_weights(missing, next(bundle.label for bundle in distinct if missing[0] in bundle.lock.files))
-    naming = [entry for entry in listings if entry in lacking]
+    missing = place.supply.gather(going)
+    # Only what is about to leave is hashed, and that anew: an object damaged here must not spread.
+    damaged = place.supply.damaged([entry for entry in going if entry not in missing])
+    unfit = {entry.md5 for entry in (*missing, *damaged)}
+    whole = [bundle for bundle in distinct if unfit.isdisjoint(entry.md5 for entry in bundle.lock.files)]
+    sent = {entry.md5 for bundle in whole for entry in bundle.lock.files}
+    naming = [entry for entry in listings if entry in lacking and listings[entry] in whole]
     for entry in naming:
         place.cache.add_directory(listings[entry].lock.files)
-    # Only what is about to leave is hashed: an object damaged here must not spread.
-    place.supply.verify(going)
-    place.remote.push(place.cache, going, naming, place.progress)
+    place.remote.push(place.cache, [entry for entry in going if entry.md5 in sent], naming, place.progress)
+    if unfit:
+        raise _not_sent(
+            place, [bundle.label for bundle in distinct if bundle not in whole], missing, damaged, bool(whole)
+        )
     return Moved(
         len(distinct), len(lacking), sum(entry.size for entry in lacking), place.remote_name or place.remote.name
     )
+
+
+def _not_sent(
+    place: Workspace, labels: Sequence[str], missing: list[FileEntry], damaged: Sequence[FileEntry], others: bool
+) -> MissingWeights:
+    what = ", ".join(labels[:3]) + (f" and {len(labels) - 3} more" if len(labels) > 3 else "")
+    error = missing_weights(missing, what) if missing else corrupt(damaged[0], place.cache)
+    if not others:
+        return error
+    return MissingWeights(f"{what} not sent ({error.message}); everything else is there", hint=error.hint)
 
 
 def push_refs(repo: Repository, remote: str, tag: str) -> str:
@@ -148,7 +166,7 @@ def _push(repo: Repository, remote: str, ref: str, tag: str) -> str:
 
 
 def _bring(place: Workspace, bundles: Sequence[Bundle], parts: Sequence[Sequence[FileEntry]]) -> Moved:
-    """Brings the part of each bundle, all verified; those that come from one remote come together."""
+    """Brings the part of each bundle, what comes verified; those that come from one remote come together."""
     commits = {bundle.commit if place.repo.bare else "" for bundle in bundles}
     objects = size = 0
     for commit in sorted(commits):

@@ -110,16 +110,16 @@ class Workspace:
     def supply(self) -> Supply:
         from gitmodel.storage.supply import Supply
 
-        return Supply(self.cache, self._beside, lambda: self.remote)
+        return Supply(self.cache, self.beside, lambda: self.remote)
 
     def supply_for(self, commit: str) -> Supply:
         """As ``supply``, where the remote may depend on the commit."""
         from gitmodel.storage.supply import Supply
 
         bare = self.repo.bare and self.base is None
-        return Supply(self.cache, self._beside, lambda: self.remote_for(commit)) if bare else self.supply
+        return Supply(self.cache, self.beside, lambda: self.remote_for(commit)) if bare else self.supply
 
-    def _beside(self) -> list[Cache]:
+    def beside(self) -> list[Cache]:
         """The caches of the repository's other working trees, which DVC keeps apart; whose configuration is not to be trusted
         is not asked where they are."""
         from gitmodel.storage import setup

@@ -77,7 +77,7 @@ def test_progress_is_for_terminals_alone_and_is_wiped(
     third = state.clone(repo, tmp_path / "third")
     piped = support.gitmodel("pull", cwd=third)
     assert "\r" not in piped.stderr
-    assert piped.stderr == "2 objects brought, all verified (1 bundle is here)\n"
+    assert piped.stderr == "2 objects brought and verified (1 bundle is here)\n"
 
 
 def test_an_error_follows_progress_on_a_line_of_its_own(

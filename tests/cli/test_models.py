@@ -210,6 +210,17 @@ def test_log_is_newest_first(saved: Command, repo: Path, tmp_path: Path) -> None
     assert "warning: fraud@v1.2.0 is a lightweight tag" in saved("log", "fraud").err
 
 
+def test_a_shallow_clone_is_said_to_be_one(saved: Command, repo: Path, tmp_path: Path) -> None:
+    for command in (("list",), ("log", "fraud")):
+        assert "shallow" not in saved(*command).err
+    saved.folder = state.shallow_clone(repo, tmp_path / "shallow", "fraud@v1.0.0")
+    said = "this clone is shallow, versions may be left out: 'git fetch --unshallow --tags' brings all there is\n"
+    for command in (("list",), ("log", "fraud")):
+        assert saved(*command).err.endswith(said)
+    assert "first version" not in saved("log", "fraud").out
+    assert saved("log", "fraud", "--format", "json").err == ""
+
+
 def test_a_model_without_versions_says_how_to_make_one(gitmodel: Command, linear: Path) -> None:
     assert gitmodel("save", "fraud", linear)
     shown = gitmodel("log", "fraud")
@@ -243,7 +254,7 @@ def test_push_and_pull_count_what_moved(saved: Command, repo: Path, tmp_path: Pa
     assert saved("push", "fraud@v1.0.0").err.startswith("0 objects sent")
     state.clone(repo, tmp_path / "clone")
     saved.folder = tmp_path / "clone"
-    assert saved("pull").err == "2 objects brought, all verified (1 bundle is here)\n"
+    assert saved("pull").err == "2 objects brought and verified (1 bundle is here)\n"
     assert saved("pull", "-r", "storage", "fraud@v1.0.0").err.startswith("0 objects brought")
 
 

@@ -38,6 +38,38 @@ def test_a_release_prints_its_tag_alone_on_stdout(released: Command) -> None:
     assert "golden-drift" in done.err, "the report is for the person"
 
 
+def test_a_release_in_a_linked_worktree_says_where_alone_its_bytes_are(
+    released: Command, repo: Path, tmp_path: Path
+) -> None:
+    released.folder = tmp_path / "linked"
+    support.git(repo, "worktree", "add", "-q", "-b", "side", str(released.folder))
+    assert "worktree" not in released("release", "fraud").err, "the main working tree has them"
+    path = state.write(support.linear_model(scale=1.02), tmp_path / "side.onnx")
+    said = released("save", "fraud", path, "--golden", tmp_path / "cases.npz", "-m", "side", "--release", "auto")
+    (tag,) = said.out.split()
+    assert said.err.splitlines()[-1] == (
+        f"warning: the bytes of {tag} are in this worktree's cache alone, and 'git worktree remove' deletes them: "
+        f"run 'gitmodel push {tag}' before"
+    )
+    support.git(repo, "remote", "add", "production", str(repo / ".git"))
+    assert "worktree" not in released("release", "fraud", "--push", "production").err
+
+
+def test_a_release_in_a_shallow_clone_says_that_its_number_may_be_taken(
+    released: Command, repo: Path, tmp_path: Path
+) -> None:
+    assert released("push")
+    assert "shallow" not in released("release", "fraud").err
+    released.folder = state.shallow_clone(repo, tmp_path / "shallow", "fraud@v1.0.0")
+    path = state.write(support.linear_model(scale=1.02), tmp_path / "other.onnx")
+    said = released("save", "fraud", path, "--golden", tmp_path / "cases.npz", "-m", "other", "--release", "auto")
+    assert said.out == "fraud@v1.1.0\n"
+    assert said.err.splitlines()[-1] == (
+        "warning: this clone is shallow, versions may be left out: 'git fetch --unshallow --tags' brings all there is; "
+        "fraud@v1.1.0 may be taken where it came from"
+    )
+
+
 def test_a_quiet_release_prints_nothing_else(released: Command) -> None:
     done = released("release", "fraud", "-q")
     assert (done.out, done.err) == ("fraud@v1.1.0\n", "")

@@ -19,6 +19,7 @@ from gitmodel.errors import ExitCode
 from gitmodel.git import NotARepository
 from gitmodel.workflows.fsck import fsck
 from gitmodel.workflows.save import save
+from gitmodel.workflows.transfer import pull
 from tests import support
 from tests.workflows import state
 from tests.workflows.keeping import CHANGED, Shop
@@ -348,6 +349,18 @@ def test_a_release_that_was_not_pushed_is_told_when_the_remote_is_asked(shop: Sh
     found = only(checkup.examine(shop.repo, remote=True), "not-pushed")
     assert "fraud@v1.1.0" in found.message
     assert found.advice
+
+
+def test_bytes_of_a_release_in_the_cache_of_a_linked_worktree_alone_are_told(shop: Shop) -> None:
+    linked = shop.folder / "linked"
+    shop.git("worktree", "add", "-q", "--detach", str(linked))
+    pull(["fraud@v1.1.0"], repo=linked)
+    for root in (shop.cache, shop.storage):
+        shop.object(CHANGED, root=root).unlink()
+    for repo in (shop.repo, linked):
+        found = only(checkup.examine(repo, remote=True), "in-linked-worktree")
+        assert "fraud@v1.1.0" in found.message
+        assert found.advice
 
 
 def test_a_remote_that_cannot_be_asked_leaves_the_rest_to_be_told(shop: Shop) -> None:

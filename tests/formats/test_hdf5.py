@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -534,3 +536,25 @@ def test_the_tensors_of_a_real_onnx_model_come_back_from_its_hdf5_view(real_data
     with h5py.File(view / "weights.h5") as file:
         found = datasets(file)
     assert sorted(values.nbytes for values in found.values()) == sorted(len(t.data) for t in source.tensors)
+
+
+#: Makes a tensor's file where a file may have so many bytes, and says why not.
+WITHOUT_ROOM = """
+import resource, sys
+from gitmodel.files import StorageFailed
+from gitmodel.formats import hdf5
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
+try:
+    hdf5.tensor_file("float32", (50_000,))
+except StorageFailed as error:
+    print(error)
+    sys.exit(3)
+"""
+
+
+@pytest.mark.parametrize("room", [1 << 10, 64 << 10, 150 << 10])
+def test_where_there_is_no_room_for_a_tensors_file_one_line_says_so(room: int) -> None:
+    done = subprocess.run([sys.executable, "-c", WITHOUT_ROOM, str(room)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (3, "")
+    assert done.stdout.startswith("cannot write to ")
+    assert done.stdout.endswith(" (File too large): make room there, or set TMPDIR to a folder that has it\n")

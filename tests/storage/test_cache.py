@@ -22,6 +22,7 @@ from gitmodel.bundle.lock import FileEntry
 from gitmodel.files import StorageFailed
 from gitmodel.storage.cache import Cache
 from tests import support
+from tests.workflows import state
 from tests.workflows.state import damage
 
 #: An object that fits, one that does not, and the listing of a folder that does not; what is left is printed.
@@ -92,6 +93,25 @@ def test_a_damaged_object_is_replaced_when_it_is_added_again(cache: Cache, wrong
     cache.add(b"one")
     assert stored.read_bytes() == b"one"
     assert stored.stat().st_mode & 0o777 == 0o444
+
+
+def test_a_damaged_object_is_replaced_though_its_state_is_a_good_ones(cache: Cache) -> None:
+    stored = cache.path(cache.add(b"one").md5)
+    state.rot(stored)
+    added = cache.add(b"one")
+    assert stored.read_bytes() == b"one"
+    assert stored.stat().st_mode & 0o777 == 0o444
+    assert cache.digests.of(stored) == added.sha256 == hashlib.sha256(b"one").hexdigest()
+
+
+def test_what_is_remembered_of_an_object_and_what_it_is(cache: Cache) -> None:
+    entry = entry_of(cache, b"one")
+    os.utime(cache.path(entry.md5), (1, 1))  # long enough ago to be believed
+    assert cache.fits(entry)
+    state.rot(cache.path(entry.md5))
+    assert cache.fits(entry), "it is not read"
+    assert not cache.is_whole(entry)
+    assert not cache.fits(entry), "what was read is remembered"
 
 
 def test_an_entry_is_there_when_name_and_size_are(cache: Cache) -> None:

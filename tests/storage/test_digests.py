@@ -419,3 +419,29 @@ def test_much_is_written_down_before_the_end(file: Path, table: Path) -> None:
     assert 1000 <= len(rows(table)) <= 1500
     del digests
     assert len(rows(table)) == 1500
+
+
+def test_what_is_hashed_anew_takes_the_place_of_what_was_remembered(file: Path, table: Path) -> None:
+    session(table, lambda digests: digests.note(file.stat(), LIE))
+    assert session(table, lambda digests: digests.anew(file)) == true(file)
+    assert ask(table, file) == true(file)
+
+
+def test_a_file_whose_bytes_changed_and_not_its_state_is_known_to_have_gone_bad(file: Path, table: Path) -> None:
+    def is_rotten(digests: Digests) -> bool:
+        return digests.is_rotten(file)
+
+    assert not session(table, is_rotten), "nothing is known of it"
+    ask(table, file)
+    assert not session(table, is_rotten)
+    before = file.stat()
+    file.write_bytes(b"two")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert not session(table, is_rotten), "nobody has looked"
+    for _ in range(2):
+        assert session(table, lambda digests: digests.anew(file)) == true(file) == ask(table, file)
+        assert session(table, is_rotten)
+    assert not session(table, lambda digests: digests.fits(file, LIE))
+    assert session(table, is_rotten)
+    aged(file, b"owt", age=HOUR_NS // 2)
+    assert not session(table, is_rotten), "somebody has written it"

@@ -100,6 +100,24 @@ def test_other_bytes_are_refused_and_never_have_the_name(place: Place) -> None:
     assert set(state.files(place.other.root)) <= {f"files/md5/{(c := place.entries[1].md5)[:2]}/{c[2:]}"}
 
 
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ("", r"the remote 'own' \(.*storage\) has .*: run 'gitmodel fsck --remote --repair' where"),
+        ("other", r"the remote 'other' \(.*storage\) has .*: run 'gitmodel fsck --remote-name other --repair' where"),
+        ("URL", r"the remote '/\S*/storage' has .*: run 'gitmodel fsck --remote-name /\S*/storage --repair' where"),
+    ],
+)
+def test_the_remote_that_was_asked_is_named_with_the_mend(place: Place, wanted: str, said: str) -> None:
+    place.push()
+    state.damage(place.stored(place.entries[0]))
+    sections = "".join(f"['remote \"{name}\"']\n    url = {place.folder}\n" for name in ("own", "other"))
+    named = config_from_text(f"[core]\n    remote = own\n{sections}")
+    remote = place.remote if wanted == "URL" else Remote(named, wanted)
+    with pytest.raises(RemoteFailed, match=said):
+        remote.pull(place.other, place.entries)
+
+
 def test_no_wrong_object_stays_however_many_there_are(place: Place) -> None:
     place.push()
     for entry in place.entries:
@@ -215,7 +233,7 @@ def test_an_unknown_remote_is_named(place: Place) -> None:
 
 
 def test_an_absent_plugin_is_named_with_what_to_install() -> None:
-    with pytest.raises(NoRemote, match=r"'storage' needs a plugin.*dvc-gs.*gitmodel\[gs\]"):
+    with pytest.raises(NoRemote, match=r"'gs://bucket/weights' needs a plugin.*dvc-gs.*gitmodel\[gs\]"):
         Remote(config_for_url("gs://bucket/weights"))
 
 

@@ -89,6 +89,15 @@ def test_wrong_bytes_in_the_store_are_refused(place: Place) -> None:
         Supply(place.store, list, None).ensure(place.entries, "fraud")
 
 
+def test_what_is_to_leave_is_read_anew(place: Place) -> None:
+    supply = Supply(place.store, lambda: [place.near], None)
+    supply.ensure(place.entries, "fraud")
+    assert supply.damaged(place.entries) == []
+    state.rot(place.store.path(place.entries[1].md5))
+    supply.verify(place.entries)
+    assert supply.damaged(place.entries) == [place.entries[1]]
+
+
 def test_a_staged_folder_holds_the_files_and_goes_away(place: Place, tmp_path: Path) -> None:
     supply = Supply(place.store, lambda: [place.near], None)
     supply.ensure(place.entries, "fraud")

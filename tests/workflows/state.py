@@ -62,8 +62,22 @@ def damage(path: Path) -> None:
     path.chmod(0o444)
 
 
+def rot(path: Path) -> None:
+    """As ``damage``, with the times it had: nothing but its bytes tells."""
+    before = path.stat()
+    damage(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
 def clone(repo: Path, target: Path) -> Path:
     subprocess.run(["git", "clone", "-q", str(repo), str(target)], check=True)
+    return target
+
+
+def shallow_clone(repo: Path, target: Path, branch: str) -> Path:
+    """The last commit of a branch, or a tag, without what came before."""
+    command = ["git", "-c", "advice.detachedHead=false", "clone", "-q", "--depth", "1", "--branch", branch]
+    subprocess.run([*command, f"file://{repo}", str(target)], check=True)
     return target
 
 

@@ -107,6 +107,36 @@ def test_missing_weights_are_fetched_and_damaged_ones_refused(repo: Path, wide: 
     assert not (tmp_path / "damaged.onnx").exists()
 
 
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("name", ["wide", "state"])
+@pytest.mark.parametrize("path", ["weights.h5", "tensors/"])
+def test_bytes_that_have_gone_bad_do_not_leave(
+    repo: Path, wide: Path, checkpoint: Path, tmp_path: Path, ending: str, name: str, path: str
+) -> None:
+    if (name, ending) == ("state", ".onnx"):
+        pytest.skip("it has no graph")
+    lines = (repo / "models" / name / "weights.lock").read_text().splitlines()
+    md5 = next(line.split()[-1] for line in lines if line.startswith(f"file {path}"))
+    state.rot(state.object_path(repo / ".dvc" / "cache", md5))
+    (tmp_path / "out").mkdir()
+    old = tmp_path / "out" / f"old{ending}"
+    old.write_bytes(b"old")
+    for target in (old, old.with_stem("new")):
+        with pytest.raises(MissingWeights, match=f"other bytes for {path}.*fsck --repair"):
+            export(name, target, repo=repo, force=True)
+    assert [found.read_bytes() for found in (tmp_path / "out").iterdir()] == [b"old"]
+
+
+def test_one_tensor_that_has_gone_bad_does_not_leave(repo: Path, wide: Path, tmp_path: Path) -> None:
+    lines = (repo / "models" / "wide" / "weights.lock").read_text().splitlines()
+    md5 = next(line.split()[-1] for line in lines if line.startswith("file tensors/layer1"))
+    state.rot(state.object_path(repo / ".dvc" / "cache", md5))
+    export("wide", tmp_path / "good.npz", repo=repo, tensors=["layer0/weight"])
+    with pytest.raises(MissingWeights, match="other bytes for tensors/layer1"):
+        export("wide", tmp_path / "bad.npz", repo=repo, tensors=["layer1/weight"])
+    assert not (tmp_path / "bad.npz").exists()
+
+
 def test_a_bundle_outside_any_repository_is_exported(repo: Path, wide: Path, tmp_path: Path) -> None:
     shutil.copytree(repo / "models" / "wide", tmp_path / "bundle")
     export(str(tmp_path / "bundle"), tmp_path / "out.onnx", repo=tmp_path)

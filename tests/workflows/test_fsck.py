@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from gitmodel.registry import UnknownModel, UnknownVersion
 from gitmodel.storage.depot import Blocks, Folder, NoCache
 from gitmodel.storage.remote import NoRemote
 from gitmodel.storage.setup import NotInitialised
+from gitmodel.storage.workspace import MissingWeights, WouldLose
+from gitmodel.workflows.checkout import checkout
 from gitmodel.workflows.examine import Examination
 from gitmodel.workflows.findings import KINDS, Finding, Report
 from gitmodel.workflows.fsck import fsck
@@ -381,6 +384,16 @@ def test_the_remotes_objects_are_read_too(shop: Shop) -> None:
     assert check(shop).findings == (), "only when asked"
 
 
+def test_a_remote_may_be_named_by_its_url(shop: Shop) -> None:
+    mirror = shop.folder / "mirror"
+    shutil.move(shop.storage, mirror)
+    state.damage(shop.object(SHARED, root=mirror))
+    found = only(check(shop, remote=True, remote_name=str(mirror), repair=True), "corrupt")
+    assert found.where == f"the remote '{mirror}'"
+    assert found.mended == f"from models/fraud/weights/{SHARED}"
+    assert check(shop, remote=True, remote_name=str(mirror)).findings == ()
+
+
 def test_what_the_remote_lacks_of_released_versions_is_missing(shop: Shop) -> None:
     shop.object(CHANGED, OLD, shop.storage).unlink()
     shop.listing(OLD, shop.storage).unlink()
@@ -539,3 +552,42 @@ def test_every_kind_is_explained(shop: Shop) -> None:
     (finding,) = document["findings"]
     assert finding["matters"] is True
     assert finding["objects"] == (shop.md5(CHANGED),)
+
+
+@pytest.mark.parametrize("again", [lambda shop: pull(repo=shop.repo), lambda shop: checkout(NEW, repo=shop.repo)])
+def test_a_file_laid_out_from_a_bad_object_is_laid_anew_when_that_is_mended(
+    shop: Shop, again: Callable[[Shop], object]
+) -> None:
+    pull(repo=shop.repo)
+    state.rot(shop.object(CHANGED))
+    laid = shop.weights / CHANGED
+    laid.unlink()
+    pull(repo=shop.repo)  # by what is remembered of the object
+    assert laid.read_bytes() == shop.object(CHANGED).read_bytes()
+    report = check(shop, repair=True)
+    assert [(found.kind, bool(found.mended)) for found in report.findings] == [("corrupt", True), ("workspace", False)]
+    found = report.findings[1]
+    assert "nobody has written it" in found.message
+    assert found.mend == "gitmodel pull fraud"
+    again(shop)
+    assert (
+        laid.read_bytes() == shop.object(CHANGED).read_bytes() == shop.object(CHANGED, root=shop.storage).read_bytes()
+    )
+    assert check(shop).findings == ()
+
+
+def test_a_bad_object_that_was_found_is_not_trusted_any_more(shop: Shop) -> None:
+    assert check(shop).findings == ()
+    state.rot(shop.object(CHANGED))
+    check(shop)
+    (shop.weights / CHANGED).unlink()
+    with pytest.raises(MissingWeights, match="other bytes"):
+        pull(repo=shop.repo)
+
+
+def test_work_is_not_taken_for_a_file_that_has_gone_bad(shop: Shop) -> None:
+    laid = shop.weights / CHANGED
+    state.damage(laid)
+    assert "if it is nobody's work" in only(check(shop), "workspace").mend
+    with pytest.raises(WouldLose):
+        pull(repo=shop.repo)

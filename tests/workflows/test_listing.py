@@ -14,7 +14,7 @@ from gitmodel.errors import GitmodelError
 from gitmodel.git import NotARepository
 from gitmodel.registry import UnknownModel
 from gitmodel.versions import InvalidName
-from gitmodel.workflows.listing import list_models, log, read_trailers, show
+from gitmodel.workflows.listing import left_out, list_models, log, read_trailers, show
 from gitmodel.workflows.release import promote, release
 from gitmodel.workflows.save import save
 from tests import support
@@ -61,6 +61,15 @@ def test_a_bare_repository_lists_its_last_commit(history: Path, tmp_path: Path) 
     ]
     assert [entry.version for entry in log("fraud", bare)] == ["v1.1.0", "v1.0.0"]
     assert show("fraud", bare)["commit"] == support.git(history, "rev-parse", "HEAD")
+
+
+def test_a_shallow_clone_says_that_versions_may_be_left_out(history: Path, tmp_path: Path) -> None:
+    copy = state.shallow_clone(history, tmp_path / "shallow", "fraud@v1.1.0")
+    assert [(entry.version, entry.changed) for entry in log("fraud", copy)] == [("v1.1.0", "")]
+    assert left_out(copy) == (
+        "this clone is shallow, versions may be left out: 'git fetch --unshallow --tags' brings all there is"
+    )
+    assert left_out(history) == ""
 
 
 def test_a_repository_without_models_or_commits_lists_nothing(git_repo: Path, tmp_path: Path) -> None:

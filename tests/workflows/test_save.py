@@ -227,6 +227,18 @@ def test_one_changed_tensor_adds_only_its_own_bytes(repo: Path, tmp_path: Path) 
     assert support.run("dvc", "status", cwd=repo).stdout == "Data and pipelines are up to date.\n"
 
 
+def test_a_save_replaces_an_object_that_has_gone_bad(repo: Path, wide: Path, tmp_path: Path) -> None:
+    save("wide", [wide], repo=repo, message="one")
+    lock = Lock.from_text((repo / "models" / "wide" / "weights.lock").read_bytes(), "")
+    stored = {entry.path: state.object_path(repo / ".dvc" / "cache", entry.md5) for entry in lock.files}
+    for path in stored.values():
+        state.rot(path)
+    save("again", [wide], repo=repo, message="two")
+    assert {path: state.digest(stored[path]) for path in stored} == {entry.path: entry.sha256 for entry in lock.files}
+    values = gitmodel.load("again", repo=repo).weights["layer0/weight"]
+    assert np.array_equal(values, state.initializers(wide)["layer0/weight"])
+
+
 def test_tied_tensors_are_stored_once(repo: Path, tmp_path: Path) -> None:
     model = support.wide_model()
     one, two = model.graph.initializer

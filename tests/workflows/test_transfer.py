@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,26 @@ def test_a_push_that_was_cut_short_goes_on_where_it_ended(origin: Path, tmp_path
     assert pull(repo=state.clone(origin, tmp_path / "clone")).objects == 4
 
 
+@pytest.mark.parametrize("harm", [Path.unlink, state.rot])
+def test_versions_that_are_whole_go_and_the_one_that_is_not_is_named(
+    origin: Path, tmp_path: Path, harm: Callable[[Path], None]
+) -> None:
+    path = "tensors/layer0%2Fweight.h5"
+    lock = support.git(origin, "show", "fraud@v1.0.0:models/fraud/weights.lock")
+    harm(state.object_path(origin / ".dvc" / "cache", lock.split(f"file {path} ")[1].splitlines()[0].split()[-1]))
+    with pytest.raises(MissingWeights, match=r"^fraud@v1\.0\.0 not sent \(.*\); everything else is there: run"):
+        push(repo=origin)
+    assert pull(["fraud@v1.1.0"], repo=state.clone(origin, tmp_path / "clone")).objects == 4
+    with pytest.raises(RemoteFailed, match="does not have"):
+        pull(["fraud@v1.0.0"], repo=tmp_path / "clone")
+
+
+def test_only_what_leaves_is_read(origin: Path) -> None:
+    push(repo=origin)
+    state.rot(state.object_path(origin / ".dvc" / "cache", md5_of(origin, "model.onnx")))
+    assert push(repo=origin).objects == 0
+
+
 def test_models_that_share_files_send_and_bring_them_once(origin: Path, tmp_path: Path) -> None:
     save("twin", [tmp_path / "v1.1.0.onnx"], repo=origin, message="twin")
     assert push(["fraud", "twin"], repo=origin).objects == 5
@@ -128,10 +149,11 @@ def test_models_that_share_files_send_and_bring_them_once(origin: Path, tmp_path
     assert (moved.bundles, moved.objects) == (2, 4)
 
 
+@pytest.mark.parametrize("harm", [state.damage, state.rot])
 @pytest.mark.parametrize("path", ["model.onnx", "tensors/layer0%2Fweight.h5", "weights.h5"])
-def test_a_damaged_object_does_not_leave(origin: Path, tmp_path: Path, path: str) -> None:
+def test_a_damaged_object_does_not_leave(origin: Path, tmp_path: Path, path: str, harm: Callable[[Path], None]) -> None:
     md5 = md5_of(origin, path)
-    state.damage(state.object_path(origin / ".dvc" / "cache", md5))
+    harm(state.object_path(origin / ".dvc" / "cache", md5))
     with pytest.raises(MissingWeights, match=f"other bytes for {path}"):
         push(["fraud"], repo=origin)
     assert not state.object_path(tmp_path / "storage", md5).exists()
