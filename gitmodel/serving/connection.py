@@ -36,7 +36,8 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        #: Of the request that may be answered at once, the pieces of its body so far; None where uvicorn has it.
+        #: Of the request that may be answered at once, its headers, and the pieces of its body so far; None where uvicorn has it.
+        self._given: list[tuple[bytes, bytes]] = []
         self._held: list[bytes] | None = None
         self._left = _AT_ONCE
         self.asked, self._whole, self._allowed = 0, True, 0

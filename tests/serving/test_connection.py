@@ -316,11 +316,16 @@ def test_a_client_that_reads_no_answers_gets_no_more_of_them(running: Running) -
 def test_whoever_may_not_ask_is_cut_off_and_what_follows_is_not_run(running: Running) -> None:
     before = running.traffic.of("fraud", "v1.0.0").statuses[200]
     with running.connect() as connection:
-        connection.sendall(post(INFER, ROWS, host="elsewhere.example") + post(INFER, ROWS) * 3)
-        found = answers(connection, 4)
+        connection.sendall(
+            post(INFER, ROWS, host="elsewhere.example") + post(INFER, ROWS) * 3 + post(INFER + "?a=1", ROWS)
+        )
+        found = answers(connection, 5)
     assert [answer[:12] for answer in found] == [b"HTTP/1.1 421"]
     assert running.traffic.of("fraud", "v1.0.0").statuses[200] == before
     assert running.server.server_state.total_requests == 2 + 1
+    with running.connect() as connection:  # by when what was begun would have ended
+        exchange(connection, post(INFER, ROWS))
+    assert running.traffic.errors == {421: 1}
 
 
 def test_in_one_turn_of_the_event_loop_a_client_gets_a_few_answers(running: Running) -> None:
@@ -383,7 +388,7 @@ def test_a_body_in_the_smallest_chunks_is_none_too_many(running: Running) -> Non
 def test_a_client_that_sends_thousands_of_requests_before_it_reads_one_answer_is_let_go_of(running: Running) -> None:
     with running.connect() as connection:
         with contextlib.suppress(ConnectionError):
-            connection.sendall(b"GET / HTTP/1.1\r\n\r\n" * 100_000)
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 100_000)
         place.until(lambda: not running.connections)
 
 
@@ -402,6 +407,7 @@ def test_what_follows_a_body_is_no_header(running: Running) -> None:
     with running.connect() as connection:
         answer = exchange(connection, head.format("127.0.0.1").encode() + body + b"Connection: close\r\n\r\n")
         assert answer.startswith(b"HTTP/1.1 200 ")
+        connection.settimeout(20)
         assert connection.recv(1) == b"", "that is of the connection, wherever it stands"
 
 
