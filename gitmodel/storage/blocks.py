@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from gitmodel.bundle.lock import FileEntry
 from gitmodel.files import write_all
-from gitmodel.formats.mapping import address_of, let_go
+from gitmodel.formats.mapping import let_go
 
 #: What is read, hashed and written at once: small enough for the processor's cache, and for the kernel to find room among pages
 #: that are in use, which in a virtual machine is far cheaper than to ask for large new ones; large enough that threads
@@ -87,12 +87,6 @@ def equal(path: Path, header: bytes, body: memoryview) -> bool:
     return True
 
 
-def beginning(path: Path, size: int) -> bytes:
-    """The first ``size`` bytes of the file. Raises OSError."""
-    with path.open("rb", buffering=0) as file:
-        return os.pread(file.fileno(), size, 0)
-
-
 def begins_alike(path: Path, start: int, body: memoryview) -> bool:
     """Whether the file has the first bytes of ``body`` at ``start``: a look that costs nothing. Raises OSError."""
     with path.open("rb", buffering=0) as file:
@@ -101,7 +95,10 @@ def begins_alike(path: Path, start: int, body: memoryview) -> bool:
 
 def _same(one: memoryview, other: memoryview) -> bool:
     """memcmp, which lets other threads run meanwhile; comparing memoryviews goes byte by byte."""
-    return _memcmp()(address_of(one), address_of(other), len(one)) == 0
+    import numpy as np
+
+    first, second = (np.frombuffer(view, np.uint8).ctypes.data for view in (one, other))
+    return _memcmp()(first, second, len(one)) == 0
 
 
 @cache

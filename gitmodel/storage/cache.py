@@ -13,13 +13,11 @@ from pathlib import Path
 
 from gitmodel.bundle.lock import FileEntry
 from gitmodel.files import aside, fsync_folder, storing, sweep, write_all
-from gitmodel.storage.blocks import Hashed, beginning, begins_alike, equal, write_hashed
+from gitmodel.storage.blocks import Hashed, begins_alike, equal, write_hashed
 from gitmodel.storage.digests import Digests
 from gitmodel.storage.pointer import listing_of
 
 _MODE = 0o444
-#: More than the header of any tensor's file has.
-_HEADER = 64 << 10
 
 
 class Cache:
@@ -149,13 +147,6 @@ class Cache:
         with contextlib.suppress(OSError):
             return begins_alike(self.path(entry.md5), entry.size - len(body), body)
         return False
-
-    def header(self, entry: FileEntry, body: memoryview) -> bytes:
-        """What stands in the object before bytes like those of ``body``, if they are its last; b'' where it cannot be said."""
-        if 0 < (size := entry.size - len(body)) <= _HEADER:
-            with contextlib.suppress(OSError):
-                return beginning(self.path(entry.md5), size)
-        return b""
 
     def fits(self, entry: FileEntry) -> bool:
         """True when the object's sha256 is the entry's. Raises OSError when there is none."""

@@ -70,26 +70,17 @@ def store_weights(
             return _Stored(FileEntry(path, entry.size, entry.sha256, entry.md5), entry.sha256)
         return _add(cache, tensor.data, header, drafts, path)
 
-    def header_before(tensor: TensorData) -> bytes:
-        entry = entry_before(tensor) if tensor.stored is None else None
-        return cache.header(entry, tensor.data) if entry else b""
-
     places: dict[str, _Place] = {}
     pending: dict[str, Future[_Stored]] = {}
     with _pool() as pool:
         # What has to be written first, which takes longest, then what is only compared; of each the largest first, so that the
         # last to end is a small one. HDF5 is not for several threads, so headers are made here; hashing and writing release
         # the interpreter's lock.
-        order = sorted(large, key=lambda tensor: (not is_new(tensor), -len(tensor.data)))
-        # Until HDF5 is imported and has made the header, that of the file before is as good a guess.
-        guesses = {tensor.name: header_before(tensor) for tensor in order}
-        begun = {tensor.name: pool.submit(store, tensor, guess) for tensor in order if (guess := guesses[tensor.name])}
-        for tensor in order:
+        for tensor in sorted(large, key=lambda tensor: (not is_new(tensor), -len(tensor.data))):
             head = hdf5.tensor_file(tensor.dtype, tensor.shape)
             offset = head.offset if tensor.stored is None else hdf5.stored_offset(tensor.stored)
             places[tensor.name] = _Place(paths[tensor.name], offset)
-            guessed = guesses[tensor.name] == head.header
-            pending[tensor.name] = begun[tensor.name] if guessed else pool.submit(store, tensor, head.header)
+            pending[tensor.name] = pool.submit(store, tensor, head.header)
         views = _views(source, cache, {tensor.name: places[tensor.name] for tensor in large})
         meanwhile()
         stored = {name: future.result() for name, future in pending.items()}

@@ -9,10 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from gitmodel.formats.mapping import address_of, let_go, mapped
+from gitmodel.formats.mapping import let_go, mapped
 from gitmodel.formats.source import InvalidModel, map_file, scratch
 
 SIZE = 3 << 20
@@ -86,13 +85,6 @@ def test_bytes_that_are_not_mapped_are_left_alone() -> None:
     for data in (b"", b"abc", bytearray(b"abc")):
         let_go(memoryview(data))
         assert data in (b"", b"abc")
-
-
-@pytest.mark.parametrize("body", [b"some bytes", bytearray(b"to be written")], ids=["read-only", "writable"])
-def test_an_address_is_where_the_bytes_stand(body: bytes | bytearray) -> None:
-    view = memoryview(body)
-    whole = np.frombuffer(body, np.uint8).ctypes.data
-    assert [address_of(part) for part in (view, view[3:], view[4:6])] == [whole, whole + 3, whole + 4]
 
 
 def test_what_cannot_be_mapped_is_the_systems_error(tmp_path: Path) -> None:

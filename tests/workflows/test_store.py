@@ -193,24 +193,6 @@ def truncated(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
 
 
-def test_a_file_that_begins_as_hdf5_no_longer_does_is_not_gone_on_with(
-    cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    usual = hdf5.tensor_file
-
-    def longer(dtype: str, shape: tuple[int, ...]) -> hdf5.TensorFile:
-        head = usual(dtype, shape)
-        return hdf5.TensorFile(head.header + bytes(512), head.offset + 512)
-
-    with monkeypatch.context() as before:
-        before.setattr(hdf5, "tensor_file", longer)
-        parent, _ = store_weights(chain(tmp_path, w=large(), v=large(2)), cache, None)
-    again = {"w": large(), "v": large(3)}
-    lock, _ = store_weights(chain(tmp_path, **again), cache, parent)
-    assert lock == store_weights(chain(tmp_path, **again), Cache(tmp_path / "other"), None)[0]
-    assert_whole(lock, cache)
-
-
 @pytest.mark.parametrize("harm", [state.damage, gone, truncated])
 @pytest.mark.parametrize("name", ["model.onnx", "weights.h5", "tensors/w.h5"])
 def test_an_object_that_came_to_harm_is_stored_again(
