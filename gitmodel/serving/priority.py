@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import threading
 
 #: A third of the share that others have (sched(7)). With less, what holds the interpreter's lock would keep calls waiting where other
@@ -14,7 +13,7 @@ _NICE = 5
 
 def stand_back(threads: int) -> None:
     """Has the calling thread, and those it starts, take a processor after the threads that answer calls. Not where ``threads`` per
-    operator are several: the runtime starts those here, and calls use them. Only Linux counts niceness by thread."""
-    if threads == 1 and sys.platform == "linux":
+    operator are several: the runtime starts those here, and calls use them. (Linux counts niceness by thread: setpriority(2), notes.)"""
+    if threads == 1:
         with contextlib.suppress(OSError):  # a sandbox may forbid it
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
