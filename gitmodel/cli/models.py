@@ -87,9 +87,12 @@ def save(
 
     Example: gitmodel save fraud model.onnx --metrics metrics.yaml --golden cases.npz -m "Deeper trees"
     """
+    from gitmodel.formats import mapping
     from gitmodel.workflows import save as workflow
     from gitmodel.workflows.workspace import Workspace
 
+    cut = workflow.ChangedMeanwhile("a file was cut short while it was read, or its disk failed", hint=workflow.QUIET)
+    mapping.end_when_cut(f"error[{cut.code}]: {cut}\n", cut.exit_code)
     if release and not message:
         raise typer.BadParameter("a release names a commit: give -m MESSAGE, too", param_hint="--release")
     named: dict[str, str] = {}

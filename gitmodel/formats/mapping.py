@@ -6,6 +6,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import signal
 from functools import cache
 from typing import Any
 from weakref import WeakValueDictionary, finalize
@@ -13,6 +14,8 @@ from weakref import WeakValueDictionary, finalize
 _FAILED = ctypes.c_void_p(-1).value
 #: What is mapped here, by its id.
 _ours: WeakValueDictionary[int, Any] = WeakValueDictionary()
+#: Handlers of signals: the kernel knows them by their address alone.
+_kept: list[object] = []
 
 
 def mapped(descriptor: int, size: int) -> memoryview:
@@ -49,3 +52,20 @@ def _libc() -> ctypes.CDLL:
     libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
     libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     return libc
+
+
+def end_when_cut(message: str, code: int) -> None:
+    """From now on this process says ``message`` and ends with ``code`` when it reads a part of a mapped file that is not there any
+    more, because somebody has cut the file short, or the disk fails. The kernel sends SIGBUS then (mmap(2)), in the middle of
+    whatever reads, and by itself the process would end without a word. For a process that may end at any point."""
+    text = message.encode()
+
+    def end(_: int) -> None:
+        os.write(2, text)
+        os._exit(code)
+
+    handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(end)
+    _kept.append(handler)
+    libc = _libc()
+    libc.signal.argtypes = (ctypes.c_int, ctypes.c_void_p)
+    libc.signal(signal.SIGBUS, ctypes.cast(handler, ctypes.c_void_p))

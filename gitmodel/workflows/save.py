@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from gitmodel.formats.memory import Model
 
 
+#: What helps where somebody writes what is being saved.
+QUIET = "save it when nobody writes it"
+
+
 class ChangedMeanwhile(GitmodelError):
     """A file was written while it was saved."""
 
@@ -220,7 +224,7 @@ class _Reader(Struct, frozen=True):
             lock, added = store_weights(source, self.place.cache, self.parent, self.drafts, beside)
             cases, stale = _check_runs(self.place, self.folder, lock, source, self.golden, card, given.label)
         if changed := receipt.changed_since(files):
-            raise ChangedMeanwhile(f"{changed} changed while it was saved", hint="save it when nobody writes it")
+            raise ChangedMeanwhile(f"{changed} changed while it was saved", hint=QUIET)
         # A file so fresh that it could change again unseen is read again next time.
         kept = files if settled else {}
         return _Content(made, signatures, described, lock, kept, added, cases, stale, source.notes)

@@ -270,3 +270,31 @@ def test_a_user_without_a_home_can_work(repo: Path, linear: Path) -> None:
     environment = {key: value for key, value in os.environ.items() if key not in ("HOME", "XDG_CONFIG_HOME")}
     done = support.run("gitmodel", "save", "fraud", linear, "-m", "one", cwd=repo, env=environment)
     assert done.returncode == 0, done.stderr
+
+
+#: As ``gitmodel``, with somebody who cuts the file short once its first block is stored.
+_CUT = """
+import os, sys
+from gitmodel.cli import start
+from gitmodel.storage import blocks
+let_go, path = blocks.let_go, sys.argv.pop(1)
+def cut(view):
+    let_go(view)
+    os.truncate(path, 8192)
+blocks.let_go = cut
+start()
+"""
+
+
+def test_a_file_that_is_cut_short_while_it_is_saved_costs_nothing_but_the_save(repo: Path, tmp_path: Path) -> None:
+    path = state.write(support.wide_model(size=1000), tmp_path / "wide.onnx")
+    given, head = path.read_bytes(), support.git(repo, "rev-parse", "HEAD")
+    ended = support.run("python", "-c", _CUT, path, "save", "fraud", path, "-m", "one", cwd=repo)
+    assert (ended.returncode, ended.stdout) == (3, "")
+    assert ended.stderr == (
+        "error[changed-meanwhile]: a file was cut short while it was read, or its disk failed: save it when nobody writes it\n"
+    )
+    assert support.git(repo, "rev-parse", "HEAD") == head
+    path.write_bytes(given)
+    assert support.run("python", "-m", "gitmodel", "save", "fraud", path, "-m", "one", cwd=repo).returncode == 0
+    assert support.run("python", "-m", "gitmodel", "fsck", cwd=repo).returncode == 0

@@ -93,3 +93,25 @@ def test_what_cannot_be_mapped_is_the_systems_error(tmp_path: Path) -> None:
     assert caught.value.errno == errno.EACCES
     with pytest.raises(InvalidModel, match="is empty"):
         map_file(tmp_path / "f")
+
+
+#: Reads a mapped file that was cut short meanwhile, with the interpreter's lock and without.
+CUT = """
+import hashlib, os, sys
+from gitmodel.formats import mapping
+from gitmodel.formats.source import map_file
+from pathlib import Path
+view = map_file(Path(sys.argv[1]))
+mapping.end_when_cut("cut short\\n", 3)
+os.truncate(sys.argv[1], 4096)
+bytes(view) if sys.argv[2] == "copied" else hashlib.sha256(view)
+"""
+
+
+@pytest.mark.parametrize("how", ["copied", "hashed"])
+def test_a_process_says_so_when_a_file_is_cut_short_under_it(tmp_path: Path, how: str) -> None:
+    (tmp_path / "long").write_bytes(bytes(SIZE))
+    ended = subprocess.run(
+        [sys.executable, "-c", CUT, str(tmp_path / "long"), how], capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (3, "", "cut short\n")
