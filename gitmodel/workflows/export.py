@@ -85,9 +85,8 @@ def export(
     further = _further(bundle, path) if as_folder and not signature and not tensors else {}
     beside = _beside(bundle, Path(dest)) if as_folder else {}
     _refuse_overwriting([path, *further.values(), *beside], force)
-    written: tuple[Path, ...] = ()
     try:
-        with _source(place, bundle, tensors) as source:
+        with _source(place, bundle, tensors, first=bool(further)) as source:
             chosen = graph_of(source, signature) if signature else source
             left = left_out(chosen, formats.ending(path), further)
             if as_folder:
@@ -96,8 +95,6 @@ def export(
             for name, target in further.items():
                 written += formats.write(graph_of(source, name), target)
     except OtherBytes as error:
-        for file in written:
-            file.unlink()
         entry = bundle.lock.file(error.path)
         raise corrupt(entry, place.cache) if place and entry else error from None
     for target, data in beside.items():
@@ -161,8 +158,9 @@ def _refuse_overwriting(paths: Sequence[Path], force: bool) -> None:
 
 
 @contextlib.contextmanager
-def _source(place: Workspace | None, bundle: Bundle, names: Sequence[str]) -> Iterator[Source]:
-    """The model, whole or these tensors of it, its bytes verified."""
+def _source(place: Workspace | None, bundle: Bundle, names: Sequence[str], *, first: bool) -> Iterator[Source]:
+    """The model, whole or these tensors of it, its bytes verified: ``first``, where several files are to be written from them and
+    none of those that are there may be replaced for nothing, or as they are read."""
     from gitmodel.formats import binding, stored
 
     if bundle.file is not None:
@@ -180,8 +178,9 @@ def _source(place: Workspace | None, bundle: Bundle, names: Sequence[str]) -> It
     files = [file for file in lock.files if not names or file.path in needed]
     with weights_of(place, bundle, files) as folder:
         seals = {file.path: Seal(folder, file.path, file.sha256) for file in files}
-        # What has a file of its own is hashed as it is written.
-        for path in seals.keys() - {entry.file for entry in entries if entry.file != HDF5_VIEW}:
+        # What has a file of its own is hashed as it is written, too.
+        hashed_later = set() if first else {entry.file for entry in entries if entry.file != HDF5_VIEW}
+        for path in seals.keys() - hashed_later:
             seals[path].check()
         if names:
             found = (stored.tensor(folder, entry, seals[entry.file]) for entry in entries)

@@ -277,6 +277,20 @@ def test_a_folder_gets_every_graph(repo: Path, several: dict[str, Path], tmp_pat
         export("match", tmp_path / "out", repo=repo)
 
 
+def test_bytes_that_only_one_graph_needs_and_that_have_gone_bad_replace_no_graph(
+    repo: Path, several: object, tmp_path: Path
+) -> None:
+    export("match", f"{tmp_path}/out/", repo=repo)
+    before = {file: file.read_bytes() for file in (tmp_path / "out").iterdir()}
+    lines = (repo / "models" / "match" / "weights.lock").read_text().splitlines()
+    md5 = next(line.split()[-1] for line in lines if line.startswith("file tensors/") and "score" in line)
+    state.rot(state.object_path(repo / ".dvc" / "cache", md5))
+    states = {file: support.identity(file) for file in before}
+    with pytest.raises(MissingWeights, match="other bytes for tensors/.*score"):
+        export("match", tmp_path / "out", repo=repo, force=True)
+    assert {file: support.identity(file) for file in (tmp_path / "out").iterdir()} == states
+
+
 def test_other_formats_hold_the_tensors_of_every_graph(repo: Path, several: dict[str, Path], tmp_path: Path) -> None:
     done = export("match", tmp_path / "out.safetensors", repo=repo)
     assert done.left_out == ("the graphs",)
