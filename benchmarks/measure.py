@@ -182,3 +182,17 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def load() -> str:
     """How busy the machine is, to stand beside every result."""
     return f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
+
+
+def steadiness(seconds: float = 2.0) -> str:
+    """How evenly the machine computes, while nothing else is asked of it: the same few microseconds of work over and over. A
+    server's p99 can be no nearer to its p50."""
+    turns = []
+    end = (before := time.perf_counter()) + seconds
+    while before < end:
+        sum(range(4000))
+        now = time.perf_counter()
+        turns.append(now - before)
+        before = now
+    p50, p99 = (sorted(turns)[int((len(turns) - 1) * share)] * 1e6 for share in (0.5, 0.99))
+    return f"the same piece of work took {p50:.0f} us, and in one turn of 100 more than {p99:.0f} us"

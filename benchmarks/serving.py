@@ -77,6 +77,7 @@ def main() -> None:
         for server in large_servers:
             binary.check(server, -row)
 
+        print(measure.steadiness(), flush=True)
         print(f"{title}; {options.connections} connections; {measure.load()}", flush=True)
         small = rounds(servers, options.rounds, options.connections, options.seconds, env, missing)
         print(f"{row.nbytes:,} bytes; {options.binary_connections} connections; {measure.load()}", flush=True)
