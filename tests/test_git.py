@@ -55,6 +55,16 @@ def test_a_tag_that_exists_is_refused(git_repo: Path) -> None:
     assert [tag.name for tag in repo.tags("fraud@*")] == ["fraud@v1.0.0"]
 
 
+def test_a_tag_of_a_tag_is_on_the_commit_in_the_end(git_repo: Path) -> None:
+    support.git(git_repo, "commit", "--allow-empty", "-qm", "one")
+    for name, target in (("a", "HEAD"), ("b", "a"), ("c", "b")):
+        support.git(git_repo, "tag", "-a", "-m", name, name, target)
+    support.git(git_repo, "tag", "-a", "-m", "no commit", "tree", "HEAD^{tree}")
+    support.git(git_repo, "tag", "-a", "-m", "of no commit", "of-tree", "tree")
+    repo = Repository.open(git_repo)
+    assert [(tag.name, tag.commit) for tag in repo.tags()] == [(name, repo.head()) for name in "abc"]
+
+
 @pytest.mark.parametrize("revision", ["--help", "nothing", "HEAD~99", "$(id)", ""])
 def test_a_strange_revision_is_only_unknown(git_repo: Path, revision: str) -> None:
     repo, _ = committed(git_repo)

@@ -12,7 +12,7 @@ from msgspec import Struct
 from gitmodel.bundle import yamlio
 from gitmodel.bundle.card import Card
 from gitmodel.bundle.folder import Folder, Identified
-from gitmodel.bundle.lock import FileEntry, Lock, is_shared
+from gitmodel.bundle.lock import FileEntry, InvalidLock, Lock, is_shared
 from gitmodel.bundle.signature import DEFAULT, Signature, Signatures
 from gitmodel.errors import GitmodelError
 
@@ -59,7 +59,8 @@ class Bundle(Struct, frozen=True, eq=False, dict=True):
     def _text(self, path: str) -> bytes:
         data = self.folder.read(path)
         if data is None:
-            raise NoBundle(f"{self.label} has no {path}", hint="save the model again")
+            mend = "take another version: what is committed stays as it is" if self.commit else "save the model again"
+            raise NoBundle(f"{self.label} has no {path}", hint=mend)
         return data
 
     @cached_property
@@ -124,3 +125,12 @@ class Bundle(Struct, frozen=True, eq=False, dict=True):
                 f"{self.label} is a checkpoint without a graph", hint="save it again with an ONNX graph beside it"
             )
         return graph_files(self.lock)
+
+
+def unreadable(bundle: Bundle) -> str:
+    """Why a bundle's lock does not say what its weights are; '' where it does. A tag keeps whatever it was put on."""
+    try:
+        bundle.lock  # noqa: B018  # read once
+    except (NoBundle, InvalidLock) as error:
+        return error.message
+    return ""

@@ -212,7 +212,7 @@ def log(
     cells = [
         [
             entry.version, f"{entry.date:%Y-%m-%d %H:%M}", entry.author, entry.verdict or "-", human(entry.size), human(entry.stored),
-            entry.digest[:12], ", ".join(entry.stages) or "-", entry.changed or "-",
+            entry.digest[:12] or "-", ", ".join(entry.stages) or "-", entry.changed or "-",
         ]
         for entry in entries
     ]  # fmt: skip

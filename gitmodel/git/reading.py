@@ -189,10 +189,14 @@ class Reader:
         tags = []
         for line in filter(None, listing.split("\n")):
             name, kind, oid, peeled_kind, peeled, seconds, creator = line.split("\0")
-            if (peeled_kind or kind) != "commit":
+            found, commit = peeled_kind or kind, peeled or oid
+            if found == "tag":  # of a tag, which older versions of Git do not follow to the end
+                with contextlib.suppress(UnknownRevision):
+                    found, commit = "commit", self.commit_of(f"refs/tags/{name}")
+            if found != "commit":
                 continue
             date = datetime.fromtimestamp(int(seconds or 0), UTC)
-            tags.append(TagRef(name, peeled or oid, kind == "tag", date, creator.rpartition(" <")[0]))
+            tags.append(TagRef(name, commit, kind == "tag", date, creator.rpartition(" <")[0]))
         return tags
 
     def tag_message(self, name: str) -> str:

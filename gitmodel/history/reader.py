@@ -47,6 +47,7 @@ class _Reader:
         self._on_disk: list[tuple[str, bytes]] = []  # other pointers in working trees
         self._entries: dict[FileEntry, FileEntry] = {}  # thousands of locks share most of theirs
         self._pointers: dict[str, bytes] = {}  # by their blob
+        self._withdrawn: set[str] = set()  # tags of versions
 
     def read(self, also: list[str]) -> History:
         self._read_commits(also)
@@ -112,6 +113,7 @@ class _Reader:
         told = self._repo.run("for-each-ref", f"--format={'%00'.join(f'%({field})' for field in fields)}")
         refs = [line.split("\0") for line in told.splitlines()]
         live = _live_stages(ref for ref, *_ in refs)
+        self._withdrawn = {ref.removeprefix("refs/tags/")[:-1] for ref, *_ in refs if ref.endswith("!")}
         for ref, own_kind, peeled_kind, oid, peeled, own_tree, peeled_tree in refs:
             kind, target, top = (peeled_kind, peeled, peeled_tree) if peeled_kind else (own_kind, oid, own_tree)
             if kind == "tree":
@@ -157,8 +159,8 @@ class _Reader:
         if digest := self._digests.get(lock, ""):
             named = _pointer_in(self._pointer(pointer)) if pointer else ""
             self._past.mentions.append(Mention(label, model, why, digest, named))
-        elif lock:
-            self._past.unreadable[label] = self._reasons.get(lock, "")
+        elif (lock or why is Why.RELEASED) and label.removesuffix("!") not in self._withdrawn:
+            self._past.unreadable[label] = self._reasons.get(lock, f"{label} has no {LOCK}")
 
     def _read_stashes(self) -> None:
         """Each stash is three commits: the working tree, the index, and what was untracked."""

@@ -18,6 +18,7 @@ from gitmodel.storage.audit import Digest, digest_all
 from gitmodel.storage.depot import Depot, Folder, Listing, Stored
 from gitmodel.storage.digests import Digests, is_settled
 from gitmodel.storage.remote import Progress
+from gitmodel.versions import ReleaseTag, parse_tag
 from gitmodel.workflows.findings import Finding, Read
 
 #: Half-written files younger than this may belong to somebody at work.
@@ -131,6 +132,8 @@ class Examination:
         """Locks that cannot be read, and pointers that name other files than the locks beside them."""
         for label, reason in self.past.unreadable.items():
             mend = "restore weights.lock from Git, or save the model again"
+            if isinstance(parse_tag(label), ReleaseTag):  # which stays as it is
+                mend = f"withdraw it: git tag -a -m WHY '{label}!' '{label}^{{}}'"
             self.findings.append(Finding("lock", "Git", reason, versions=(label,), mend=mend))
         for mention in mentions:
             if mention.pointer != self.past.listings[mention.digest]:

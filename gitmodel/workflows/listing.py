@@ -11,7 +11,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from gitmodel import registry
-from gitmodel.bundle.bundle import GOLDEN, Bundle
+from gitmodel.bundle.bundle import GOLDEN, Bundle, unreadable
 from gitmodel.formats import golden_files
 from gitmodel.git import NotARepository, Repository
 from gitmodel.versions import check_name
@@ -30,7 +30,8 @@ class Row(Struct, frozen=True):
 
 class LogEntry(Struct, frozen=True):
     """One version. ``verdict`` and ``changed`` come from the tag and the two locks; ``stored`` in bytes is what it added.
-    ``changed`` is '' when a shallow clone does not have the version before."""
+    ``changed`` is '' when a shallow clone does not have the version before. ``digest`` is '' of one that does not say what its
+    weights are, and ``changed`` why."""
 
     version: str
     date: datetime
@@ -69,7 +70,7 @@ def log(name: str, repo: Path | str = ".") -> list[LogEntry]:
         entry = _entry(release, bundle, before, trailers, tuple(stages.get(str(release.version), ())))
         # In a shallow clone nobody knows what came before the oldest that is here.
         entries.append(replace(entry, changed="") if before is None and repository.shallow else entry)
-        before = bundle
+        before = bundle if entry.digest else before
     return entries[::-1]
 
 
@@ -149,12 +150,13 @@ def _entry(
     trailers: Mapping[str, str],
     stages: tuple[str, ...],
 ) -> LogEntry:
+    said = (str(release.version), release.ref.date, release.ref.author, _verdict(trailers))
+    if why := unreadable(bundle):
+        return LogEntry(*said, "", 0, 0, why, stages, release.ref.annotated)
     known = {entry.md5 for entry in before.lock.files} if before else set()
     stored = sum(entry.size for entry in bundle.lock.files if entry.md5 not in known)
-    return LogEntry(
-        str(release.version), release.ref.date, release.ref.author, _verdict(trailers), bundle.lock.digest,
-        bundle.lock.size, stored, _changed(bundle, before), stages, release.ref.annotated,
-    )  # fmt: skip
+    changed = _changed(bundle, before)
+    return LogEntry(*said, bundle.lock.digest, bundle.lock.size, stored, changed, stages, release.ref.annotated)
 
 
 def _verdict(trailers: Mapping[str, str]) -> str:

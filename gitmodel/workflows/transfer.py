@@ -10,7 +10,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from gitmodel import registry
-from gitmodel.bundle.bundle import WEIGHTS, Bundle
+from gitmodel.bundle.bundle import WEIGHTS, Bundle, unreadable
 from gitmodel.bundle.lock import FileEntry
 from gitmodel.errors import GitmodelError
 from gitmodel.git import GitFailed, Repository
@@ -49,11 +49,22 @@ class Moved(Struct, frozen=True):
 def push(
     references: Sequence[str] = (), *, repo: Path | str = ".", remote: str = "", progress: Progress | None = None
 ) -> Moved:
-    """Sends the weights of these references, or of every model and every version here. Raises NoRemote, RemoteFailed."""
+    """Sends the weights of these references, or of every model and every version here. Raises NoRemote, RemoteFailed, and
+    MissingWeights as ``push_bundles``, or when a version does not say what its weights are: then all others have been sent."""
     place = Workspace.open(Path(repo), remote=remote, progress=progress)
     bundles = _bundles(place.repo, references) if references else [*_current(place.repo), *_released(place.repo)]
     place.remote  # noqa: B018  # a missing remote is said before anything else
-    return push_bundles(place, bundles)
+    damaged = {} if references else {bundle.label: why for bundle in bundles if (why := unreadable(bundle))}
+    moved = push_bundles(place, [bundle for bundle in bundles if bundle.label not in damaged])
+    if damaged:
+        label = next(iter(damaged))
+        raise MissingWeights(
+            f"{_some(list(damaged))} not sent ({damaged[label]}); everything else is there",
+            hint=f"withdraw it: git tag -a -m WHY '{label}!' '{label}^{{}}', and push that tag"
+            if "@" in label
+            else f"restore it: git checkout HEAD -- {registry.model_path(label)}",
+        )
+    return moved
 
 
 def fetch(
@@ -135,11 +146,15 @@ def push_bundles(place: Workspace, bundles: Iterable[Bundle]) -> Moved:
 def _not_sent(
     place: Workspace, labels: Sequence[str], missing: list[FileEntry], damaged: Sequence[FileEntry], others: bool
 ) -> MissingWeights:
-    what = ", ".join(labels[:3]) + (f" and {len(labels) - 3} more" if len(labels) > 3 else "")
+    what = _some(labels)
     error = missing_weights(missing, what) if missing else corrupt(damaged[0], place.cache)
     if not others:
         return error
     return MissingWeights(f"{what} not sent ({error.message}); everything else is there", hint=error.hint)
+
+
+def _some(labels: Sequence[str]) -> str:
+    return ", ".join(labels[:3]) + (f" and {len(labels) - 3} more" if len(labels) > 3 else "")
 
 
 def push_refs(repo: Repository, remote: str, tag: str) -> str:

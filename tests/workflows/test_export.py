@@ -286,7 +286,7 @@ def test_bytes_that_only_one_graph_needs_and_that_have_gone_bad_replace_no_graph
     md5 = next(line.split()[-1] for line in lines if line.startswith("file tensors/") and "score" in line)
     state.rot(state.object_path(repo / ".dvc" / "cache", md5))
     states = {file: support.identity(file) for file in before}
-    with pytest.raises(MissingWeights, match="other bytes for tensors/.*score"):
+    with pytest.raises(MissingWeights, match=r"other bytes for tensors/.*score"):
         export("match", tmp_path / "out", repo=repo, force=True)
     assert {file: support.identity(file) for file in (tmp_path / "out").iterdir()} == states
 

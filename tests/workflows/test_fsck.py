@@ -201,6 +201,25 @@ def test_a_lock_that_cannot_be_read_is_told(shop: Shop) -> None:
     assert found.versions == ("fraud",)
 
 
+@pytest.mark.parametrize("left", [0, 100], ids=["without a lock", "with a part of it"])
+def test_a_version_that_does_not_say_its_weights_is_told_until_it_is_withdrawn(shop: Shop, left: int) -> None:
+    lock = shop.repo / "models/fraud/weights.lock"
+    whole = lock.read_bytes()
+    lock.write_bytes(whole[:left])
+    if not left:
+        lock.unlink()
+    shop.git("commit", "-qam", "harm")
+    shop.git("tag", "-a", "-m", "harmed", "fraud@v1.2.0")
+    shop.git("revert", "--no-edit", "HEAD")
+    found = only(check(shop), "lock")
+    assert (found.versions, found.mend) == (
+        ("fraud@v1.2.0",),
+        "withdraw it: git tag -a -m WHY 'fraud@v1.2.0!' 'fraud@v1.2.0^{}'",
+    )
+    shop.git("tag", "-a", "-m", "harmed", "fraud@v1.2.0!", "fraud@v1.2.0^{commit}")
+    assert check(shop).findings == ()
+
+
 def test_a_lock_that_vouches_for_other_bytes_is_told_and_the_object_stays(shop: Shop) -> None:
     lock, path = shop.repo / "models/fraud/weights.lock", shop.object(GRAPH)
     lock.write_text(lock.read_text().replace(state.digest(path), "0" * 64))

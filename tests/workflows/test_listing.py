@@ -104,6 +104,20 @@ def test_a_log_says_what_each_version_changed_and_added(history: Path) -> None:
     assert newest.digest != first.digest
 
 
+def test_a_log_goes_on_past_a_version_whose_lock_is_damaged(history: Path, tmp_path: Path) -> None:
+    before = log("fraud", history)
+    (history / "models" / "fraud" / "weights.lock").unlink()
+    support.git(history, "commit", "-qam", "harm")
+    support.git(history, "tag", "-a", "-m", "harmed", "fraud@v1.2.0")
+    support.git(history, "revert", "--no-edit", "HEAD")
+    support.git(history, "tag", "-a", "-m", "mended", "fraud@v1.3.0")
+    mended, harmed, *rest = log("fraud", history)
+    assert rest == before
+    assert (harmed.version, harmed.digest, harmed.stored) == ("v1.2.0", "", 0)
+    assert harmed.changed == "fraud@v1.2.0 has no weights.lock"
+    assert (mended.stored, mended.changed) == (0, "nothing that counts")  # against the last one that can be read
+
+
 def test_the_bytes_a_version_added_leave_out_what_it_shares(repo: Path, tmp_path: Path) -> None:
     model = support.wide_model()
     save("fraud", [state.write(model, tmp_path / "1.onnx")], repo=repo, message="one")

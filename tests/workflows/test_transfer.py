@@ -136,6 +136,37 @@ def test_versions_that_are_whole_go_and_the_one_that_is_not_is_named(
         pull(["fraud@v1.0.0"], repo=tmp_path / "clone")
 
 
+def without_lock(lock: Path) -> None:
+    lock.unlink()
+
+
+def cut_lock(lock: Path) -> None:
+    lock.write_bytes(lock.read_bytes()[:100])
+
+
+@pytest.mark.parametrize("harm", [without_lock, cut_lock])
+def test_a_version_whose_lock_was_committed_damaged_keeps_no_other_from_going(
+    origin: Path, tmp_path: Path, harm: Callable[[Path], None]
+) -> None:
+    harm(origin / "models" / "fraud" / "weights.lock")
+    support.git(origin, "commit", "-qam", "harm")
+    support.git(origin, "tag", "-a", "-m", "harmed", "fraud@v1.9.0")
+    support.git(origin, "revert", "--no-edit", "HEAD")
+    said = r"^fraud@v1\.9\.0 not sent \(fraud@v1\.9\.0.*weights\.lock.*\); everything else is there: withdraw it: git tag -a"
+    with pytest.raises(MissingWeights, match=said):
+        push(repo=origin)
+    assert pull(["fraud@v1.1.0"], repo=state.clone(origin, tmp_path / "clone")).objects == 4
+    support.git(origin, "tag", "-a", "-m", "its lock is damaged", "fraud@v1.9.0!", "fraud@v1.9.0")
+    assert push(repo=origin).objects == 0
+
+
+def test_a_damaged_lock_of_the_working_tree_keeps_no_version_from_going(origin: Path, tmp_path: Path) -> None:
+    cut_lock(origin / "models" / "fraud" / "weights.lock")
+    with pytest.raises(MissingWeights, match=r"^fraud not sent .*: restore it: git checkout HEAD -- models/fraud$"):
+        push(repo=origin)
+    assert pull(["fraud@v1.1.0"], repo=state.clone(origin, tmp_path / "clone")).objects == 4
+
+
 def test_only_what_leaves_is_read(origin: Path) -> None:
     push(repo=origin)
     state.rot(state.object_path(origin / ".dvc" / "cache", md5_of(origin, "model.onnx")))
