@@ -14,7 +14,7 @@ from msgspec import Struct
 from gitmodel.serving import oip, tfs
 from gitmodel.serving.dataplane import Dataplane, DataplaneError
 from gitmodel.serving.http import STATUS, Answer, Bodies, Given, Headers, HttpError, Parts, Receive, aligned
-from gitmodel.serving.servable import Servable
+from gitmodel.serving.servable import SLOW_SECONDS, Servable
 from gitmodel.serving.traffic import Traffic
 
 #: A call leaves the event loop for a thread when its servable is not quick, or its body larger than this, in bytes: decoding it
@@ -75,6 +75,7 @@ class Calls:
             return self._inline(call, servable, body)
         servable.in_flight += 1
         started = time.perf_counter()
+        servable.comes_back(started)
         try:
             loop = asyncio.get_running_loop()
             answer, headers = await loop.run_in_executor(self._pool, call.answering, servable, body)
@@ -91,6 +92,10 @@ class Calls:
         except BaseException as error:
             self._refuse(servable, started, error)
             raise
+        finally:
+            now = time.perf_counter()
+            if now - started > SLOW_SECONDS:
+                servable.kept_others(now - started, now)
         return self._answered(servable, started, answer, headers)
 
     def _answered(self, servable: Servable, started: float, answer: bytes | Parts, headers: Headers) -> Answer:

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
 #: A call that takes longer than this, in seconds, leaves the event loop for a thread.
 INLINE_SECONDS = 0.001
+#: What a small call takes may hang on its values. One that has kept the event loop for so many seconds is counted ...
+SLOW_SECONDS = 0.005
+#: ... and when such calls have kept it for so long, but for this share of the time, a machine that stands still now and then taken
+#: for as bad as that, the version's calls go to threads: for a while, each time for twice as long.
+_MOST_KEPT, _SHARE_KEPT, _APART_FIRST, _APART_MOST = 0.25, 0.05, 60.0, 3600.0
 
 
 class State(StrEnum):
@@ -95,6 +100,12 @@ class Servable:
     run_bytes: int = 1
     called: str = DEFAULT
     named: Mapping[str, Servable] = field(default_factory=dict)
+    #: Seconds that slow calls have kept the event loop, and when they were counted; until when calls go to threads for that, and for
+    #: how long they do the next time.
+    _kept: float = 0.0
+    _counted: float = 0.0
+    _apart_until: float = 0.0
+    _apart: float = _APART_FIRST
 
     def by_signature(self, name: str) -> Servable:
         """The one that answers calls of this signature, '' is its own. Raises KeyError."""
@@ -103,11 +114,23 @@ class Servable:
     @property
     def quick(self) -> bool:
         """Whether a small call may be run on the event loop."""
-        return self.run_seconds <= INLINE_SECONDS
+        return self.run_seconds <= INLINE_SECONDS and not self._apart_until
 
     def quick_with(self, size: int) -> bool:
         """Whether a call with so many bytes of tensors may, if the time of a run grows as they do."""
-        return self.run_seconds * max(1.0, size / self.run_bytes) <= INLINE_SECONDS
+        return self.quick and self.run_seconds * max(1.0, size / self.run_bytes) <= INLINE_SECONDS
+
+    def kept_others(self, seconds: float, now: float) -> None:
+        """A call took so long on the event loop, and ended ``now``."""
+        self._kept = max(0.0, self._kept - _SHARE_KEPT * (now - self._counted)) + seconds
+        self._counted = now
+        if self._kept > _MOST_KEPT:
+            self._apart_until, self._apart = now + self._apart, min(2 * self._apart, _APART_MOST)
+
+    def comes_back(self, now: float) -> None:
+        """To the event loop, if it is time for that."""
+        if self._apart_until and now > self._apart_until:
+            self._kept = self._apart_until = 0.0
 
     @cached_property
     def outputs(self) -> list[str] | None:

@@ -157,3 +157,30 @@ def test_calls_with_many_more_bytes_than_were_measured_leave_the_event_loop(serv
     assert not one.quick_with(10_001)
     one.run_seconds = INLINE_SECONDS * 2
     assert not one.quick_with(1)
+
+
+def test_a_version_whose_calls_keep_the_event_loop_leaves_it_for_a_while(servable: Callable[..., Servable]) -> None:
+    one = servable()
+    for second in range(100):  # a machine that stands still now and then
+        one.kept_others(0.03, 1000.0 + second)
+    assert one.quick
+    one.kept_others(2.0, 1100.0)
+    assert not one.quick
+    assert not one.quick_with(1)
+    one.comes_back(1159.0)
+    assert not one.quick
+    one.comes_back(1161.0)
+    assert one.quick
+    one.kept_others(2.0, 1162.0)
+    one.comes_back(1223.0)
+    assert not one.quick, "the second time for twice as long"
+    one.comes_back(1283.0)
+    assert one.quick
+
+
+def test_many_calls_that_are_slow_weigh_as_much_as_one(servable: Callable[..., Servable]) -> None:
+    one = servable()
+    for number in range(8):
+        assert one.quick
+        one.kept_others(0.04, 1000.0 + number / 10)
+    assert not one.quick

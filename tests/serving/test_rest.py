@@ -9,7 +9,9 @@ import shutil
 import socket
 import struct
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -783,3 +785,42 @@ def test_the_status_of_every_version_is_told(server: Server) -> None:
     by_model = {row["model"]: row for row in answer.json["versions"]}
     assert (by_model["fraud"]["state"], by_model["fraud"]["golden_passed"]) == ("AVAILABLE", 4)
     assert "golden cases fail" in by_model["broken"]["reason"]
+
+
+#: How long a call takes hangs on the value of x alone.
+_WORK = """
+<ir_version: 8, opset_import: ["" : 17]>
+work (int64[] n) => (float[64,64] y) {
+  keep = Constant<value = bool {1}> ()
+  start = Constant<value = float {1.0}> ()
+  shape = Constant<value = int64[2] {64, 64}> ()
+  first = Expand(start, shape)
+  y = Loop(n, keep, first) <body = one (int64 i, bool going, float[64,64] before) => (bool again, float[64,64] after) {
+    again = Identity(going)
+    product = MatMul(before, before)
+    most = ReduceMax<keepdims = 0>(product)
+    after = Div(product, most)
+  }>
+}
+"""
+
+
+def test_one_whose_calls_turn_out_slow_keeps_nobody_waiting(tmp_path: Path) -> None:
+    production = Production.make(tmp_path)
+    model = onnx.parser.parse_model(_WORK)
+    production.save(model, golden=None)
+    production.push(production.tag("fraud@v1.0.0"))
+
+    def call(count: int) -> dict[str, Any]:
+        return infer(np.array(count), "n", "INT64")
+
+    with place.serving(production.bare) as server, ThreadPoolExecutor(1) as pool:
+        started = time.perf_counter()
+        assert server.ask("POST", "/v2/models/fraud/infer", call(2000)).status == 200
+        count = int(2000 * 1.5 / (time.perf_counter() - started))  # some 1.5 s of work
+        assert server.ask("POST", "/v2/models/fraud/infer", call(count)).status == 200
+        slow = pool.submit(server.ask, "POST", "/v2/models/fraud/infer", call(count))
+        time.sleep(0.2)
+        assert server.ask("GET", "/v2/health/live").status == 200
+        assert not slow.done()
+        assert slow.result().status == 200
