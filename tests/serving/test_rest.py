@@ -790,12 +790,12 @@ def test_the_status_of_every_version_is_told(server: Server) -> None:
 #: How long a call takes hangs on the value of x alone.
 _WORK = """
 <ir_version: 8, opset_import: ["" : 17]>
-work (int64[] n) => (float[64,64] y) {
+work (int64[] n) => (float[16,16] y) {
   keep = Constant<value = bool {1}> ()
   start = Constant<value = float {1.0}> ()
-  shape = Constant<value = int64[2] {64, 64}> ()
+  shape = Constant<value = int64[2] {16, 16}> ()
   first = Expand(start, shape)
-  y = Loop(n, keep, first) <body = one (int64 i, bool going, float[64,64] before) => (bool again, float[64,64] after) {
+  y = Loop(n, keep, first) <body = one (int64 i, bool going, float[16,16] before) => (bool again, float[16,16] after) {
     again = Identity(going)
     product = MatMul(before, before)
     most = ReduceMax<keepdims = 0>(product)
@@ -808,7 +808,7 @@ work (int64[] n) => (float[64,64] y) {
 def test_one_whose_calls_turn_out_slow_keeps_nobody_waiting(tmp_path: Path) -> None:
     production = Production.make(tmp_path)
     model = onnx.parser.parse_model(_WORK)
-    production.save(model, golden=None)
+    production.save(model, golden={"n": np.array(1)})  # so that it is taken for a quick one
     production.push(production.tag("fraud@v1.0.0"))
 
     def call(count: int) -> dict[str, Any]:
