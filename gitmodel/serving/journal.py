@@ -22,9 +22,9 @@ class Journal:
         self.write, self.as_json, self.requests = write, as_json, requests
 
     def started(self, repo: Path, endpoint: Endpoint, missing: Sequence[str]) -> None:
-        """``missing`` are models asked for that have no version yet."""
-        for name in missing:
-            self.warned(f"there is no version of '{name}' here yet")
+        """``missing`` says what was asked for and is not there."""
+        for text in missing:
+            self.warned(text)
         text = f"serving {repo} on {endpoint.url} (management: {endpoint.admin}, pid {endpoint.pid})"
         self._note("started", text, repo=str(repo), url=endpoint.url, admin=endpoint.admin, pid=endpoint.pid)
 

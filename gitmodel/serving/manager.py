@@ -36,7 +36,7 @@ class _Failure:
 class Manager:
     """``table`` is replaced whole by one assignment, once the host has it: a request reads it once and answers wholly from what
     it read. ``second`` is given what serves by default when there is nothing to load, and raises nothing: see ``Prepacker.take``.
-    ``begun`` is called in the thread that loads, before anything else."""
+    ``begun`` is called in the thread that loads, before anything else. ``named`` are models that must be served, whatever Git says."""
 
     def __init__(
         self,
@@ -45,8 +45,9 @@ class Manager:
         last_good: LastGood | None = None,
         second: Callable[[Collection[Servable]], None] | None = None,
         begun: Callable[[], None] = lambda: None,
+        named: Collection[str] = (),
     ) -> None:
-        self._begun = begun
+        self._begun, self._named = begun, frozenset(named)
         self._host, self._told, self._second, self._woken = host, told, second, False
         self._last_good = last_good or LastGood(None)
         self._required: set[str] = set()
@@ -137,11 +138,11 @@ class Manager:
             return [version.version for version in self._wanted.get(model, ())]
 
     def ready(self) -> bool:
-        """True when every model is served that was to be served at the start, or has been since: a model that joins
-        later never makes a ready server unready."""
+        """True when every model is served that was asked for by name, was to be served at the start, or has been since: a model that
+        joins later never makes a ready server unready."""
         with self._changed:
             wanted = {name for name, versions in self._wanted.items() if versions}
-            return self._settled > 0 and all(name in self.table for name in self._required & wanted)
+            return self._settled > 0 and all(name in self.table for name in self._named | self._required & wanted)
 
     def _all_wanted(self) -> list[AspiredVersion]:
         return [version for versions in self._wanted.values() for version in versions]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from msgspec import Struct
@@ -65,6 +65,13 @@ class VersionPolicy(Struct, frozen=True):
         found = [release for release in self._chosen(releases, stages) if release is not None]
         last = {release.version: release for release in reversed(found)}  # each once, where it stands last
         return tuple(_aspired(model, release, stages) for release in reversed(last.values()))
+
+    def lacking(self, held: Collection[str], stages: Collection[str]) -> list[str]:
+        """What it names of which there is nothing among these versions and commits, and these stages."""
+        if named := _named(self.follow):
+            return [str(name) for name in named if str(name) not in held]
+        is_stage = self.follow not in (AUTO, LATEST, ALL, STAGES) and not self.follow.startswith(f"{LATEST}:")
+        return [f"stage '{self.follow}'"] if is_stage and self.follow not in stages else []
 
     def _chosen(self, releases: Sequence[Release], stages: Mapping[str, StageMove]) -> Sequence[Release | None]:
         finished = [release for release in releases if not release.version.pre]

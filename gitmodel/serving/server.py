@@ -67,7 +67,7 @@ def serve(settings: Settings, journal: Journal) -> None:
         packer = Prepacker(state_dir / "prepacked", threads=settings.threads, warned=journal.warned)
         manager = Manager(
             host, heard, LastGood(state_dir / "serving.json"), packer.take if settings.prepack else None,
-            partial(stand_back, settings.threads),
+            partial(stand_back, settings.threads), settings.models,
         )  # fmt: skip
         packer.wake = manager.wake
         policy = VersionPolicy(settings.follow)

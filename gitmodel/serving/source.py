@@ -72,12 +72,19 @@ class Source:
             return number
 
     def missing(self) -> list[str]:
-        """Models it was told to serve that have no release."""
+        """What it was told to serve and is not there, in words."""
         repo = Repository.open(self._path)
         try:
-            return sorted(self._models - set(registry.all_releases(repo)))
+            found = {name: held for name, held in registry.all_releases(repo).items() if self._follows(name)}
+            told = [f"there is no version of '{name}' here yet" for name in sorted(self._models - found.keys())]
+            if not found and not self._models:
+                return ["there is no version of any model here yet"]
+            held = {text for releases in found.values() for r in releases for text in (str(r.version), r.ref.commit)}
+            stages = {stage for name, releases in found.items() for stage in registry.stages(repo, name, releases)}
         finally:
             repo.close()
+        lacking = [*self._policy.lacking(held, stages)] if found else []
+        return told + [f"there is no {text} of {', '.join(sorted(found))} here yet" for text in lacking]
 
     def _follows(self, name: str) -> bool:
         return not self._models or name in self._models

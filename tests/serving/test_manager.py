@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -47,14 +47,16 @@ def want(*texts: str) -> Wanted:
 class Stage:
     """A manager on a stage: which loads were begun, which must wait or fail, and every change of state in order."""
 
-    def __init__(self, session: runtime.Session, last_good: LastGood | None = None) -> None:
+    def __init__(
+        self, session: runtime.Session, last_good: LastGood | None = None, named: Collection[str] = ()
+    ) -> None:
         self._session = session
         self.loads: list[str] = []
         self.said: list[str] = []
         self.fails: dict[str, Exception] = {}
         self.gates: dict[str, threading.Event] = {}
         self.on_state: Callable[[VersionStatus], None] = lambda _: None
-        self.manager = Manager(self, self._told, last_good)
+        self.manager = Manager(self, self._told, last_good, named=named)
         self._changed = threading.Condition()
 
     def load(self, aspired: AspiredVersion) -> Servable:
@@ -359,6 +361,18 @@ def test_ready_needs_every_version_that_must_be_served(stage: Stage) -> None:
 def test_a_repository_without_versions_is_ready_with_nothing(stage: Stage) -> None:
     stage.settle({})
     assert stage.manager.ready()
+
+
+def test_ready_needs_every_model_that_was_asked_for_by_name(session: runtime.Session) -> None:
+    stage = Stage(session, named=["fraud", "typo"])
+    stage.manager.start()
+    stage.settle(want("fraud v1"))
+    assert not stage.manager.ready()
+    stage.settle(want("fraud v1", "typo v1"))
+    assert stage.manager.ready()
+    stage.settle(want("fraud v1", "typo"))
+    assert not stage.manager.ready(), "its tags are gone"
+    stage.manager.stop()
 
 
 def test_a_model_that_joins_later_does_not_make_the_others_unready(stage: Stage) -> None:

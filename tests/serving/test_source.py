@@ -84,8 +84,30 @@ def test_only_the_models_asked_for_are_published(git_repo: Path) -> None:
 
 def test_models_asked_for_that_are_not_there_are_known(git_repo: Path) -> None:
     commit(git_repo, "fraud@v1.0.0")
-    assert Source(git_repo, Published(), models=["typo", "fraud", "spam"]).missing() == ["spam", "typo"]
+    told = Source(git_repo, Published(), models=["typo", "fraud", "spam"]).missing()
+    assert told == ["there is no version of 'spam' here yet", "there is no version of 'typo' here yet"]
     assert Source(git_repo, Published()).missing() == []
+
+
+@pytest.mark.parametrize(
+    ("follow", "told"),
+    [
+        ("v1.0.0,v9.9.9", ["there is no v9.9.9 of fraud, spam here yet"]),
+        (f"v0.1.0,{'0' * 40}", [f"there is no {'0' * 40} of fraud, spam here yet"]),
+        ("canary", ["there is no stage 'canary' of fraud, spam here yet"]),
+        ("prod", []),
+        ("latest:3", []),
+        ("stages", []),
+    ],
+)
+def test_what_is_followed_and_not_there_is_known(git_repo: Path, follow: str, told: list[str]) -> None:
+    commit(git_repo, "fraud@v1.0.0", "spam@v0.1.0", "spam#prod#1")
+    assert Source(git_repo, Published(), policy=VersionPolicy(follow)).missing() == told
+
+
+def test_a_repository_without_versions_is_known(git_repo: Path) -> None:
+    commit(git_repo)
+    assert Source(git_repo, Published()).missing() == ["there is no version of any model here yet"]
 
 
 def test_the_policy_decides(git_repo: Path) -> None:
