@@ -201,7 +201,7 @@ class Manager:
         failure = self._failures.get(version)
         if failure and failure.again_at > time.monotonic():
             return
-        self._note(version, State.LOADING)
+        self._note(version, State.LOADING, reason=f"once more, after: {failure.reason}" if failure else "")
         start = time.monotonic()
         try:
             servable = self._host.load(version)

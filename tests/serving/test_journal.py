@@ -16,7 +16,11 @@ BROKEN = VersionStatus("fraud", "v1.1.0", "d" * 40, State.END, reason="2 of 4 go
 
 
 def tell(journal: Journal) -> None:
-    journal.started(Path("/srv/m.git"), Endpoint(7, "http://127.0.0.1:8000", "/srv/a.sock"), ["there is no version of 'spam' here yet"])
+    journal.started(
+        Path("/srv/m.git"),
+        Endpoint(7, "http://127.0.0.1:8000", "/srv/a.sock"),
+        ["there is no version of 'spam' here yet"],
+    )
     journal.listening("http://127.0.0.1:8001")
     journal.told(READY)
     journal.told(BROKEN)

@@ -268,6 +268,17 @@ def test_a_failure_is_tried_again_by_itself_and_ever_more_rarely(stage: Stage, m
     assert stage.manager.ready()
 
 
+def test_why_it_failed_stays_to_be_seen_while_it_is_tried_again(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manager, "_RETRY_FIRST", 0.05)
+    stage.fails["fraud v1"] = GitmodelError("broken")
+    stage.settle(want("fraud v1"))
+    assert stage.status("v1").reason == "broken"
+    with stage.held("fraud v1"):
+        stage.begun("fraud v1", stage.loads.count("fraud v1") + 1)
+        found = stage.status("v1")
+        assert (found.state, found.reason) == (State.LOADING, "once more, after: broken")
+
+
 def test_a_version_that_ended_a_worker_is_tried_again_when_it_says(stage: Stage) -> None:
     class Costly(GitmodelError):
         retry = (0.02, 0.05)
