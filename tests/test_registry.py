@@ -114,8 +114,11 @@ def test_a_name_alone_is_the_last_commit_of_a_bare_repository(tagged: Path, tmp_
 
 
 def test_of_many_models_the_first_are_named(tagged: Path) -> None:
-    for number in range(7):
+    for number in range(6):
         shutil.copytree(tagged / "models" / "fraud", tagged / "models" / f"model{number}")
+    with pytest.raises(UnknownModel, match=r"models here: churn, fraud, model0, .*, model5$"):
+        resolve(Repository.open(tagged), "nothing")
+    shutil.copytree(tagged / "models" / "fraud", tagged / "models" / "model6")
     with pytest.raises(UnknownModel, match=r"models here: churn, fraud, model0, .*, model5, …$"):
         resolve(Repository.open(tagged), "nothing")
 

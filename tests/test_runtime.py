@@ -195,6 +195,11 @@ def test_the_version_is_that_of_the_runtime() -> None:
     assert version() == onnxruntime.__version__
 
 
+def test_the_version_is_known_without_the_runtime_and_without_a_parser_of_mail() -> None:
+    code = "import sys; from gitmodel import runtime; print(runtime.version(), {'onnxruntime', 'email.parser'} & sys.modules.keys())"
+    assert support.run("python", "-c", code).stdout == f"{onnxruntime.__version__} set()\n"
+
+
 def test_a_graph_that_is_not_optimised_answers_the_same(linear: Path) -> None:
     x = np.ones((2, 4), "float32")
     usual, plain = (open_session(linear, optimise=optimise).run({"x": x})["scores"] for optimise in (True, False))

@@ -217,8 +217,11 @@ def test_a_shallow_clone_is_said_to_be_one(saved: Command, repo: Path, tmp_path:
     said = "this clone is shallow, versions may be left out: 'git fetch --unshallow --tags' brings all there is\n"
     for command in (("list",), ("log", "fraud")):
         assert saved(*command).err.endswith(said)
-    assert "first version" not in saved("log", "fraud").out
+    (line,) = saved("log", "fraud").out.splitlines()[1:]
+    assert line.split()[-2:] == ["-", "-"], "in no stage, and nobody knows here what it changed"
     assert saved("log", "fraud", "--format", "json").err == ""
+    support.git(saved.folder, "tag", "-d", "fraud@v1.0.0")
+    assert saved("log", "fraud").err == f"fraud has no version yet; gitmodel release fraud makes one\n{said}"
 
 
 def test_a_model_without_versions_says_how_to_make_one(gitmodel: Command, linear: Path) -> None:

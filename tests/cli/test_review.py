@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -51,8 +52,20 @@ def test_a_release_in_a_linked_worktree_says_where_alone_its_bytes_are(
         f"warning: the bytes of {tag} are in this worktree's cache alone, and 'git worktree remove' deletes them: "
         f"run 'gitmodel push {tag}' before"
     )
-    support.git(repo, "remote", "add", "production", str(repo / ".git"))
-    assert "worktree" not in released("release", "fraud", "--push", "production").err
+    support.git(repo, "clone", "-q", "--bare", str(repo), str(tmp_path / "production"))
+    support.git(repo, "remote", "add", "production", str(tmp_path / "production"))
+    state.write(support.linear_model(scale=1.015), path)
+    assert released("save", "fraud", path, "--golden", tmp_path / "cases.npz", "-m", "more")
+    done = released("release", "fraud", "--push", "production")
+    assert done
+    assert "worktree" not in done.err, "the remote has them"
+    shutil.copytree(released.folder / ".dvc" / "cache", tmp_path / "shared")
+    assert support.run("dvc", "config", "cache.dir", str(tmp_path / "shared"), cwd=released.folder).returncode == 0
+    state.write(support.linear_model(scale=1.012), path)
+    assert released("save", "fraud", path, "--golden", tmp_path / "cases.npz", "-m", "most")
+    done = released("release", "fraud")
+    assert done
+    assert "worktree" not in done.err, "its cache lies elsewhere"
 
 
 def test_a_release_in_a_shallow_clone_says_that_its_number_may_be_taken(

@@ -241,12 +241,12 @@ def test_weights_of_which_no_tensor_fits_are_refused_with_names_of_both(tmp_path
         "own data": lambda: matmul(weights={"w": large()}),
         "input": lambda: matmul(inputs=("w",)),
     }[how]()
-    names = ["layer.a", "layer.b", "layer.c", "layer.d"]
+    names = ["layer.a", "layer.b", f"layer.{'c' * 100}", "layer.d"]
     with pytest.raises(InvalidModel) as error:
         bind(tmp_path, graph, {name: large() for name in names})
     assert str(error.value) == (
         "graph.onnx: no tensor of the weights is called as one of the graph: the graph has w, x, "
-        "the weights have layer.a, layer.b, layer.c, ... (4 in all): "
+        f"the weights have layer.a, layer.b, layer.{'c' * 54}, ... (4 in all): "
         "name the tensors in the weights file as the graph names them"
     )
 
@@ -264,7 +264,14 @@ def test_what_only_one_side_has_is_named(tmp_path: Path) -> None:
 def test_an_input_that_may_be_a_weight_the_file_lacks_is_named(tmp_path: Path) -> None:
     graph = matmul(inputs=("w", "b"))
     graph.graph.input[-1].type.tensor_type.shape.dim[0].dim_value = LARGE
+    graph.graph.input.append(support.value_info("rate", "float32", []))
     assert bind(tmp_path, graph, {"w": large()}).notes == ("the weights lack b: an input for callers to feed",)
+
+
+def test_where_weights_fill_no_input_none_of_them_is_taken_for_one(tmp_path: Path) -> None:
+    graph = matmul(weights={"w": large(9)}, inputs=("b",))
+    graph.graph.input[-1].type.tensor_type.shape.dim[0].dim_value = LARGE
+    assert bind(tmp_path, graph, {"w": large()}).notes == ()
 
 
 @pytest.mark.parametrize("graph", [matmul(weights={"w": large(9)}), matmul(inputs=("w",))], ids=["own data", "input"])
@@ -307,6 +314,7 @@ def test_what_a_classical_model_learned_is_there_once_with_weights_that_have_it_
     learned = {"lin.coefficients": np.array([1, 2], "f4"), "lin.intercepts": np.array([0.5], "f4")}
     source = bind(tmp_path, classical(), learned)
     assert set(by_name(source)) == set(learned)
+    assert source.notes == ()
 
 
 def test_weights_that_say_otherwise_than_a_classical_model_learned_are_refused(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -538,12 +540,13 @@ def test_the_tensors_of_a_real_onnx_model_come_back_from_its_hdf5_view(real_data
     assert sorted(values.nbytes for values in found.values()) == sorted(len(t.data) for t in source.tensors)
 
 
-#: Makes a tensor's file where a file may have so many bytes, and says why not.
+#: Makes a tensor's file where a file may have so many bytes, if any are given, and says why not.
 WITHOUT_ROOM = """
 import resource, sys
 from gitmodel.files import StorageFailed
 from gitmodel.formats import hdf5
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
+if room := int(sys.argv[1]):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
 try:
     hdf5.tensor_file("float32", (50_000,))
 except StorageFailed as error:
@@ -558,3 +561,19 @@ def test_where_there_is_no_room_for_a_tensors_file_one_line_says_so(room: int) -
     assert (done.returncode, done.stderr) == (3, "")
     assert done.stdout.startswith("cannot write to ")
     assert done.stdout.endswith(" (File too large): make room there, or set TMPDIR to a folder that has it\n")
+
+
+@pytest.mark.parametrize("room", ["4k", "64k"])
+@pytest.mark.skipif(not shutil.which("unshare"), reason="needs a disk of its own")
+def test_where_the_disk_is_full_one_line_says_so(tmp_path: Path, room: str) -> None:
+    mount = f'mount -t tmpfs -o size={room} none {tmp_path} && exec "$@"'
+    own = ["unshare", "--map-root-user", "--mount", "sh", "-c", mount, "sh"]
+    if subprocess.run([*own, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a disk of its own")
+    command = [*own, sys.executable, "-c", WITHOUT_ROOM, "0"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, done.stderr) == (3, "")
+    assert done.stdout == (
+        f"cannot write to {tmp_path} (No space left on device): make room there, or set TMPDIR to a folder that has it\n"
+    )

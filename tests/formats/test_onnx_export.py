@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 
 from gitmodel import formats
 from gitmodel.formats import binding, onnx_export, wire
-from gitmodel.formats.source import InvalidModel, Source, TensorData
+from gitmodel.formats.source import InvalidModel, OtherBytes, Source, TensorData
 from tests import support
 from tests.formats import building, keeping
 from tests.formats.building import large, write_h5, write_onnx
@@ -91,6 +91,16 @@ def test_what_would_pass_the_limit_is_written_as_two_files(tmp_path: Path, name:
     for yes in (True, False):
         inputs = {"x": x, "yes": np.array(yes)}
         np.testing.assert_array_equal(answers(target, **inputs), answers(path, **inputs))
+
+
+def test_bytes_that_have_gone_bad_leave_in_none_of_two_files(tmp_path: Path) -> None:
+    path = write_onnx(tmp_path / "m.onnx", support.wide_model())
+    (tmp_path / "out").mkdir()
+    with kept(path, tmp_path) as source:
+        state.rot(next((source.folder / "tensors").iterdir()))
+        with pytest.raises(OtherBytes, match=r"tensors/.* has other bytes than weights\.lock says"):
+            onnx_export.write(source, tmp_path / "out" / "two.onnx", limit=SMALL_LIMIT)
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_the_tensors_of_the_second_file_can_be_mapped(tmp_path: Path) -> None:

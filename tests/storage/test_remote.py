@@ -118,6 +118,13 @@ def test_the_remote_that_was_asked_is_named_with_the_mend(place: Place, wanted: 
         remote.pull(place.other, place.entries)
 
 
+def test_a_remote_that_is_given_as_a_url_is_named_once_where_it_lacks_something(place: Place) -> None:
+    place.push()
+    place.stored(place.entries[0]).unlink()
+    with pytest.raises(RemoteFailed, match=rf"^the remote '{place.folder}' does not have a, or not whole"):
+        place.remote.pull(place.other, place.entries)
+
+
 def test_no_wrong_object_stays_however_many_there_are(place: Place) -> None:
     place.push()
     for entry in place.entries:

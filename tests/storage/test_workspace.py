@@ -109,6 +109,9 @@ def test_a_symbolic_link_is_not_taken_for_the_file(cache: Cache, lock: Lock, fol
     elsewhere.write_bytes(b"graph")
     folder.mkdir()
     (folder / "model.onnx").symlink_to(elsewhere)
+    for noted in ("0" * 64, "1" * 64):
+        cache.digests.note(elsewhere.stat(), noted)
+    assert cache.digests.is_rotten(elsewhere)
     with pytest.raises(WouldLose, match=r"model\.onnx"):
         plan(lock, cache, folder)
     assert elsewhere.read_bytes() == b"graph"

@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -243,6 +244,12 @@ def test_files_of_the_working_tree_are_looked_at_and_left_alone(shop: Shop) -> N
     }
     assert report.exit_code == ExitCode.OK
     assert state.files(shop.weights) == before
+
+
+def test_a_link_into_the_blue_is_no_file_that_has_gone_bad(shop: Shop) -> None:
+    (shop.weights / GRAPH).unlink()
+    (shop.weights / GRAPH).symlink_to(shop.folder / "nowhere")
+    assert "if it is nobody's work" in only(check(shop), "workspace").mend
 
 
 def test_strays_are_counted_and_only_old_left_overs_go(shop: Shop) -> None:
@@ -599,6 +606,17 @@ def test_a_bad_object_that_was_found_is_not_trusted_any_more(shop: Shop) -> None
     assert check(shop).findings == ()
     state.rot(shop.object(CHANGED))
     check(shop)
+    (shop.weights / CHANGED).unlink()
+    with pytest.raises(MissingWeights, match="other bytes"):
+        pull(repo=shop.repo)
+
+
+def test_what_could_change_again_unseen_is_not_remembered(shop: Shop) -> None:
+    path = shop.object(CHANGED)
+    later = time.time_ns() + 3600 * 10**9
+    os.utime(path, ns=(later, later))
+    assert check(shop).findings == ()
+    state.rot(path)
     (shop.weights / CHANGED).unlink()
     with pytest.raises(MissingWeights, match="other bytes"):
         pull(repo=shop.repo)

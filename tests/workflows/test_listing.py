@@ -70,6 +70,11 @@ def test_a_shallow_clone_says_that_versions_may_be_left_out(history: Path, tmp_p
         "this clone is shallow, versions may be left out: 'git fetch --unshallow --tags' brings all there is"
     )
     assert left_out(history) == ""
+    support.git(copy, "fetch", "-q", "--depth", "1", "origin", "tag", "fraud@v1.0.0")
+    assert [(entry.version, bool(entry.changed)) for entry in log("fraud", copy)] == [
+        ("v1.1.0", True),
+        ("v1.0.0", False),
+    ]
 
 
 def test_a_repository_without_models_or_commits_lists_nothing(git_repo: Path, tmp_path: Path) -> None:

@@ -201,6 +201,13 @@ def test_shards_without_the_others_are_refused(
         assert set(by_name(source)) == {"t1", "t2", "t3"}
 
 
+def test_shards_of_two_checkpoints_are_not_all_of_one(tmp_path: Path) -> None:
+    shards = [shard(tmp_path / f"{name}-00001-of-00002.safetensors", name) for name in ("a", "b")]
+    said = r"a-00001-of-00002\.safetensors is one shard of 2, and a-00002-of-00002\.safetensors is not given"
+    with pytest.raises(UnclearFiles, match=said), Given.of(shards).open():
+        raise AssertionError
+
+
 def test_the_one_shard_of_one_is_whole(tmp_path: Path) -> None:
     with Given.of(shard(tmp_path / "model-00001-of-00001.safetensors", "a")).open() as source:
         assert set(by_name(source)) == {"a"}

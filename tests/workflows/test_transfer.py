@@ -42,8 +42,8 @@ def weights(repo: Path) -> Path:
     return repo / "models" / "fraud" / "weights"
 
 
-def md5_of(repo: Path, path: str) -> str:
-    lines = (repo / "models" / "fraud" / "weights.lock").read_text().splitlines()
+def md5_of(repo: Path, path: str, name: str = "fraud") -> str:
+    lines = (repo / "models" / name / "weights.lock").read_text().splitlines()
     return next(line.split()[-1] for line in lines if line.startswith(f"file {path} "))
 
 
@@ -134,6 +134,17 @@ def test_versions_that_are_whole_go_and_the_one_that_is_not_is_named(
     assert pull(["fraud@v1.1.0"], repo=state.clone(origin, tmp_path / "clone")).objects == 4
     with pytest.raises(RemoteFailed, match="does not have"):
         pull(["fraud@v1.0.0"], repo=tmp_path / "clone")
+    assert len(list((tmp_path / "storage").rglob("*.dir"))) == 1, "DVC is told of whole versions alone"
+
+
+def test_of_many_versions_that_are_not_whole_the_first_are_named(origin: Path, tmp_path: Path) -> None:
+    for number in range(4):
+        path = state.write(support.linear_model(scale=1.0 + number), tmp_path / f"{number}.onnx")
+        save(f"small{number}", [path], repo=origin, message="small")
+        md5 = md5_of(origin, "model.onnx", f"small{number}")
+        state.object_path(origin / ".dvc" / "cache", md5).unlink()
+    with pytest.raises(MissingWeights, match=r"^small0, small1, small2 and 1 more not sent \("):
+        push(["fraud", *(f"small{number}" for number in range(4))], repo=origin)
 
 
 def without_lock(lock: Path) -> None:
@@ -185,7 +196,7 @@ def test_models_that_share_files_send_and_bring_them_once(origin: Path, tmp_path
 def test_a_damaged_object_does_not_leave(origin: Path, tmp_path: Path, path: str, harm: Callable[[Path], None]) -> None:
     md5 = md5_of(origin, path)
     harm(state.object_path(origin / ".dvc" / "cache", md5))
-    with pytest.raises(MissingWeights, match=f"other bytes for {path}"):
+    with pytest.raises(MissingWeights, match=f"^the DVC cache has other bytes for {path}"):
         push(["fraud"], repo=origin)
     assert not state.object_path(tmp_path / "storage", md5).exists()
 
