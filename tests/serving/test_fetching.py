@@ -146,6 +146,13 @@ def test_a_working_repository_loads_from_its_dvc_cache(production: Production) -
     assert load(production.author, "fraud@v1.0.0").golden_passed == 4
 
 
+def test_weights_that_were_saved_in_another_working_tree_are_at_hand(production: Production, tmp_path: Path) -> None:
+    tag = released(production)
+    support.git(production.author, "worktree", "add", "-q", "--detach", str(tmp_path / "linked"))
+    shutil.rmtree(production.storage)
+    assert load(tmp_path / "linked", tag).version == "v1.0.0"
+
+
 def test_a_working_repository_with_an_empty_cache_loads_from_the_remote(production: Production) -> None:
     production.release("fraud@v1.0.0")
     shutil.rmtree(production.author / ".dvc" / "cache")
