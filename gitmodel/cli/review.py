@@ -251,8 +251,8 @@ def release_in(
         console.note(f"warning: {registry.left_out(place.repo)}; {done.tag} may be taken where it came from")
     if done.fleeting:
         console.note(
-            f"warning: the bytes of {done.tag} are in this worktree's cache alone, and 'git worktree remove' deletes them: "
-            f"run 'gitmodel push {done.tag}' before"
+            f"warning: of the caches here a linked worktree's alone has the bytes of {done.tag}, and 'git worktree remove' deletes it: "
+            f"run 'gitmodel push {done.tag}' before, unless the remote has them"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from functools import partial
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from gitmodel import endpoint, formats, hooks, registry, resources
 from gitmodel.bundle.bundle import ASSETS, GOLDEN, LOCK, WEIGHTS
+from gitmodel.compat.rules import plain
 from gitmodel.doctor.ailment import Ailment, Patient, counted
 from gitmodel.git import GitFailed
 from gitmodel.storage import pointer
@@ -106,19 +108,20 @@ def committed(patient: Patient) -> Iterator[Ailment]:
     repo = patient.repo
     if not repo.head():
         return
-    # A partial clone is not to fetch what it left out, only to be asked for its size.
-    listing = repo.run("ls-tree", "-r", "-l", "-z", "--full-tree", "HEAD", env={"GIT_NO_LAZY_FETCH": "1"})
-    large = {}
-    for entry in filter(None, listing.split("\0")):
-        described, _, path = entry.partition("\t")
-        size = described.split()[-1]
-        if formats.ending(Path(path)) and size.isdigit() and int(size) >= _LARGE and not _OURS.match(path):
-            large[path] = int(size)
+    listing = repo.run("ls-tree", "-r", "-z", "--full-tree", "HEAD")
+    entries = (entry.partition("\t")[::2] for entry in filter(None, listing.split("\0")))
+    ids = {
+        path: described.split()[2]
+        for described, path in entries
+        if formats.ending(Path(path)) and not _OURS.match(path)
+    }
+    sizes = repo.sizes(set(ids.values()))
+    large = {path: size for path, oid in ids.items() if (size := sizes.get(oid, 0)) >= _LARGE}
     if large:
         path = max(large, key=lambda path: large[path])
         yield Ailment(
-            "model-in-git", f"{counted(len(large), 'large model file')} in Git itself, such as {path} ({large[path] >> 20} MiB)",
-            f"gitmodel save NAME '{path}', then git rm --cached '{path}' && git commit", advice=True,
+            "model-in-git", f"{counted(len(large), 'large model file')} in Git itself, such as {plain(path)} ({large[path] >> 20} MiB)",
+            f"gitmodel save NAME {shlex.quote(path)}, then git rm --cached {shlex.quote(path)} && git commit", advice=True,
         )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 import weakref
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -77,10 +77,23 @@ class Reader:
 
     def worktrees(self) -> list[Path]:
         """The working trees of the repository that are there, this one and those linked to it."""
+        return [
+            root
+            for one in self._worktrees()
+            if "bare" not in one and (root := Path(one["worktree"]).resolve()).is_dir()
+        ]
+
+    @property
+    def home(self) -> Path | None:
+        """The working tree that no ``git worktree remove`` deletes; None where there is none, as in a bare repository."""
+        first = self._worktrees()[0]
+        return None if "bare" in first else Path(first["worktree"]).resolve()
+
+    def _worktrees(self) -> list[dict[str, str]]:
+        """What Git says of each, the main one first (git-worktree, list)."""
         blocks = (block.splitlines() for block in self.run("worktree", "list", "--porcelain").split("\n\n"))
         said = [dict(line.partition(" ")[::2] for line in lines) for lines in blocks]
-        roots = [Path(one["worktree"]) for one in said if "worktree" in one and "bare" not in one]
-        return [root.resolve() for root in roots if root.is_dir()]
+        return [one for one in said if "worktree" in one]
 
     @property
     def is_linked(self) -> bool:
@@ -237,6 +250,12 @@ class Reader:
             for path, oid in zip(plain, ids, strict=True):
                 found[path].add(oid)
         return found
+
+    def sizes(self, oids: Collection[str]) -> dict[str, int]:
+        """Bytes of each of these objects that is here: a partial clone does not bring what it left out to tell."""
+        told = self.run("cat-file", "--batch-all-objects", "--unordered", "--batch-check=%(objectname) %(objectsize)")
+        pairs = (line.split() for line in told.splitlines())
+        return {oid: int(size) for oid, size in pairs if oid in oids}
 
     def blobs(self, commit: str, path: str) -> dict[str, str]:
         """The blob id of every file below ``path`` in a commit."""

@@ -74,7 +74,8 @@ def assets_of(assets: Iterable[Path | str], labels: Path | str | None) -> dict[s
         if path.is_dir():
             raise UnclearFiles(f"{path} is a folder", hint="name the files in it, one by one")
         if not path.is_file():
-            raise UnclearFiles(f"there is no file {path}", hint="check the path")
+            said = f"{path} is no regular file" if path.exists() else f"there is no file {path}"
+            raise UnclearFiles(said, hint="check the path")
         if name == bundle_files.LABELS and not _is_text(path.read_bytes()):
             raise UnclearFiles(f"{path} is no text in UTF-8", hint="give the class names, one per line")
         if name in chosen:

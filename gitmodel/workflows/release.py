@@ -16,6 +16,7 @@ from gitmodel.compat.rules import plain
 from gitmodel.compat.trusted import for_release
 from gitmodel.compat.verdict import Report
 from gitmodel.errors import ExitCode, GitmodelError
+from gitmodel.storage import setup
 from gitmodel.storage.remote import Progress
 from gitmodel.versions import Bump, InvalidVersion, ReleaseTag, StageTag, Version, check_name
 from gitmodel.workflows import judge, transfer
@@ -65,7 +66,7 @@ class GateRefused(GitmodelError):
 
 class Released(Struct, frozen=True):
     """The tag made, the commit it names, the gate's report (None when the tag was there and only had to be pushed), and
-    what Git said while pushing. ``fleeting``: its bytes are in the cache of a linked worktree alone, and go with that."""
+    what Git said while pushing. ``fleeting``: of the caches here only those of linked worktrees have its bytes, and they go with these."""
 
     tag: str
     commit: str
@@ -124,7 +125,8 @@ def release(
 def _is_fleeting(place: Workspace, bundle: Bundle) -> bool:
     if not place.repo.is_linked or is_shared(place):
         return False
-    return not any(all(map(cache.has, bundle.lock.files)) for cache in place.beside())
+    home = setup.open_caches(filter(None, [place.repo.home]))
+    return not any(all(map(cache.has, bundle.lock.files)) for cache in home)
 
 
 def new_id(place: Workspace, name: str) -> str:

@@ -49,9 +49,16 @@ def test_a_release_in_a_linked_worktree_says_where_alone_its_bytes_are(
     said = released("save", "fraud", path, "--golden", tmp_path / "cases.npz", "-m", "side", "--release", "auto")
     (tag,) = said.out.split()
     assert said.err.splitlines()[-1] == (
-        f"warning: the bytes of {tag} are in this worktree's cache alone, and 'git worktree remove' deletes them: "
-        f"run 'gitmodel push {tag}' before"
+        f"warning: of the caches here a linked worktree's alone has the bytes of {tag}, and 'git worktree remove' deletes it: "
+        f"run 'gitmodel push {tag}' before, unless the remote has them"
     )
+    # A second linked worktree that has them goes the same way.
+    support.git(repo, "worktree", "add", "-q", "--detach", str(tmp_path / "second"), "side")
+    shutil.copytree(released.folder / ".dvc" / "cache", tmp_path / "second" / ".dvc" / "cache")
+    assert released(
+        "save", "fraud", path, "--golden", tmp_path / "cases.npz", "--description", "As before.", "-m", "again"
+    )
+    assert "worktree" in released("release", "fraud").err
     support.git(repo, "clone", "-q", "--bare", str(repo), str(tmp_path / "production"))
     support.git(repo, "remote", "add", "production", str(tmp_path / "production"))
     state.write(support.linear_model(scale=1.015), path)

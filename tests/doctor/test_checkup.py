@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -252,6 +253,16 @@ def test_large_model_files_anywhere_in_git_are_told(shop: Shop) -> None:
     assert found.advice
 
 
+def test_the_advice_on_a_model_in_git_can_be_typed_whatever_its_name(shop: Shop) -> None:
+    name = "it's\nbig.onnx"
+    (shop.repo / name).write_bytes(bytes(1 << 20))
+    shop.git("add", "-f", name)
+    shop.git("commit", "-qm", "a model")
+    found = next(ailment for ailment in checkup.examine(shop.repo).ailments if ailment.code == "model-in-git")
+    assert "it's\\nbig.onnx" in found.message
+    assert shlex.split(found.mend.replace(",", " ").replace("&&", " ")).count(name) == 2
+
+
 def test_a_partial_clone_brings_no_model_to_be_asked_for_its_size(shop: Shop) -> None:
     (shop.repo / "big.onnx").write_bytes(bytes(1 << 20))
     shop.git("add", "-f", "big.onnx")
@@ -263,7 +274,9 @@ def test_a_partial_clone_brings_no_model_to_be_asked_for_its_size(shop: Shop) ->
     absent = f"?{shop.git('rev-parse', 'HEAD:big.onnx')}"
     listing = ("rev-list", "--objects", "--missing=print", "HEAD")
     assert absent in support.git(clone, *listing).splitlines()
-    checkup.examine(clone)
+    done = checkup.examine(clone)
+    assert not done.incomplete
+    assert "model-in-git" not in codes(done), "nobody here knows how large it is"
     assert absent in support.git(clone, *listing).splitlines()
 
 

@@ -135,7 +135,12 @@ def test_assets_keep_their_names_and_labels_have_theirs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("missing", "said"), [("absent", "there is no file"), (".", "is a folder: name the files in it")]
+    ("missing", "said"),
+    [
+        ("absent", "there is no file"),
+        (".", "is a folder: name the files in it"),
+        ("/dev/null", "is no regular file"),
+    ],
 )
 def test_an_asset_that_is_no_file_is_refused(tmp_path: Path, missing: str, said: str) -> None:
     with pytest.raises(UnclearFiles, match=said):
