@@ -15,6 +15,7 @@ from gitmodel.errors import ExitCode
 from gitmodel.registry import UnknownModel
 from gitmodel.storage.remote import RemoteFailed
 from gitmodel.workflows import check, save, transfer
+from gitmodel.workflows.workspace import Workspace
 from tests import support
 from tests.compat import pairs
 from tests.compat.pairs import scaled
@@ -146,6 +147,15 @@ def command(witness: Path) -> str:
         "[core]\n    remote = evil\n['remote \"evil\"']\n    url = webdav://127.0.0.1:9/x\n"
         f"    bearer_token_command = touch {witness}\n"
     )
+
+
+def test_a_cache_that_another_working_tree_names_is_not_opened(branch: Path, tmp_path: Path) -> None:
+    support.git(branch, "worktree", "add", "-q", "--detach", str(tmp_path / "linked"))
+    config = tmp_path / "linked" / ".dvc" / "config.local"
+    config.write_text(f"[cache]\n    dir = {tmp_path / 'elsewhere'}\n")
+    place = Workspace.open(branch)
+    assert [cache.root for cache in place.beside()] == [tmp_path / "elsewhere"]
+    assert place.trusting(place.repo.head()).beside() == []
 
 
 def test_a_command_in_the_branchs_configuration_is_not_run(branch: Path, tmp_path: Path) -> None:
