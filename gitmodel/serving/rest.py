@@ -56,7 +56,7 @@ _MOST_USUAL = 1000
 
 
 class App:
-    """``overview`` answers the ``PATHS``. ``max_body`` in bytes; ``crowded`` says whether there are more connections than callers
+    """``overview`` answers the ``PATHS``. ``max_body`` in bytes, ``body_seconds`` for it to come; ``crowded`` says whether there are more connections than callers
     may have. Without ``management`` nobody can ask for a load here."""
 
     def __init__(
@@ -72,6 +72,7 @@ class App:
         journal: Journal | None = None,
         crowded: Callable[[], bool] = lambda: False,
         max_body: int = 64 << 20,
+        body_seconds: float = 30.0,
         threads: int = 2,
     ) -> None:
         self._dataplane, self._states, self._overview = dataplane, states, overview
@@ -81,7 +82,7 @@ class App:
         self._notes_all = journal is not None and journal.requests
         #: Paths that calls came in on, and what makes a call of their headers: patterns take longer than the rest of the routing.
         self._usual: dict[bytes, Making] = {}
-        self._bodies = Bodies(max_body)
+        self._bodies = Bodies(max_body, body_seconds)
         self._calls = Calls(dataplane, traffic, self._bodies, threads)
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:

@@ -426,7 +426,7 @@ def test_tensors_lie_as_they_should_wherever_their_bytes_begin(extra: int, serva
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
 
-    body = aligned(len(head), asyncio.run(Bodies(1 << 20).read(receive)))
+    body = aligned(len(head), asyncio.run(Bodies(1 << 20, 60).read(receive)))
     request = oip.decode(body, len(head), found)
     assert [value.__array_interface__["data"][0] % ALIGNED for value in request.inputs.values()] == [0, 0]
     answer = found.session.run(request.inputs)
