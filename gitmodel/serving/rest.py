@@ -56,8 +56,8 @@ _MOST_USUAL = 1000
 
 
 class App:
-    """``overview`` answers the ``PATHS``. ``max_body`` in bytes, ``body_seconds`` for it to come; ``crowded`` says whether there are more connections than callers
-    may have. Without ``management`` nobody can ask for a load here."""
+    """``overview`` answers the ``PATHS``. ``max_body`` in bytes, ``body_seconds`` for it to come; ``crowded`` says whether there are
+    more connections than callers may have. Without ``management`` nobody can ask for a load here."""
 
     def __init__(
         self,
