@@ -194,6 +194,11 @@ def test_the_limits_of_an_integer_pass_and_one_more_does_not(datatype: str, smal
         assert "'x'" in refused(call(datatype, [2], [value, 1]))
 
 
+@pytest.mark.parametrize("value", [1e39, -1e39, 10**39, 10**400], ids=["1e39", "-1e39", "10^39", "10^400"])
+def test_a_number_beyond_a_floats_largest_does_not_fit_and_never_becomes_infinite(value: float) -> None:
+    assert refused(call("FP32", [2], [value, 1])) == "input 'x': a value does not fit FP32"
+
+
 @pytest.mark.parametrize(
     ("datatype", "data"),
     [
