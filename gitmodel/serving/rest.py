@@ -43,8 +43,9 @@ _REPOSITORY_STATES = {State.AVAILABLE: "READY", State.LOADING: "LOADING", State.
 _MODEL = re.compile(r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?(?P<verb>/ready|/infer)?")
 _V1 = re.compile(
     r"/v1/models/(?P<model>[^/:]+)(?:/versions/(?P<version>[^/:]+)|/labels/(?P<label>[^/:]+))?"
-    r"(?P<verb>:predict|:classify|:regress|/metadata)?"
+    r"(?P<verb>:[^/:]*|/metadata)?"
 )
+_V1_VERBS = (":predict", ":classify", ":regress")
 _LOAD = re.compile(r"/v2/repository/models/(?P<model>[^/]+)/(?P<verb>load|unload)")
 #: Makes a call of a request's headers.
 Making = Callable[[Given], Call[Any]]
@@ -218,6 +219,8 @@ class App:
 
     async def _tensorflow(self, asked: re.Match[str], scope: dict[str, Any], given: Given, receive: Receive) -> Answer:
         model, version, label, verb = (asked[name] or "" for name in ("model", "version", "label", "verb"))
+        if verb.startswith(":") and verb not in _V1_VERBS:
+            raise HttpError(404, f"there is no verb '{verb[:80]}'; /v1 has {', '.join(_V1_VERBS)}")
         find = partial(self._dataplane.find, model, version)
         if label:
             find = partial(self._dataplane.labelled, model, label)

@@ -67,6 +67,9 @@ def predict(body: bytes, servable: Servable) -> Call:
         columns = {name: [row[name] for row in rows] for name in rows[0]}
     else:
         raise _bad("the instances do not all have the same inputs")
+    for name in columns:
+        if _spec(servable, name).shape == ():
+            raise _bad(f"input '{name}' is a scalar, which has no rows: ask with 'inputs' instead")
     return Call(_arrays(columns, servable), len(rows), servable)
 
 
