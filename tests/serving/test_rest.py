@@ -276,6 +276,34 @@ def test_tritonclient_that_compresses_is_told_to_leave_that(client: Any, coding:
     assert caught.value.message() == f"Content-Encoding '{coding}' is not supported: send the body uncompressed"
 
 
+def test_tritonclient_hears_that_there_are_no_sequences_classifications_and_shared_memory(client: Any) -> None:
+    def said(output: Any, tensor: Any, **more: Any) -> str:
+        with pytest.raises(InferenceServerException) as caught:
+            client.infer("fraud", [tensor], outputs=[output], **more)
+        assert caught.value.status() == "400"
+        return str(caught.value.message())
+
+    tensor, scores = triton.InferInput("x", [2, 4], "FP32"), triton.InferRequestedOutput("scores")
+    tensor.set_data_from_numpy(rows(2))
+    assert said(scores, tensor, sequence_id=5).startswith("the parameter 'sequence_id' is not supported")
+    best = triton.InferRequestedOutput("scores", class_count=2)
+    assert said(best, tensor).startswith("output 'scores': the parameter 'classification' is not supported: ask for")
+    scores.set_shared_memory("region", 24)
+    assert said(scores, tensor).startswith("output 'scores': the parameter 'shared_memory_region' is not supported")
+    tensor.set_shared_memory("region", 32)
+    assert said(best, tensor).startswith("input 'x': the parameter 'shared_memory_region' is not supported")
+
+
+def test_a_parameter_that_asks_for_nothing_or_that_nobody_knows_is_passed_over(server: Server) -> None:
+    nothing = {"sequence_id": 0, "sequence_start": False, "sequence_end": False, "trace": "on"}
+    outputs = [{"name": "scores", "parameters": {"classification": 0, "colour": "red"}}]
+    assert server.ask("POST", FRAUD, infer(rows(1), parameters=nothing, outputs=outputs)).status == 200
+    for name in ("sequence_id", "sequence_start", "sequence_end"):
+        answer = server.ask("POST", FRAUD, infer(rows(1), parameters={name: 1}))
+        said = f"the parameter '{name}' is not supported: each call stands for itself; leave it out"
+        assert (answer.status, answer.error) == (400, said)
+
+
 def test_tritonclient_may_not_load_or_unload(client: Any) -> None:
     for forbidden in (client.load_model, client.unload_model):
         with pytest.raises(InferenceServerException) as caught:
