@@ -19,6 +19,7 @@ from gitmodel.serving.calls import Call, Calls
 from gitmodel.serving.dataplane import Dataplane, DataplaneError
 from gitmodel.serving.guard import Guard, port_of
 from gitmodel.serving.http import (
+    CLOSE,
     JSON,
     Answer,
     Bodies,
@@ -126,6 +127,11 @@ class App:
         except Exception as error:
             answered, reason = _refused(error)
         return self._finished(scope, name, answered, reason)
+
+    def unreadable(self, scope: dict[str, Any], status: int, reason: str) -> Answer:
+        """The last answer on a connection on which something came that is no request. What is asked of ``scope`` is ``method``,
+        ``path`` and ``client``."""
+        return self._finished(scope, b"", (status, [CLOSE], error_body(reason)), reason)
 
     def _finished(self, scope: dict[str, Any], name: bytes, answered: Answer, reason: str) -> Answer:
         """With all its headers, counted and told of. ``name`` is the client's id for its request, or b''; ``reason`` why it was

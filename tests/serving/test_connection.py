@@ -379,6 +379,57 @@ def test_what_is_no_body_is_bounded(running: Running, begin: bytes, more: bytes)
             assert not (answer := connection.recv(1 << 16)) or answer.startswith(b"HTTP/1.1 431 ")
 
 
+CHUNKED = "Transfer-Encoding: chunked\r\n"
+
+
+@pytest.mark.parametrize(
+    ("request_", "says", "noted"),
+    [
+        (post("/" + "a" * 70_000, ROWS), "url is too long", "POST /aaa"),
+        (post(INFER, ROWS, CHUNKED.strip()), "Transfer-Encoding can't be present with Content-Length", f"POST {INFER} 400"),
+        (f"POST {INFER} HTTP/1.1\r\nHost: 127.0.0.1\r\n{CHUNKED}\r\nx\r\n".encode(), "chunk size", f"POST {INFER} 400"),
+        (f"POST {INFER}?a=1 HTTP/1.1\r\nHost: 127.0.0.1\r\n{CHUNKED}\r\nx\r\n".encode(), "chunk size", f"POST {INFER} 400"),
+        (b"hello\r\n\r\n", "method", "- - 400"),
+        (post(INFER, ROWS) + b"\x16\x03\x01", "method", "- - 400"),
+        (b"GET / HTTP/1.1\r\nHost: a\x00b\r\n\r\n", "Invalid header value", "GET / 400"),
+    ],
+    ids=["URL", "two lengths", "chunk", "chunk elsewhere", "words", "TLS after a request", "header"],
+)  # fmt: skip
+def test_what_is_no_http_is_told_so_in_the_form_of_all_errors(
+    servable: Callable[..., Servable], request_: bytes, says: str, noted: str
+) -> None:
+    running = Running(servable(), requests=True)
+    try:
+        with running.connect() as connection:
+            exchange(connection, post(INFER, ROWS))
+            connection.sendall(request_)
+            answer = answers(connection, 2)[-1]
+            assert connection.recv(1) == b""
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400 ")
+        assert b"\r\ncontent-type: application/json\r\nconnection: close\r\n" in head
+        error = json.loads(body)["error"]
+        assert error.startswith("this is no valid HTTP request: ")
+        assert says.lower() in error.lower()
+        assert running.traffic.errors[400] >= 1
+        name = re.search(rb"x-request-id: (\S+)", head)
+        assert name is not None
+        (line,) = (line for line in running.said if name[1].decode() in line)
+        assert noted in line
+        assert error in line
+        with running.connect() as connection:
+            assert exchange(connection, post(INFER, ROWS)).startswith(b"HTTP/1.1 200 ")
+    finally:
+        running.stop()
+
+
+def test_what_is_no_http_spoils_no_answer_that_is_on_its_way(running: Running) -> None:
+    with running.connect() as connection:
+        connection.sendall(post(INFER + "?a=1", ROWS) + b"hello\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            assert connection.recv(1) == b"", "the first one's answer, or none"
+
+
 def test_a_body_in_the_smallest_chunks_is_none_too_many(running: Running) -> None:
     body = b"".join(b"1\r\n \r\n" for _ in range(_MOST_BODY - len(ROWS)))
     body += b"%x\r\n%s\r\n0\r\n\r\n" % (len(ROWS), ROWS)
