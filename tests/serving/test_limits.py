@@ -98,7 +98,7 @@ def test_a_body_that_stops_coming_is_408_in_time_for_client_metrics_and_log_alik
         connection.sendall(head(server, 500, "X-Request-Id: stops-coming") + b"{")
         answer = everything(connection)
         took = time.monotonic() - start
-    assert 1 <= took < 1.9
+    assert 0.99 < took < 1.9  # timers count in whole milliseconds
     said, _, body = answer.partition(b"\r\n\r\n")
     assert said.startswith(b"HTTP/1.1 408 ")
     assert b"\r\nx-request-id: stops-coming\r\n" in said
