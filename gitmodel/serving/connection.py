@@ -6,13 +6,14 @@ may have waiting here, in either way, is bounded."""
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Sized
 from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from gitmodel.serving.http import CLOSE, error_body
+from gitmodel.serving.http import CLOSE
 
 if TYPE_CHECKING:
     from gitmodel.serving.http import Answer
@@ -41,6 +42,7 @@ class Connection(HttpToolsProtocol):
         self._held: list[bytes] | None = None
         self._left = _AT_ONCE
         self.asked, self._whole, self._allowed = 0, True, 0
+        self.url = b""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
@@ -60,7 +62,7 @@ class Connection(HttpToolsProtocol):
         if not self._whole:
             self._allowed -= len(data)
             if self._allowed < 0:
-                self._refuse()
+                self._refuse(431, f"a request may have {_MOST_AROUND} bytes besides its body")
         if self._left < _AT_ONCE and len(data) >= _LARGE:
             self.flow.pause_reading()
             self.loop.call_soon(self.flow.resume_reading)
@@ -156,14 +158,26 @@ class Connection(HttpToolsProtocol):
         if CLOSE in headers:
             self.transport.close()
 
-    def _refuse(self) -> None:
-        """Too much came that is no body."""
-        if not getattr(self.cycle, "response_complete", True):
+    def send_400_response(self, msg: str) -> None:
+        """Called by uvicorn where the parser gave up, whose words say more than ``msg``."""
+        error = sys.exception()
+        why = getattr(error, "__context__", None) or error or msg  # what a callback raised is the context
+        self._refuse(400, f"this is no valid HTTP request: {why}"[:200])
+
+    def _refuse(self, status: int, reason: str) -> None:
+        """What came is no request, or has too much around its body; nothing more is read."""
+        cycle = self.cycle
+        if not getattr(cycle, "response_complete", True) and (
+            self.pipeline or cycle.response_started or not cycle.more_body
+        ):
             self.transport.abort()  # an answer is on its way, and another one's would be taken for its rest
             return
-        body = error_body(f"a request may have {_MOST_AROUND} bytes besides its body")
-        size = b"%d" % len(body)
-        self._send((431, [(b"content-type", b"application/json"), CLOSE, (b"content-length", size)], body))
+        # Of a message that has not begun, the parser still has the one before.
+        method, path = b"-", b"-"
+        if not self._whole and self.url:
+            method, path = self.parser.get_method(), self.url.partition(b"?")[0]
+        asked = {"method": method.decode("ascii"), "path": path.decode("latin-1"), "client": self.client}
+        self._send(self.app.unreadable(asked, status, reason))
 
 
 class _Flow(FlowControl):

@@ -54,7 +54,7 @@ class Front:
         app = App(
             kind(table, states.statuses, batcher), states, overview, traffic=traffic,
             guard=Guard(settings.host, settings.hosts), management=management, journal=journal, version=release,
-            max_body=settings.max_body, threads=_WAITING if batcher else _RUNNING,
+            max_body=settings.max_body, body_seconds=settings.body_seconds, threads=_WAITING if batcher else _RUNNING,
             crowded=lambda: len(self._server.server_state.connections) > settings.connections,
         )  # fmt: skip
         self._server = Server(app, settings, begun)

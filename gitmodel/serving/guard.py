@@ -1,4 +1,5 @@
-"""What a request must be before it is looked at: meant for this server, from no other site's page, signed where that is asked."""
+"""What a request must be before it is looked at: meant for this server, from no other site's page, its body as it is, signed where
+that is asked."""
 
 from __future__ import annotations
 
@@ -52,6 +53,8 @@ class Guard:
             self._check_host(host)
         if origin is not None:
             _check_origin(origin, host)
+        if b"content-encoding" in headers:
+            _check_encoding(headers[b"content-encoding"])
         name = headers.get(b"x-request-id")
         return name if name and _ID.fullmatch(name) else b""
 
@@ -76,6 +79,15 @@ def port_of(scope: Mapping[str, Any]) -> int | None:
 def _check_origin(origin: bytes, host: bytes) -> None:
     if origin.partition(b"://")[2].lower() != host.lower():
         raise HttpError(403, "pages of other sites may not ask here", [CLOSE])
+
+
+def _check_encoding(value: bytes) -> None:
+    if value.strip().lower() not in (b"", b"identity"):
+        said = value.decode("latin-1")[:40]
+        # RFC 9110, 15.5.16: Accept-Encoding says which codings would have been taken.
+        raise HttpError(
+            415, f"Content-Encoding '{said}' is not supported: send the body uncompressed", [(b"accept-encoding", b"identity")]
+        )  # fmt: skip
 
 
 def _is_loopback(host: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
@@ -77,10 +78,11 @@ def aligned(lead: int, chunks: Iterable[bytes]) -> memoryview:
 
 
 class Bodies:
-    """Reads bodies of at most ``most`` bytes, and of all together not more than memory is to be had for. For one event loop."""
+    """Reads bodies of at most ``most`` bytes that come within so many ``seconds``, and of all together not more than memory is to be
+    had for. For one event loop."""
 
-    def __init__(self, most: int) -> None:
-        self.most, self._reading = most, 0
+    def __init__(self, most: int, seconds: float) -> None:
+        self.most, self._seconds, self._reading = most, seconds, 0
 
     async def read(self, receive: Receive, most: int | None = None) -> list[bytes]:
         """The pieces of one, which may be made smaller yet with ``most``. Raises HttpError."""
@@ -88,19 +90,24 @@ class Bodies:
         chunks: list[bytes] = []
         size = 0
         try:
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise HttpError(400, "the client went away")
-                chunk = message.get("body", b"")
-                size += len(chunk)
-                self._reading += len(chunk)
-                if size > most:
-                    raise HttpError(413, f"the body has more than {most} bytes", [CLOSE])
-                if self._reading > _AT_A_TIME * self.most:
-                    raise HttpError(503, "too many large bodies at a time; try again", [CLOSE])
-                chunks.append(chunk)
-                if not message.get("more_body"):
-                    return chunks
+            async with asyncio.timeout(self._seconds):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise HttpError(400, "the client went away")
+                    chunk = message.get("body", b"")
+                    size += len(chunk)
+                    self._reading += len(chunk)
+                    if size > most:
+                        raise HttpError(413, f"the body has more than {most} bytes", [CLOSE])
+                    if self._reading > _AT_A_TIME * self.most:
+                        raise HttpError(503, "too many large bodies at a time; try again", [CLOSE])
+                    chunks.append(chunk)
+                    if not message.get("more_body"):
+                        return chunks
+        except TimeoutError:
+            raise HttpError(
+                408, f"the body took too long to come: send all of it within {self._seconds:g} s", [CLOSE]
+            ) from None
         finally:
             self._reading -= size

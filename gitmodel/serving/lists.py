@@ -17,7 +17,9 @@ def array(data: Any, dtype: str, called: str) -> np.ndarray:
 
     try:
         return _strings(data, called) if dtype == "string" else _numbers(data, np.dtype(dtype), called)
-    except (ValueError, TypeError, OverflowError, FloatingPointError) as error:
+    except (OverflowError, FloatingPointError):  # in words of Python's and numpy's
+        raise ValueError(f"a value does not fit {called}") from None
+    except (ValueError, TypeError) as error:
         ragged = "inhomogeneous" in str(error)
         raise ValueError("the lists are ragged" if ragged else str(error)) from None
 

@@ -6,7 +6,7 @@ Source: kserve/open-inference-protocol, rest protocol and binary tensor data ext
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,13 @@ DATATYPES = {
 NAMES = {dtype: name for name, dtype in DATATYPES.items()} | {"bfloat16": "BF16"}
 _RAW = set(DATATYPES.values()) - {"string"}
 LENGTH_HEADER = b"inference-header-content-length"
+#: What Triton's extensions have and this server has not, with what to do instead: an answer given as if it had not been asked for
+#: would be taken for what was asked. Any other parameter that is unknown is passed over, as the protocol has it.
+_SEQUENCE = dict.fromkeys(
+    ("sequence_id", "sequence_start", "sequence_end"), "each call stands for itself; leave it out"
+)
+_SHARED_MEMORY = {"shared_memory_region": "data go in the request and come in the answer; leave it out"}
+_OF_OUTPUT = {"classification": "ask for the scores and take the largest", **_SHARED_MEMORY}
 
 
 class _Tensor(msgspec.Struct):
@@ -81,7 +88,9 @@ def decode(body: bytes | memoryview, header_length: int | None, servable: Servab
         raise _bad(f"the request is not valid: {error}") from None
     inputs: dict[str, np.ndarray] = {}
     position = 0
+    _refuse_asked("", request.parameters, _SEQUENCE)
     for tensor in request.inputs:
+        _refuse_asked(f"input '{tensor.name}': ", tensor.parameters, _SHARED_MEMORY)
         size = tensor.parameters.get("binary_data_size")
         if tensor.name in inputs:
             raise _bad(f"input '{tensor.name}' stands twice")
@@ -152,8 +161,17 @@ def _wanted(request: _Request, inputs: dict[str, np.ndarray]) -> InferRequest:
     names = [wanted.name for wanted in request.outputs]
     if len(set(names)) != len(names):
         raise _bad("an output is asked for twice")
+    for wanted in request.outputs:
+        _refuse_asked(f"output '{wanted.name}': ", wanted.parameters, _OF_OUTPUT)
     chosen = {w.name for w in request.outputs if w.parameters.get("binary_data", everything) is True}
     return InferRequest(request.id, inputs, names, frozenset(chosen), False, signature)
+
+
+def _refuse_asked(where: str, parameters: Mapping[str, Any], unsupported: Mapping[str, str]) -> None:
+    """Nothing is asked for with 0, false or ''."""
+    for name, mend in unsupported.items() if parameters else ():
+        if parameters.get(name):
+            raise _bad(f"{where}the parameter '{name}' is not supported: {mend}")
 
 
 def _from_json(tensor: _Tensor) -> np.ndarray:

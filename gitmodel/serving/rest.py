@@ -19,6 +19,7 @@ from gitmodel.serving.calls import Call, Calls
 from gitmodel.serving.dataplane import Dataplane, DataplaneError
 from gitmodel.serving.guard import Guard, port_of
 from gitmodel.serving.http import (
+    CLOSE,
     JSON,
     Answer,
     Bodies,
@@ -43,8 +44,9 @@ _REPOSITORY_STATES = {State.AVAILABLE: "READY", State.LOADING: "LOADING", State.
 _MODEL = re.compile(r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?(?P<verb>/ready|/infer)?")
 _V1 = re.compile(
     r"/v1/models/(?P<model>[^/:]+)(?:/versions/(?P<version>[^/:]+)|/labels/(?P<label>[^/:]+))?"
-    r"(?P<verb>:predict|:classify|:regress|/metadata)?"
+    r"(?P<verb>:[^/:]*|/metadata)?"
 )
+_V1_VERBS = (":predict", ":classify", ":regress")
 _LOAD = re.compile(r"/v2/repository/models/(?P<model>[^/]+)/(?P<verb>load|unload)")
 #: Makes a call of a request's headers.
 Making = Callable[[Given], Call[Any]]
@@ -56,8 +58,8 @@ _MOST_USUAL = 1000
 
 
 class App:
-    """``overview`` answers the ``PATHS``. ``max_body`` in bytes; ``crowded`` says whether there are more connections than callers
-    may have. Without ``management`` nobody can ask for a load here."""
+    """``overview`` answers the ``PATHS``. ``max_body`` in bytes, ``body_seconds`` for it to come; ``crowded`` says whether there are
+    more connections than callers may have. Without ``management`` nobody can ask for a load here."""
 
     def __init__(
         self,
@@ -72,6 +74,7 @@ class App:
         journal: Journal | None = None,
         crowded: Callable[[], bool] = lambda: False,
         max_body: int = 64 << 20,
+        body_seconds: float = 30.0,
         threads: int = 2,
     ) -> None:
         self._dataplane, self._states, self._overview = dataplane, states, overview
@@ -81,7 +84,7 @@ class App:
         self._notes_all = journal is not None and journal.requests
         #: Paths that calls came in on, and what makes a call of their headers: patterns take longer than the rest of the routing.
         self._usual: dict[bytes, Making] = {}
-        self._bodies = Bodies(max_body)
+        self._bodies = Bodies(max_body, body_seconds)
         self._calls = Calls(dataplane, traffic, self._bodies, threads)
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -124,6 +127,11 @@ class App:
         except Exception as error:
             answered, reason = _refused(error)
         return self._finished(scope, name, answered, reason)
+
+    def unreadable(self, scope: dict[str, Any], status: int, reason: str) -> Answer:
+        """The last answer on a connection on which something came that is no request. What is asked of ``scope`` is ``method``,
+        ``path`` and ``client``."""
+        return self._finished(scope, b"", (status, [CLOSE], error_body(reason)), reason)
 
     def _finished(self, scope: dict[str, Any], name: bytes, answered: Answer, reason: str) -> Answer:
         """With all its headers, counted and told of. ``name`` is the client's id for its request, or b''; ``reason`` why it was
@@ -217,6 +225,8 @@ class App:
 
     async def _tensorflow(self, asked: re.Match[str], scope: dict[str, Any], given: Given, receive: Receive) -> Answer:
         model, version, label, verb = (asked[name] or "" for name in ("model", "version", "label", "verb"))
+        if verb.startswith(":") and verb not in _V1_VERBS:
+            raise HttpError(404, f"there is no verb '{verb[:80]}'; /v1 has {', '.join(_V1_VERBS)}")
         find = partial(self._dataplane.find, model, version)
         if label:
             find = partial(self._dataplane.labelled, model, label)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +67,9 @@ def predict(body: bytes, servable: Servable) -> Call:
         columns = {name: [row[name] for row in rows] for name in rows[0]}
     else:
         raise _bad("the instances do not all have the same inputs")
+    for name in columns:
+        if _spec(servable, name).shape == ():
+            raise _bad(f"input '{name}' is a scalar, which has no rows: ask with 'inputs' instead")
     return Call(_arrays(columns, servable), len(rows), servable)
 
 
@@ -188,7 +192,14 @@ def _loads(body: bytes) -> Any:
     try:
         return msgspec.json.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        return json.loads(body)
+        return json.loads(body, parse_float=_finite)
+
+
+def _finite(text: str) -> float:
+    """Raises ValueError for a number too large for any type, which Python would take for infinity."""
+    if math.isinf(value := float(text)):
+        raise ValueError("Number out of range")
+    return value
 
 
 def _dumps(value: Any, finite: bool) -> bytes:

@@ -61,7 +61,7 @@ class _Said(logging.Handler):
 
 
 class Server(uvicorn.Server):
-    """uvicorn, that lets nobody stay connected who asks nothing, sends for ever or never reads. Its own limit of connections
+    """uvicorn, that lets nobody stay connected who asks nothing or never reads. Its own limit of connections
     would lock out who manages the server, too: the app and the watch see to that. ``begun`` is called when its event loop runs."""
 
     def __init__(self, app: App, settings: Settings, begun: Callable[[], None]) -> None:
@@ -71,13 +71,11 @@ class Server(uvicorn.Server):
             timeout_graceful_shutdown=GRACE_SECONDS,
         )  # fmt: skip
         super().__init__(config)
-        self._body_seconds, self._most, self._begun = settings.body_seconds, settings.connections, begun
+        self._most, self._begun = settings.connections, begun
 
     async def main_loop(self) -> None:
         self._begun()
-        watch = end_the_slow(
-            self.server_state.connections, silent=_KEEP_ALIVE, body=self._body_seconds, most=self._most
-        )
+        watch = end_the_slow(self.server_state.connections, silent=_KEEP_ALIVE, most=self._most)
         watching = asyncio.create_task(watch)
         try:
             await super().main_loop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import gzip
 import json
 import re
 import socket
@@ -193,6 +194,7 @@ BINARY_HEAD = json.dumps(
         (post(INFER, json.dumps({**infer(rows(1)), "outputs": [{"name": "scores"}]}).encode()), 200),
         (post(INFER, BINARY_HEAD + rows(1).tobytes(), f"Inference-Header-Content-Length: {len(BINARY_HEAD)}"), 200),
         (post(PREDICT, b'{"instances":[{"x":[1,2,3,4]}]}'), 200),
+        (post(INFER, ROWS, "Content-Encoding: identity"), 200),
         (post(INFER, b"{nothing"), 400),
         (post(INFER, json.dumps(infer(rows(2)[:, :3])).encode()), 400),
         (post(INFER, b"12345", "Inference-Header-Content-Length: 6"), 400),
@@ -200,10 +202,13 @@ BINARY_HEAD = json.dumps(
         (post(INFER, ROWS, "Origin: http://elsewhere.example"), 403),
         (post(INFER, ROWS, host="elsewhere.example"), 421),
         (post(INFER, b" " * (_MOST_BODY + 1)), 413),
+        (post(INFER, gzip.compress(ROWS), "Content-Encoding: gzip"), 415),
+        (post(INFER, gzip.compress(ROWS), "Content-Encoding: GZIP", "Inference-Header-Content-Length: 100"), 415),
+        (post(PREDICT, gzip.compress(b'{"instances":[{"x":[1,2,3,4]}]}'), "Content-Encoding: deflate"), 415),
     ],
 )
 def test_both_ways_give_the_same(running: Running, request_: bytes, status: int) -> None:
-    at_once, ordinary = both_ways(running, request_, refused=status in (403, 421))
+    at_once, ordinary = both_ways(running, request_, refused=status in (403, 415, 421))
     named = re.compile(rb"x-request-id: (?!abc-1)[^\r]+")  # one of ours: another each time
     assert named.sub(b"", at_once) == named.sub(b"", ordinary)
     assert at_once.startswith(b"HTTP/1.1 %d " % status)
@@ -372,6 +377,57 @@ def test_what_is_no_body_is_bounded(running: Running, begin: bytes, more: bytes)
             pytest.fail("it was taken")
         with contextlib.suppress(ConnectionError):
             assert not (answer := connection.recv(1 << 16)) or answer.startswith(b"HTTP/1.1 431 ")
+
+
+CHUNKED = "Transfer-Encoding: chunked\r\n"
+
+
+@pytest.mark.parametrize(
+    ("request_", "says", "noted"),
+    [
+        (post("/" + "a" * 70_000, ROWS), "url is too long", "POST /aaa"),
+        (post(INFER, ROWS, CHUNKED.strip()), "Transfer-Encoding can't be present with Content-Length", f"POST {INFER} 400"),
+        (f"POST {INFER} HTTP/1.1\r\nHost: 127.0.0.1\r\n{CHUNKED}\r\nx\r\n".encode(), "chunk size", f"POST {INFER} 400"),
+        (f"POST {INFER}?a=1 HTTP/1.1\r\nHost: 127.0.0.1\r\n{CHUNKED}\r\nx\r\n".encode(), "chunk size", f"POST {INFER} 400"),
+        (b"hello\r\n\r\n", "method", "- - 400"),
+        (post(INFER, ROWS) + b"\x16\x03\x01", "method", "- - 400"),
+        (b"GET / HTTP/1.1\r\nHost: a\x00b\r\n\r\n", "Invalid header value", "GET / 400"),
+    ],
+    ids=["URL", "two lengths", "chunk", "chunk elsewhere", "words", "TLS after a request", "header"],
+)  # fmt: skip
+def test_what_is_no_http_is_told_so_in_the_form_of_all_errors(
+    servable: Callable[..., Servable], request_: bytes, says: str, noted: str
+) -> None:
+    running = Running(servable(), requests=True)
+    try:
+        with running.connect() as connection:
+            exchange(connection, post(INFER, ROWS))
+            connection.sendall(request_)
+            answer = answers(connection, 2)[-1]
+            assert connection.recv(1) == b""
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400 ")
+        assert b"\r\ncontent-type: application/json\r\nconnection: close\r\n" in head
+        error = json.loads(body)["error"]
+        assert error.startswith("this is no valid HTTP request: ")
+        assert says.lower() in error.lower()
+        assert running.traffic.errors[400] >= 1
+        name = re.search(rb"x-request-id: (\S+)", head)
+        assert name is not None
+        (line,) = (line for line in running.said if name[1].decode() in line)
+        assert noted in line
+        assert error in line
+        with running.connect() as connection:
+            assert exchange(connection, post(INFER, ROWS)).startswith(b"HTTP/1.1 200 ")
+    finally:
+        running.stop()
+
+
+def test_what_is_no_http_spoils_no_answer_that_is_on_its_way(running: Running) -> None:
+    with running.connect() as connection:
+        connection.sendall(post(INFER + "?a=1", ROWS) + b"hello\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            assert connection.recv(1) == b"", "the first one's answer, or none"
 
 
 def test_a_body_in_the_smallest_chunks_is_none_too_many(running: Running) -> None:

@@ -90,6 +90,30 @@ def test_a_body_that_comes_drop_by_drop_is_given_up_on_and_nobody_waits_for_it(s
         connection.close()
 
 
+def test_a_body_that_stops_coming_is_408_in_time_for_client_metrics_and_log_alike(server: Server) -> None:
+    counted = b'gitmodel_errors_total{status="%d"} '
+    before = server.ask("GET", "/metrics").body
+    with contextlib.closing(connect(server)) as connection:
+        start = time.monotonic()
+        connection.sendall(head(server, 500, "X-Request-Id: stops-coming") + b"{")
+        answer = everything(connection)
+        took = time.monotonic() - start
+    assert 0.99 < took < 1.9  # timers count in whole milliseconds
+    said, _, body = answer.partition(b"\r\n\r\n")
+    assert said.startswith(b"HTTP/1.1 408 ")
+    assert b"\r\nx-request-id: stops-coming\r\n" in said
+    assert json.loads(body) == {"error": "the body took too long to come: send all of it within 1 s"}
+    after = server.ask("GET", "/metrics").body
+
+    def count(page: bytes, status: int) -> float:
+        line = next((line for line in page.splitlines() if line.startswith(counted % status)), b"0")
+        return float(line.rpartition(b" ")[2])
+
+    assert (count(after, 408) - count(before, 408), count(after, 400) - count(before, 400)) == (1, 0)
+    noted = json.loads(server.wait_for(lambda line: "stops-coming" in line))
+    assert (noted["status"], noted["reason"]) == (408, json.loads(body)["error"])
+
+
 def test_one_connection_too_many_is_told_so_and_the_others_go_on(server: Server) -> None:
     first = connect(server)
     first.sendall(head(server, 3))

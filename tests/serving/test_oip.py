@@ -194,6 +194,11 @@ def test_the_limits_of_an_integer_pass_and_one_more_does_not(datatype: str, smal
         assert "'x'" in refused(call(datatype, [2], [value, 1]))
 
 
+@pytest.mark.parametrize("value", [1e39, -1e39, 10**39, 10**400], ids=["1e39", "-1e39", "10^39", "10^400"])
+def test_a_number_beyond_a_floats_largest_does_not_fit_and_never_becomes_infinite(value: float) -> None:
+    assert refused(call("FP32", [2], [value, 1])) == "input 'x': a value does not fit FP32"
+
+
 @pytest.mark.parametrize(
     ("datatype", "data"),
     [
@@ -426,7 +431,7 @@ def test_tensors_lie_as_they_should_wherever_their_bytes_begin(extra: int, serva
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
 
-    body = aligned(len(head), asyncio.run(Bodies(1 << 20).read(receive)))
+    body = aligned(len(head), asyncio.run(Bodies(1 << 20, 60).read(receive)))
     request = oip.decode(body, len(head), found)
     assert [value.__array_interface__["data"][0] % ALIGNED for value in request.inputs.values()] == [0, 0]
     answer = found.session.run(request.inputs)

@@ -257,16 +257,53 @@ def test_tritonclient_carries_every_datatype(client: Any, datatype: str) -> None
             assert (got.dtype, got.tobytes()) == (values.dtype, values.tobytes())
 
 
-@pytest.mark.parametrize(
-    "how", [{}, {"request_compression_algorithm": "gzip"}, {"response_compression_algorithm": "gzip"}]
-)
+@pytest.mark.parametrize("how", [{}, {"response_compression_algorithm": "gzip"}])
 def test_tritonclient_hears_of_its_mistakes_in_words(client: Any, how: dict[str, str]) -> None:
     tensor = triton.InferInput("x", [1, 5], "FP32")
     tensor.set_data_from_numpy(np.zeros((1, 5), "float32"))
     with pytest.raises(InferenceServerException) as caught:
         client.infer("fraud", [tensor], **how)
-    assert caught.value.status() in ("400", "415")
-    assert caught.value.message()
+    assert caught.value.status() == "400"
+    assert "has shape [1, 5]" in caught.value.message()
+
+
+@pytest.mark.parametrize("as_bytes", [True, False], ids=["bytes", "JSON"])
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+def test_tritonclient_that_compresses_is_told_to_leave_that(client: Any, coding: str, as_bytes: bool) -> None:
+    tensor = triton.InferInput("x", [2, 4], "FP32")
+    tensor.set_data_from_numpy(rows(2), binary_data=as_bytes)
+    with pytest.raises(InferenceServerException) as caught:
+        client.infer("fraud", [tensor], request_compression_algorithm=coding)
+    assert caught.value.status() == "415"
+    assert caught.value.message() == f"Content-Encoding '{coding}' is not supported: send the body uncompressed"
+
+
+def test_tritonclient_hears_that_there_are_no_sequences_classifications_and_shared_memory(client: Any) -> None:
+    def said(output: Any, tensor: Any, **more: Any) -> str:
+        with pytest.raises(InferenceServerException) as caught:
+            client.infer("fraud", [tensor], outputs=[output], **more)
+        assert caught.value.status() == "400"
+        return str(caught.value.message())
+
+    tensor, scores = triton.InferInput("x", [2, 4], "FP32"), triton.InferRequestedOutput("scores")
+    tensor.set_data_from_numpy(rows(2))
+    assert said(scores, tensor, sequence_id=5).startswith("the parameter 'sequence_id' is not supported")
+    best = triton.InferRequestedOutput("scores", class_count=2)
+    assert said(best, tensor).startswith("output 'scores': the parameter 'classification' is not supported: ask for")
+    scores.set_shared_memory("region", 24)
+    assert said(scores, tensor).startswith("output 'scores': the parameter 'shared_memory_region' is not supported")
+    tensor.set_shared_memory("region", 32)
+    assert said(best, tensor).startswith("input 'x': the parameter 'shared_memory_region' is not supported")
+
+
+def test_a_parameter_that_asks_for_nothing_or_that_nobody_knows_is_passed_over(server: Server) -> None:
+    nothing = {"sequence_id": 0, "sequence_start": False, "sequence_end": False, "trace": "on"}
+    outputs = [{"name": "scores", "parameters": {"classification": 0, "colour": "red"}}]
+    assert server.ask("POST", FRAUD, infer(rows(1), parameters=nothing, outputs=outputs)).status == 200
+    for name in ("sequence_id", "sequence_start", "sequence_end"):
+        answer = server.ask("POST", FRAUD, infer(rows(1), parameters={name: 1}))
+        said = f"the parameter '{name}' is not supported: each call stands for itself; leave it out"
+        assert (answer.status, answer.error) == (400, said)
 
 
 def test_tritonclient_may_not_load_or_unload(client: Any) -> None:

@@ -117,6 +117,10 @@ def test_numbers_of_every_kind_come_back(servable: Make, dtype: str) -> None:
         ({"instances": [[1, 2], [3]]}, "ragged"),
         ({"instances": [["a", "b"]]}, "not DT_FLOAT"),
         ({"instances": [[True, 2]]}, "not DT_FLOAT"),
+        ({"instances": [[1e39, 2]]}, "input 'x': a value does not fit DT_FLOAT"),
+        ({"instances": [[10**400, 2]]}, "input 'x': a value does not fit DT_FLOAT"),
+        (b'{"instances": [[1e400, 2]]}', "the request is not valid: Number out of range"),
+        (b'{"inputs": [[NaN, -1e400]]}', "the request is not valid: Number out of range"),
         ({"inputs": {"z": [[1, 2]]}}, "has no input 'z'; it wants x"),
         ({"inputs": [[1, 2]], "signature_name": "other"}, "no signature 'other'; it has 'serving_default'"),
     ],
@@ -133,6 +137,14 @@ def test_what_the_original_does_not_know_is_passed_over(servable: Make) -> None:
 def test_a_bare_value_for_several_inputs_is_refused(servable: Make) -> None:
     for body, says in (({"instances": [1]}, "each instance is an object"), ({"inputs": [1]}, "'inputs' is an object")):
         assert says in refused(servable(pair()), body)
+
+
+def test_a_scalar_input_has_no_rows_and_wants_columns(servable: Make) -> None:
+    model = servable(echo("float32", []))
+    assert predicted(model, {"inputs": 2.5}) == {"outputs": 2.5}
+    for instances in ([2.5], [{"x": 2.5}]):
+        said = refused(model, {"instances": instances})
+        assert said == "input 'x' is a scalar, which has no rows: ask with 'inputs' instead"
 
 
 def test_an_output_without_a_row_for_each_instance_wants_columns(servable: Make) -> None:
@@ -319,7 +331,9 @@ def test_metadata_is_that_of_the_version_that_serves(server: Server) -> None:
         ("POST", "/v1/models/broken:predict", 503, "golden cases fail"),
         ("GET", "/v1/models/fraud:predict", 405, "use POST"),
         ("POST", "/v1/models/fraud", 405, "use GET"),
-        ("POST", "/v1/models/fraud:train", 404, "there is nothing at"),
+        ("POST", "/v1/models/fraud:train", 404, "no verb ':train'; /v1 has :predict, :classify, :regress"),
+        ("GET", "/v1/models/fraud/labels/prod:", 404, "no verb ':'; /v1 has :predict"),
+        ("POST", "/v1/models/fraud:predict:predict", 404, "there is nothing at"),
     ],
 )
 def test_mistakes_are_answered_in_words(server: Server, method: str, path: str, status: int, says: str) -> None:
