@@ -9,6 +9,7 @@ from pathlib import Path
 from gitmodel import registry
 from gitmodel.git import Repository
 from gitmodel.serving.policy import AspiredVersion, VersionPolicy
+from gitmodel.versions import is_name
 
 #: Takes model -> aspired versions, and the model somebody asked about; returns a number that grows with each publication.
 Publish = Callable[[Mapping[str, tuple[AspiredVersion, ...]], str], int]
@@ -70,6 +71,16 @@ class Source:
             number = self._publish(wanted, hint)
             self._newest = (hint, begun, number)
             return number
+
+    def tags(self, model: str) -> dict[str, str]:
+        """What ``registry.standing`` finds of a model now, whatever its name. Raises GitmodelError."""
+        if not is_name(model):
+            return {}
+        repo = Repository.open(self._path)
+        try:
+            return registry.standing(repo, model)
+        finally:
+            repo.close()
 
     def missing(self) -> list[str]:
         """Models it was told to serve that have no release."""

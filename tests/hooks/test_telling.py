@@ -50,7 +50,7 @@ def notified(production: Production, tmp_path: Path) -> Iterator[tuple[Productio
 
 def test_a_push_option_says_how_long_to_wait(production: Production, short: Path) -> None:
     support.git(production.bare, "config", "gitmodel.wait", "7")
-    answer = b'{"versions":[],"serving":null,"aspired":[],"settled":true}'
+    answer = b'{"versions":[],"serving":null,"aspired":[],"settled":true,"tags":{}}'
     reply = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(answer), answer)
     with pretending(production.bare, short, reply) as asked:
         production.push("-o", "ci.skip", "-o", "gitmodel.wait=3", production.release("fraud@v1.0.0"))
@@ -103,6 +103,28 @@ def test_a_server_elsewhere_is_told_with_a_signature(
     pushed = support.run("git", "-C", production.author, "push", "mirror", "HEAD", name)
     (line,) = said(pushed.stderr)
     assert "fraud v1.0.0" in line
+    assert version_of(server) == "v1.0.0"
+
+
+def test_a_server_elsewhere_that_has_not_fetched_yet_says_so(
+    notified: tuple[Production, Server, str], tmp_path: Path
+) -> None:
+    """The author pushes to one repository; the server's own is a clone of it that fetches when it likes."""
+    production, server, url = notified
+    production.push(production.release("fraud@v1.0.0"), production.release("fraud@v1.1.0", scale=2.0))
+    hub = tmp_path / "hub.git"
+    support.run("git", "clone", "-q", "--bare", production.bare, hub)
+    hooks.install(hub, server=True)
+    support.git(hub, "config", "gitmodel.server", url)
+    support.git(hub, "config", "gitmodel.secret", str(secret(tmp_path / "secret", "n" * 40)))
+    support.git(production.author, "remote", "set-url", "production", str(hub))
+    absent = "the server does not have {} yet: v1.1.0 serves until it has fetched and looks again"
+    assert said(production.push(production.release("fraud@v1.2.0", scale=3.0))) == [absent.format("fraud@v1.2.0")]
+    moved = production.tag("fraud#prod#1", "fraud@v1.0.0^{}")
+    assert said(production.push(moved)) == [absent.format(moved)]
+    support.git(production.bare, "fetch", "-q", str(hub), "refs/tags/*:refs/tags/*")
+    (line,) = said(production.push(production.tag("fraud#prod#2", "fraud@v1.0.0^{}")))
+    assert line == absent.format("fraud#prod#2").replace("v1.1.0", "v1.0.0"), "it looked, and found what was fetched"
     assert version_of(server) == "v1.0.0"
 
 
