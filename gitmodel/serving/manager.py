@@ -17,11 +17,19 @@ from gitmodel.serving.last_good import LastGood
 from gitmodel.serving.policy import AspiredVersion
 from gitmodel.serving.servable import Servable, Serving, State, VersionStatus
 from gitmodel.serving.unloading import trim
+from gitmodel.storage.remote import RemoteFailed
+from gitmodel.storage.workspace import MissingWeights
 
 #: Told of every change of state, from the manager's thread.
 Told = Callable[[VersionStatus], None]
 _RETRY_FIRST, _RETRY_MOST = 2.0, 300.0
 _KEPT_ENDED = 20
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, MissingWeights | RemoteFailed):
+        return str(error)  # with what helps, which only somebody elsewhere can do
+    return error.message if isinstance(error, GitmodelError) else f"{type(error).__name__}: {error}"
 
 
 @dataclass
@@ -205,7 +213,7 @@ class Manager:
         try:
             servable = self._host.load(version)
         except Exception as error:  # whatever a model or a library does, the old version goes on
-            reason = error.message if isinstance(error, GitmodelError) else f"{type(error).__name__}: {error}"
+            reason = _reason(error)
             first, most = getattr(error, "retry", (_RETRY_FIRST, _RETRY_MOST))
             wait = min(max(failure.wait * 2, first), most) if failure else first
             self._failures[version] = _Failure(reason, time.monotonic() + wait, wait)

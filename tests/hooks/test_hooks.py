@@ -179,6 +179,14 @@ def test_core_hookspath_is_respected(production: Production, tmp_path: Path) -> 
         assert version_of(server) == "v1.0.0"
 
 
+@pytest.mark.parametrize("path", ["/dev/null", "/dev/null/hooks"])
+def test_a_hookspath_that_is_no_folder_is_named(production: Production, path: str) -> None:
+    support.git(production.author, "config", "core.hooksPath", path)
+    with pytest.raises(WrongRepository, match=f"^core.hooksPath points at no folder .{path}"):
+        hooks.install(production.author)
+    assert set(states(production.author).values()) == {"absent"}
+
+
 def test_a_relative_hookspath_is_one_of_the_working_tree(production: Production) -> None:
     support.git(production.author, "config", "core.hooksPath", "ci/hooks")
     hooks.install(production.author)

@@ -106,6 +106,18 @@ def test_a_server_elsewhere_is_told_with_a_signature(
     assert version_of(server) == "v1.0.0"
 
 
+def test_the_pusher_reads_how_weights_that_are_missing_are_brought(production: Production) -> None:
+    with place.serving(production.bare):
+        name = production.release("fraud@v1.0.0")
+        for path in production.storage.rglob("*"):
+            if path.is_file():
+                path.unlink()
+        (production.storage / "files" / "other").write_text("so that it holds something")
+        (line,) = said(production.push(name))
+    assert line.startswith("fraud v1.0.0 NOT SERVED: ")
+    assert line.endswith("or not whole: run 'gitmodel push' where it was saved; nothing serves yet")
+
+
 def test_a_server_elsewhere_that_has_not_fetched_yet_says_so(
     notified: tuple[Production, Server, str], tmp_path: Path
 ) -> None:
@@ -133,7 +145,10 @@ def test_without_the_right_signature_nothing_is_looked_at(
 ) -> None:
     _, server, url = notified
     wrong = secret(tmp_path / "wrong", "w" * 40)
-    for key, why in ((None, "wants signed requests"), (wrong, "the signature is wrong")):
+    for key, why in (
+        (None, "wants signed requests, and git config gitmodel.secret names no file"),
+        (wrong, "the signature is wrong"),
+    ):
         with pytest.raises(NoServer, match=why):
             endpoint.request(url, "POST", LOAD, {}, timeout=5, secret=key)
     with pytest.raises(BadSecret):
