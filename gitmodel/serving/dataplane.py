@@ -10,7 +10,7 @@ from gitmodel.errors import GitmodelError
 from gitmodel.formats.dtypes import dtype_name
 from gitmodel.runtime import RunFailed
 from gitmodel.serving.batching import Batcher
-from gitmodel.serving.servable import Servable, Serving, State, VersionStatus
+from gitmodel.serving.servable import Servable, Serving, State, VersionStatus, in_order
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,7 +74,7 @@ class Dataplane:
     def known(self, model: str, version: str = "", label: str = "") -> list[VersionStatus]:
         """The states of a model's versions; of one alone, by its tag's version, its number or its label. Raises
         DataplaneError (not_found)."""
-        every = self._statuses(model)
+        every = in_order(self._statuses(model))
         if not every:
             self.find(model)
         if label:
