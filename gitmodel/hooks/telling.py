@@ -55,7 +55,7 @@ def after_tag(repo: Repository, lines: Iterable[str], say: Say) -> None:
     """``reference-transaction``: tells the servers of this repository and those git config ``gitmodel.server`` names."""
     models, servers = _touched(lines), _servers(repo)
     if models and servers:
-        _tell_all(servers, _notice(repo, models, LOCAL_WAIT), say)
+        _tell_all(servers, _notice(repo, models, LOCAL_WAIT, say), say)
 
 
 def after_receive(repo: Repository, lines: Iterable[str], say: Say, options: Sequence[str] = ()) -> None:
@@ -70,7 +70,7 @@ def after_receive(repo: Repository, lines: Iterable[str], say: Say, options: Seq
     models = {model: kept for model, tags in models.items() if (kept := [tag for tag in tags if tag not in stray])}
     servers = _servers(repo)
     if models and servers:
-        _tell_all(servers, _notice(repo, models, PUSH_WAIT, options), say)
+        _tell_all(servers, _notice(repo, models, PUSH_WAIT, say, options), say)
     elif models:
         say("no server is running here; the next one will serve what was pushed")
 
@@ -80,9 +80,9 @@ def _servers(repo: Repository) -> list[str]:
     return list(dict.fromkeys([*found, *repo.config_all("gitmodel.server")]))
 
 
-def _notice(repo: Repository, models: Models, usual: float, options: Sequence[str] = ()) -> _Notice:
+def _notice(repo: Repository, models: Models, usual: float, say: Say, options: Sequence[str] = ()) -> _Notice:
     secret = repo.config("gitmodel.secret")
-    deadline = time.monotonic() + _wait(repo, usual, options)
+    deadline = time.monotonic() + _wait(repo, usual, say, options)
     arrived = {model: _arrivals(repo, model, tags) for model, tags in models.items()}
     return _Notice(arrived, deadline, Path(secret).expanduser() if secret else None)
 
@@ -228,14 +228,18 @@ def _outcome(model: str, row: dict[str, Any], serving: str | None) -> str:
     return f"{name} {row['state']}"
 
 
-def _wait(repo: Repository, usual: float, options: Sequence[str] = ()) -> float:
-    """Seconds: those of ``git push -o gitmodel.wait=N``, else of git config ``gitmodel.wait``, within reason."""
+def _wait(repo: Repository, usual: float, say: Say, options: Sequence[str] = ()) -> float:
+    """Seconds: those of ``git push -o gitmodel.wait=N``, else of git config ``gitmodel.wait``, within reason; ``usual`` where that is
+    no number, and then it is said."""
     named = [value for key, _, value in (option.partition("=") for option in options) if key == _WAIT]
-    for text in (*named[-1:], repo.config(_WAIT)):
-        if text:
-            try:
-                seconds = float(text)
-            except ValueError:
-                return usual
-            return min(max(seconds, 0.0), _MOST_WAIT) if math.isfinite(seconds) else usual
-    return usual
+    text = next(filter(None, (*named[-1:], repo.config(_WAIT))), "")
+    if not text:
+        return usual
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not math.isfinite(seconds):
+        say(f"{_WAIT} is {text[:20]!r}, which is no number of seconds: the wait is up to {usual:.0f} s")
+        return usual
+    return min(max(seconds, 0.0), _MOST_WAIT)

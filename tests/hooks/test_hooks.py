@@ -465,8 +465,10 @@ def test_the_wait_is_what_git_config_says_within_reason(
         heard: list[str] = []
         hooks.after_receive(repo, [f"{'0' * 40} {head} refs/tags/fraud@v1.0.0\n"], heard.append)
         repo.close()
-    (line,) = heard
+    *refused, line = heard
     assert line == "fraud v1.0.0 is here; nothing serves, as the server's policy has it"
+    no_number = f"gitmodel.wait is '{text}', which is no number of seconds: the wait is up to 30 s"
+    assert refused == ([no_number] if wait is None else [])
     sent = float(asked[0].rpartition(b'"wait": ')[2].rstrip(b"}"))
     limit = hooks.PUSH_WAIT if wait is None else wait
     assert limit - 1 <= sent <= limit

@@ -54,10 +54,11 @@ def test_a_push_option_says_how_long_to_wait(production: Production, short: Path
     reply = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(answer), answer)
     with pretending(production.bare, short, reply) as asked:
         production.push("-o", "ci.skip", "-o", "gitmodel.wait=3", production.release("fraud@v1.0.0"))
-        production.push("-o", "gitmodel.wait=soon", production.release("fraud@v1.1.0"))
+        lines = said(production.push("-o", "gitmodel.wait=soon", production.release("fraud@v1.1.0")))
         production.push(production.release("fraud@v1.2.0"))
     waits = [json.loads(request.partition(b"\r\n\r\n")[2])["parameters"]["wait"] for request in asked]
     limits = (3.0, hooks.PUSH_WAIT, 7.0)
+    assert lines[0] == "gitmodel.wait is 'soon', which is no number of seconds: the wait is up to 30 s"
     assert all(limit - 1.5 <= wait <= limit for limit, wait in zip(limits, waits, strict=True))
 
 
