@@ -26,15 +26,16 @@ class DataplaneError(GitmodelError):
 
 class Dataplane:
     """One per process. ``table`` gives the manager's table of this moment; it is read once per call. With a ``batcher`` calls of
-    servables that allow it are run together."""
+    servables that allow it are run together. ``standing`` is that of ``States``."""
 
     def __init__(
         self,
         table: Callable[[], Mapping[str, Serving]],
         statuses: Callable[[str], list[VersionStatus]],
         batcher: Batcher | None = None,
+        standing: Callable[[], Mapping[str, Mapping[str, str]]] = dict,
     ) -> None:
-        self._table, self._statuses, self._batcher = table, statuses, batcher
+        self._table, self._statuses, self._batcher, self._standing = table, statuses, batcher, standing
 
     def models(self) -> Mapping[str, Serving]:
         return self._table()
@@ -79,7 +80,10 @@ class Dataplane:
             self.find(model)
         if label:
             found = [status for status in every if label in status.stages]
-            missing = f"label '{label}'; labels: {', '.join(sorted({s for v in every for s in v.stages})) or 'none'}"
+            stands = self._standing().get(model, {}).get(label)
+            why = f" here: stage '{label}' stands on {stands}, which is not loaded" if stands else ""
+            labels = ", ".join(sorted({stage for status in every for stage in status.stages})) or "none"
+            missing = f"label '{label}'{why}; labels: {labels}"
         else:
             found = [status for status in every if not version or version in (status.version, str(status.number))]
             missing = f"version '{version}' here; known: {', '.join(status.version for status in every)}"

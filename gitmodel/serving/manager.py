@@ -60,6 +60,7 @@ class Manager:
         self._required: set[str] = set()
         self.table: Mapping[str, Serving] = MappingProxyType({})
         self._wanted: Mapping[str, tuple[AspiredVersion, ...]] = {}
+        self._standing: Mapping[str, Mapping[str, str]] = {}
         self._published = self._settled = 0
         self._failures: dict[AspiredVersion, _Failure] = {}
         self._statuses: dict[tuple[str, str, str], VersionStatus] = {}
@@ -93,8 +94,14 @@ class Manager:
             self._woken = True
             self._notify()
 
-    def aspire(self, wanted: Mapping[str, tuple[AspiredVersion, ...]], hint: str = "") -> int:
-        """Publishes the whole desired state; the newest supersedes what was not begun. Returns its number.
+    def aspire(
+        self,
+        wanted: Mapping[str, tuple[AspiredVersion, ...]],
+        hint: str = "",
+        standing: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> int:
+        """Publishes the whole desired state, and where all stages stand; the newest supersedes what was not begun. Returns its
+        number.
 
         A version that failed gets its next chance at once when the refs moved to it, or when somebody asked for its
         model (``hint``).
@@ -109,7 +116,7 @@ class Manager:
                 self._failures.pop(fallback, None)
             if not self._published:
                 self._required = {name for name, held in wanted.items() if held}
-            self._wanted = dict(wanted)
+            self._wanted, self._standing = dict(wanted), standing or {}
             self._published += 1
             self._await_turn(versions)
             self._notify()
@@ -138,6 +145,9 @@ class Manager:
             stages = {version.key: version.stages for version in self._all_wanted()}
         found = [replace(s, stages=stages.get((s.model, s.version, s.commit), ())) for s in found]
         return sorted(found, key=lambda status: (status.model, status.since))
+
+    def standing(self) -> Mapping[str, Mapping[str, str]]:
+        return self._standing
 
     def aspired(self, model: str) -> list[str]:
         """The versions of a model that should be served, whether they are or not."""

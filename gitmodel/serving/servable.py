@@ -66,6 +66,9 @@ class States(Protocol):
     def statuses(self, model: str = "") -> list[VersionStatus]:
         """By model, the newest change last; of all models without one."""
 
+    def standing(self) -> Mapping[str, Mapping[str, str]]:
+        """By model and stage, the version it stands on in Git, served or not."""
+
     def ready(self) -> bool:
         """True when every model is served that must be."""
 
