@@ -94,7 +94,8 @@ def request(admin: str, method: str, path: str, body: Any = None, *, timeout: fl
     if not isinstance(connection, _UnixConnection):
         if secret is None:
             raise NoServer(
-                f"{admin} wants signed requests", hint="name the file of the secret: git config gitmodel.secret FILE"
+                f"{admin} wants signed requests, and git config gitmodel.secret names no file",
+                hint="name the file of the secret: git config gitmodel.secret FILE",
             )
         headers |= sign(read_secrets(secret)[0], method, path, payload)
     try:

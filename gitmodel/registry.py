@@ -116,6 +116,12 @@ def _tagged(repo: Repository, name: str) -> tuple[dict[Version, Release], set[Ve
     return {release.version: replace(release, number=i) for i, release in enumerate(order, 1)}, withdrawn
 
 
+def standing(repo: Repository, name: str) -> dict[str, str]:
+    """The tags of a model's versions and stages, as gitmodel spells them, and the commit each stands on."""
+    refs = [(parse_tag(ref.name), ref.commit) for ref in repo.tags(f"{name}[@#]*")]
+    return {str(tag): commit for tag, commit in refs if tag is not None and tag.model == name}
+
+
 def all_releases(repo: Repository) -> dict[str, list[Release]]:
     """``releases`` of every model that has any, with one look at the tags."""
     names = {tag.model for ref in repo.tags("*@*") if isinstance(tag := parse_tag(ref.name), ReleaseTag)}

@@ -32,6 +32,10 @@ _ESCAPED = re.compile(r"\\u((?!d[89a-f])[0-9a-f]{4})")  # half a surrogate pair 
 _NUMBER = re.compile(r"[0-9]{1,19}")
 
 
+#: How many fields follow a line's kind.
+_FIELDS = {"tensor": 5, "file": 4}
+
+
 class InvalidLock(GitmodelError):
     """A ``weights.lock`` that was not written by gitmodel, or was damaged since."""
 
@@ -116,13 +120,16 @@ class Lock(Struct, frozen=True, dict=True):
         for number, line in enumerate(lines[1:], 2):
             try:
                 kind, *fields = line.split(" ")
+                if kind not in _FIELDS:
+                    raise ValueError(f"unknown kind '{kind[:20]}'")
+                if len(fields) != _FIELDS[kind]:
+                    more = len(fields) > _FIELDS[kind]
+                    raise ValueError("there is more than belongs there" if more else "it is not whole")
                 if kind == "tensor":
                     tensors.append(_tensor(*fields))
-                elif kind == "file":
-                    files.append(_file(*fields))
                 else:
-                    raise ValueError(f"unknown kind '{kind[:20]}'")
-            except (ValueError, TypeError) as error:
+                    files.append(_file(*fields))
+            except ValueError as error:
                 raise InvalidLock(f"{where} line {number}: {error}", hint="restore it from Git or save again") from None
         if len({entry.path for entry in files}) != len(files) or len({entry.name for entry in tensors}) != len(tensors):
             raise InvalidLock(f"{where} names a file twice, or a tensor", hint="restore it from Git or save again")

@@ -44,6 +44,7 @@ def install(repo_path: Path, *, server: bool = False) -> list[HookStatus]:
             "leave out --server, or run it in the bare repository" if server else "add --server for a bare repository"
         )
         raise WrongRepository(f"{repo.root} is {'a bare' if repo.bare else 'no bare'} repository", hint=mend)
+    _refuse_no_folder(repo)
     for name in SERVER if server else LOCAL:
         path = repo.hooks_dir / name
         if path.exists() and not is_ours(path):
@@ -56,6 +57,16 @@ def install(repo_path: Path, *, server: bool = False) -> list[HookStatus]:
     if server:
         repo.run("config", _PUSH_OPTIONS, "true")  # for git push -o gitmodel.wait=SECONDS
     return status(repo_path)
+
+
+def _refuse_no_folder(repo: Repository) -> None:
+    """``core.hooksPath=/dev/null`` is how hooks are switched off."""
+    folder = repo.hooks_dir
+    if any(path.exists() and not path.is_dir() for path in (folder, *folder.parents)):
+        raise WrongRepository(
+            f"core.hooksPath points at no folder ({folder})",
+            hint="'git config --show-origin core.hooksPath' tells where it is set: name a folder there, or unset it",
+        )
 
 
 def uninstall(repo_path: Path) -> list[HookStatus]:

@@ -24,23 +24,38 @@ _WAIT = "gitmodel.wait"
 #: Seconds until the first word while servers are loading, and between those that follow.
 _FIRST_WORD, _NEXT_WORD = 1.0, 5.0
 
+#: How many tags a line names.
+_NAMED = 3
+
 #: Takes one line for the person at the other end, as soon as there is one.
 Say = Callable[[str], object]
 Models = Mapping[str, list[ReleaseTag | StageTag]]
 
 
-class _Notice(Struct, frozen=True):
-    """What servers are told: models with the tags that moved; until when (monotonic seconds) they are waited for; and the
-    file of the secret that signs it, if any."""
+class _Arrival(Struct, frozen=True):
+    """A tag that came, and its commit, '' where Git does not say. ``counts`` for a stage's newest move, which stands on
+    ``version``, '' for none."""
 
-    models: Models
+    tag: ReleaseTag | StageTag
+    commit: str
+    counts: bool
+    version: str
+
+
+class _Notice(Struct, frozen=True):
+    """What servers are told of, by model; until when (monotonic seconds) they are waited for; and the file of the secret that
+    signs it, if any."""
+
+    models: Mapping[str, list[_Arrival]]
     deadline: float
     secret: Path | None
 
 
 def after_tag(repo: Repository, lines: Iterable[str], say: Say) -> None:
     """``reference-transaction``: tells the servers of this repository and those git config ``gitmodel.server`` names."""
-    _tell_all(_servers(repo), _notice(repo, _touched(lines), LOCAL_WAIT), say)
+    models, servers = _touched(lines), _servers(repo)
+    if models and servers:
+        _tell_all(servers, _notice(repo, models, LOCAL_WAIT, say), say)
 
 
 def after_receive(repo: Repository, lines: Iterable[str], say: Say, options: Sequence[str] = ()) -> None:
@@ -54,9 +69,10 @@ def after_receive(repo: Repository, lines: Iterable[str], say: Say, options: Seq
         say(f"the commit of {tag} has no models/{tag.model}: nothing to serve")
     models = {model: kept for model, tags in models.items() if (kept := [tag for tag in tags if tag not in stray])}
     servers = _servers(repo)
-    if models and not servers:
+    if models and servers:
+        _tell_all(servers, _notice(repo, models, PUSH_WAIT, say, options), say)
+    elif models:
         say("no server is running here; the next one will serve what was pushed")
-    _tell_all(servers, _notice(repo, models, PUSH_WAIT, options), say)
 
 
 def _servers(repo: Repository) -> list[str]:
@@ -64,11 +80,25 @@ def _servers(repo: Repository) -> list[str]:
     return list(dict.fromkeys([*found, *repo.config_all("gitmodel.server")]))
 
 
-def _notice(repo: Repository, models: Models, usual: float, options: Sequence[str] = ()) -> _Notice:
+def _notice(repo: Repository, models: Models, usual: float, say: Say, options: Sequence[str] = ()) -> _Notice:
     secret = repo.config("gitmodel.secret")
-    return _Notice(
-        models, time.monotonic() + _wait(repo, usual, options), Path(secret).expanduser() if secret else None
-    )
+    deadline = time.monotonic() + _wait(repo, usual, say, options)
+    arrived = {model: _arrivals(repo, model, tags) for model, tags in models.items()}
+    return _Notice(arrived, deadline, Path(secret).expanduser() if secret else None)
+
+
+def _arrivals(repo: Repository, model: str, tags: Sequence[ReleaseTag | StageTag]) -> list[_Arrival]:
+    try:
+        commits = registry.standing(repo, model)
+        moves = registry.stage_moves(repo, model) if any(isinstance(tag, StageTag) for tag in tags) else []
+    except GitmodelError:  # the server, which reads them itself, says what it cannot read
+        commits, moves = {}, []
+    newest = {move.tag.stage: move for move in moves}
+    versions = {str(move.tag): str(move.version or "") for move in newest.values()}
+    return [
+        _Arrival(tag, commits.get(name, ""), name in versions, versions.get(name, ""))
+        for tag, name in ((tag, str(tag)) for tag in tags)
+    ]
 
 
 def _holds(repo: Repository, tag: ReleaseTag | StageTag) -> bool:
@@ -80,8 +110,6 @@ def _holds(repo: Repository, tag: ReleaseTag | StageTag) -> bool:
 
 def _tell_all(servers: Sequence[str], notice: _Notice, say: Say) -> None:
     """All servers at once; their words come as they come, and a word in between while nothing does."""
-    if not servers or not notice.models:
-        return
     start, word = time.monotonic(), _FIRST_WORD
     with ThreadPoolExecutor(len(servers), thread_name_prefix="tell") as pool:
         pending = {pool.submit(_tell_server, server, notice): server for server in servers}
@@ -100,10 +128,10 @@ def _tell_all(servers: Sequence[str], notice: _Notice, say: Say) -> None:
 def _tell_server(server: str, notice: _Notice) -> list[str]:
     """One deadline for all models together."""
     said: list[str] = []
-    for model, tags in notice.models.items():
+    for model, arrived in notice.models.items():
         left = max(notice.deadline - time.monotonic(), 0.0)
         try:
-            said += _tell(server, model, left, tags, notice.secret)
+            said += _tell(server, model, left, arrived, notice.secret)
         except GitmodelError as error:
             said.append(error.message)
             break  # it will not answer the next question either
@@ -126,35 +154,63 @@ def tag_of(ref: str) -> ReleaseTag | StageTag | None:
     return parse_tag(ref.removeprefix(_PREFIX)) if ref.startswith(_PREFIX) else None
 
 
-def _tell(server: str, model: str, wait: float, tags: list[ReleaseTag | StageTag], secret: Path | None) -> list[str]:
+def _tell(server: str, model: str, wait: float, arrived: list[_Arrival], secret: Path | None) -> list[str]:
     body = {"parameters": {"wait": wait}}
     path = f"/v2/repository/models/{model}/load"
     # The server answers when its own wait is over; a moment more and it is taken for hanging.
     answer = endpoint.request(server, "POST", path, body, timeout=wait + 1, secret=secret)
-    if not isinstance(answer, dict) or not {"versions", "serving", "aspired", "settled"} <= set(answer):
+    if not isinstance(answer, dict) or not {"versions", "serving", "aspired", "settled", "tags"} <= set(answer):
         raise endpoint.NoServer(f"what listens at {server} is no gitmodel server")
-    return list(_outcomes(model, tags, answer))
+    absent = [one for one in arrived if one.commit and answer["tags"].get(str(one.tag)) != one.commit]
+    here = [one for one in arrived if one not in absent]
+    said = [_absent(absent, answer["serving"])] if absent else []
+    return said + (list(_outcomes(model, here, answer)) if here else [])
 
 
-def _outcomes(model: str, tags: list[ReleaseTag | StageTag], answer: dict[str, Any]) -> Iterator[str]:
-    """A line per version the tags brought up, as the server reports it."""
+def _absent(arrived: list[_Arrival], serving: str | None) -> str:
+    """One on another machine has a repository of its own, which may fetch later."""
+    names = ", ".join(str(one.tag) for one in arrived[:_NAMED])
+    more = f" and {len(arrived) - _NAMED} more" if len(arrived) > _NAMED else ""
+    return f"the server does not have {names}{more} yet: {serving or 'nothing'} serves until it has fetched and looks again"
+
+
+def _outcomes(model: str, arrived: list[_Arrival], answer: dict[str, Any]) -> Iterator[str]:
+    """A line per version the tags brought up, as the server reports it, and what became of stages and of what was withdrawn."""
     known = {row["version"]: row for row in answer["versions"]}
-    serving = answer["serving"]
-    wanted = [str(tag.version) for tag in tags if isinstance(tag, ReleaseTag)]
-    if any(isinstance(tag, StageTag) for tag in tags):
-        wanted += [version for version in answer["aspired"] if version not in wanted]
-    told = False
-    for version in wanted:
+    serving, aspired = answer["serving"], answer["aspired"]
+    policy = f"{serving or 'nothing'} serves, as the server's policy has it"
+    releases = [one.tag for one in arrived if isinstance(one.tag, ReleaseTag)]
+    withdrawn = [str(tag.version) for tag in releases if tag.cancelled]
+    moves = [one for one in arrived if one.counts]
+    wanted = [str(tag.version) for tag in releases if not tag.cancelled]
+    wanted += [one.version for one in moves if one.version in aspired]
+    if withdrawn:  # what is to take their place may not load
+        wanted += [version for version in aspired if version in known and known[version]["reason"]]
+    told = bool(withdrawn)
+    for version in dict.fromkeys(wanted):
         row = known.get(version)
         # A version that was served and ended long ago is no news: Git repeats old tags when it packs them.
-        if row is not None and (version in answer["aspired"] or row["reason"]):
+        if row is not None and (version in aspired or row["reason"]):
             told = True
             yield _outcome(model, row, serving)
+    for one in moves:
+        if one.version not in aspired:
+            told = True
+            yield f"{_moved(one)}; {policy}"
+    if withdrawn:
+        goes_on = f"{serving} goes on serving until another does"
+        yield f"{model} {', '.join(withdrawn)} withdrawn; {goes_on if serving in withdrawn else policy}"
     if not answer["settled"]:
         yield f"{model} is still loading; 'gitmodel status' shows how it ends"
     elif not told:
-        what = f"{model} {wanted[-1]}" if wanted else model
-        yield f"{what} is here; {serving or 'nothing'} serves, as the server's policy has it"
+        yield f"{f'{model} {wanted[-1]}' if wanted else arrived[-1].tag} is here; {policy}"
+
+
+def _moved(one: _Arrival) -> str:
+    stage = str(one.tag).rpartition("#")[0]
+    if one.tag.cancelled:
+        return f"{stage.removesuffix('!')} withdrawn"
+    return f"{stage} is on {one.version or 'no released version'} now"
 
 
 def _outcome(model: str, row: dict[str, Any], serving: str | None) -> str:
@@ -172,14 +228,18 @@ def _outcome(model: str, row: dict[str, Any], serving: str | None) -> str:
     return f"{name} {row['state']}"
 
 
-def _wait(repo: Repository, usual: float, options: Sequence[str] = ()) -> float:
-    """Seconds: those of ``git push -o gitmodel.wait=N``, else of git config ``gitmodel.wait``, within reason."""
+def _wait(repo: Repository, usual: float, say: Say, options: Sequence[str] = ()) -> float:
+    """Seconds: those of ``git push -o gitmodel.wait=N``, else of git config ``gitmodel.wait``, within reason; ``usual`` where that is
+    no number, and then it is said."""
     named = [value for key, _, value in (option.partition("=") for option in options) if key == _WAIT]
-    for text in (*named[-1:], repo.config(_WAIT)):
-        if text:
-            try:
-                seconds = float(text)
-            except ValueError:
-                return usual
-            return min(max(seconds, 0.0), _MOST_WAIT) if math.isfinite(seconds) else usual
-    return usual
+    text = next(filter(None, (*named[-1:], repo.config(_WAIT))), "")
+    if not text:
+        return usual
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not math.isfinite(seconds):
+        say(f"{_WAIT} is {text[:20]!r}, which is no number of seconds: the wait is up to {usual:.0f} s")
+        return usual
+    return min(max(seconds, 0.0), _MOST_WAIT)

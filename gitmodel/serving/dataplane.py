@@ -10,7 +10,7 @@ from gitmodel.errors import GitmodelError
 from gitmodel.formats.dtypes import dtype_name
 from gitmodel.runtime import RunFailed
 from gitmodel.serving.batching import Batcher
-from gitmodel.serving.servable import Servable, Serving, State, VersionStatus
+from gitmodel.serving.servable import Servable, Serving, State, VersionStatus, in_order
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,15 +26,16 @@ class DataplaneError(GitmodelError):
 
 class Dataplane:
     """One per process. ``table`` gives the manager's table of this moment; it is read once per call. With a ``batcher`` calls of
-    servables that allow it are run together."""
+    servables that allow it are run together. ``standing`` is that of ``States``."""
 
     def __init__(
         self,
         table: Callable[[], Mapping[str, Serving]],
         statuses: Callable[[str], list[VersionStatus]],
         batcher: Batcher | None = None,
+        standing: Callable[[], Mapping[str, Mapping[str, str]]] = dict,
     ) -> None:
-        self._table, self._statuses, self._batcher = table, statuses, batcher
+        self._table, self._statuses, self._batcher, self._standing = table, statuses, batcher, standing
 
     def models(self) -> Mapping[str, Serving]:
         return self._table()
@@ -74,12 +75,15 @@ class Dataplane:
     def known(self, model: str, version: str = "", label: str = "") -> list[VersionStatus]:
         """The states of a model's versions; of one alone, by its tag's version, its number or its label. Raises
         DataplaneError (not_found)."""
-        every = self._statuses(model)
+        every = in_order(self._statuses(model))
         if not every:
             self.find(model)
         if label:
             found = [status for status in every if label in status.stages]
-            missing = f"label '{label}'; labels: {', '.join(sorted({s for v in every for s in v.stages})) or 'none'}"
+            stands = self._standing().get(model, {}).get(label)
+            why = f" here: stage '{label}' stands on {stands}, which is not loaded" if stands else ""
+            labels = ", ".join(sorted({stage for status in every for stage in status.stages})) or "none"
+            missing = f"label '{label}'{why}; labels: {labels}"
         else:
             found = [status for status in every if not version or version in (status.version, str(status.number))]
             missing = f"version '{version}' here; known: {', '.join(status.version for status in every)}"

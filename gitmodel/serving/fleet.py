@@ -107,7 +107,7 @@ class Fleet:
         #: Digests of versions that a worker ended over: they are no longer tried in one that answers calls.
         self._deadly: set[str] = set()
         self._table: Mapping[str, messages.Entry] = {}
-        self._shown = messages.Show((), ready=False)
+        self._shown = messages.Show((), ready=False, standing={})
         self._roster = Roster()
         self._stopping = threading.Event()
         self._looking = ThreadPoolExecutor(max_workers=2, thread_name_prefix="looks")
@@ -242,7 +242,7 @@ class Fleet:
 
     def show(self, states: States) -> None:
         """Returns when all workers know, or soon."""
-        shown = messages.Show(tuple(states.statuses()), states.ready())
+        shown = messages.Show(tuple(states.statuses()), states.ready(), states.standing())
         self._shown = shown
         wait([member.ask_aside("show", shown) for member in self._roster.answering()], _LOOK_EVERY)
 
@@ -403,6 +403,9 @@ class _Manned:
 
     def statuses(self, model: str = "") -> list[VersionStatus]:
         return self._states.statuses(model)
+
+    def standing(self) -> Mapping[str, Mapping[str, str]]:
+        return self._states.standing()
 
     def ready(self) -> bool:
         return self._states.ready() and self._manned()

@@ -52,7 +52,7 @@ class Front:
         kind = Dataplane if self._recorder is None else partial(RecordingDataplane, self._recorder)
         batcher = Batcher(settings.batch_wait) if settings.batch_rows else None
         app = App(
-            kind(table, states.statuses, batcher), states, overview, traffic=traffic,
+            kind(table, states.statuses, batcher, states.standing), states, overview, traffic=traffic,
             guard=Guard(settings.host, settings.hosts), management=management, journal=journal, version=release,
             max_body=settings.max_body, body_seconds=settings.body_seconds, threads=_WAITING if batcher else _RUNNING,
             crowded=lambda: len(self._server.server_state.connections) > settings.connections,

@@ -65,6 +65,7 @@ class Management:
     def _look(self, model: str, wait: float) -> dict[str, Any]:
         """A notice is only a hint: the refs are read anew, whatever it said."""
         try:
+            tags = self._source.tags(model)  # first: the look that follows has seen them all
             settled = self._manager.wait(self._source.look(model), wait)
         except GitmodelError as error:
             raise HttpError(500, str(error)) from error
@@ -73,6 +74,7 @@ class Management:
         return {
             "name": model,
             "settled": settled,
+            "tags": tags,
             "aspired": self._manager.aspired(model),
             "serving": serving.default.version if serving else None,
             "versions": [asdict(status) for status in self._manager.statuses(model)],

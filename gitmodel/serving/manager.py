@@ -17,11 +17,19 @@ from gitmodel.serving.last_good import LastGood
 from gitmodel.serving.policy import AspiredVersion
 from gitmodel.serving.servable import Servable, Serving, State, VersionStatus
 from gitmodel.serving.unloading import trim
+from gitmodel.storage.remote import RemoteFailed
+from gitmodel.storage.workspace import MissingWeights
 
 #: Told of every change of state, from the manager's thread.
 Told = Callable[[VersionStatus], None]
 _RETRY_FIRST, _RETRY_MOST = 2.0, 300.0
 _KEPT_ENDED = 20
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, MissingWeights | RemoteFailed):
+        return str(error)  # with what helps, which only somebody elsewhere can do
+    return error.message if isinstance(error, GitmodelError) else f"{type(error).__name__}: {error}"
 
 
 @dataclass
@@ -53,6 +61,7 @@ class Manager:
         self._required: set[str] = set()
         self.table: Mapping[str, Serving] = MappingProxyType({})
         self._wanted: Mapping[str, tuple[AspiredVersion, ...]] = {}
+        self._standing: Mapping[str, Mapping[str, str]] = {}
         self._published = self._settled = 0
         self._failures: dict[AspiredVersion, _Failure] = {}
         self._statuses: dict[tuple[str, str, str], VersionStatus] = {}
@@ -86,8 +95,14 @@ class Manager:
             self._woken = True
             self._notify()
 
-    def aspire(self, wanted: Mapping[str, tuple[AspiredVersion, ...]], hint: str = "") -> int:
-        """Publishes the whole desired state; the newest supersedes what was not begun. Returns its number.
+    def aspire(
+        self,
+        wanted: Mapping[str, tuple[AspiredVersion, ...]],
+        hint: str = "",
+        standing: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> int:
+        """Publishes the whole desired state, and where all stages stand; the newest supersedes what was not begun. Returns its
+        number.
 
         A version that failed gets its next chance at once when the refs moved to it, or when somebody asked for its
         model (``hint``).
@@ -102,7 +117,7 @@ class Manager:
                 self._failures.pop(fallback, None)
             if not self._published:
                 self._required = {name for name, held in wanted.items() if held}
-            self._wanted = dict(wanted)
+            self._wanted, self._standing = dict(wanted), standing or {}
             self._published += 1
             self._await_turn(versions)
             self._notify()
@@ -131,6 +146,9 @@ class Manager:
             stages = {version.key: version.stages for version in self._all_wanted()}
         found = [replace(s, stages=stages.get((s.model, s.version, s.commit), ())) for s in found]
         return sorted(found, key=lambda status: (status.model, status.since))
+
+    def standing(self) -> Mapping[str, Mapping[str, str]]:
+        return self._standing
 
     def aspired(self, model: str) -> list[str]:
         """The versions of a model that should be served, whether they are or not."""
@@ -206,7 +224,7 @@ class Manager:
         try:
             servable = self._host.load(version)
         except Exception as error:  # whatever a model or a library does, the old version goes on
-            reason = error.message if isinstance(error, GitmodelError) else f"{type(error).__name__}: {error}"
+            reason = _reason(error)
             first, most = getattr(error, "retry", (_RETRY_FIRST, _RETRY_MOST))
             wait = min(max(failure.wait * 2, first), most) if failure else first
             self._failures[version] = _Failure(reason, time.monotonic() + wait, wait)

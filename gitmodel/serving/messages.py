@@ -81,10 +81,11 @@ class Accept(Struct, frozen=True):
 
 
 class Show(Struct, frozen=True):
-    """What the versions are at. Answered with None."""
+    """What the versions are at, and where stages stand. Answered with None."""
 
     statuses: tuple[VersionStatus, ...]
     ready: bool
+    standing: Mapping[str, Mapping[str, str]]
 
 
 class Count(Struct, frozen=True):

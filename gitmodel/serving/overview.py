@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from gitmodel.serving import page
 from gitmodel.serving.http import Answer
 from gitmodel.serving.metrics import CONTENT_TYPE, Metrics, Workers
-from gitmodel.serving.servable import Serving, States
+from gitmodel.serving.servable import Serving, States, in_order
 from gitmodel.serving.traffic import Traffic
 
 
@@ -32,5 +32,5 @@ class Overview:
             return 200, [(b"content-type", CONTENT_TYPE)], self._metrics.text()
         headers = [(b"content-type", b"text/html; charset=utf-8"), (b"content-security-policy", page.POLICY)]
         traffic = self._traffic(True)  # which counts what is in flight as well: before the table is looked at
-        statuses, ready = self._states.statuses(), self._states.ready()
+        statuses, ready = in_order(self._states.statuses()), self._states.ready()
         return 200, headers, page.render(statuses, self._table(), traffic, ready=ready, version=self._version)

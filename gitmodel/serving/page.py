@@ -4,7 +4,7 @@ nothing and runs nothing."""
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from html import escape
 from importlib import resources
@@ -26,7 +26,7 @@ _COLUMNS = (
 def render(
     statuses: Sequence[VersionStatus], table: Mapping[str, Serving], traffic: Traffic, *, ready: bool, version: str
 ) -> bytes:
-    """UTF-8. ``statuses`` are ordered by model."""
+    """UTF-8. ``statuses`` are in the order they are shown in, by model."""
     word, tone = ("ready", "good") if ready else ("not ready", "bad")
     return "".join(
         [
@@ -36,10 +36,7 @@ def render(
             f"<style>{_style()}</style></head><body><main>",
             f'<header><h1>gitmodel</h1><p class="state {tone}">{word}</p>',
             f"<p>version {escape(version)}, {time.strftime('%Y-%m-%d %H:%M:%S %Z')}</p></header>",
-            *(
-                _model(name, list(rows), table.get(name), traffic)
-                for name, rows in groupby(statuses, lambda s: s.model)
-            ),
+            *(_model(name, rows, table.get(name), traffic) for name, rows in groupby(statuses, lambda s: s.model)),
             ""
             if statuses
             else "<p>No model has a version yet: <code>gitmodel release NAME</code>, then push the tag.</p>",
@@ -54,9 +51,9 @@ def _style() -> str:
     return resources.files(__package__).joinpath("page.css").read_text()
 
 
-def _model(name: str, rows: list[VersionStatus], serving: Serving | None, traffic: Traffic) -> str:
+def _model(name: str, rows: Iterable[VersionStatus], serving: Serving | None, traffic: Traffic) -> str:
     head = "".join(f"<th{_class(kind)}>{title}</th>" for title, kind in _COLUMNS)
-    body = "".join(_row(status, serving, traffic.of(name, status.version)) for status in reversed(rows))
+    body = "".join(_row(status, serving, traffic.of(name, status.version)) for status in rows)
     return f'<h2>{escape(name)}</h2><div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 

@@ -185,8 +185,9 @@ class RecordingDataplane(Dataplane):
         table: Callable[[], Mapping[str, Serving]],
         statuses: Callable[[str], list[VersionStatus]],
         batcher: Batcher | None = None,
+        standing: Callable[[], Mapping[str, Mapping[str, str]]] = dict,
     ) -> None:
-        super().__init__(table, statuses, batcher)
+        super().__init__(table, statuses, batcher, standing)
         self._recorder = recorder
 
     def run(

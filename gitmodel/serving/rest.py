@@ -34,7 +34,7 @@ from gitmodel.serving.http import (
     refusal,
 )
 from gitmodel.serving.journal import Journal
-from gitmodel.serving.servable import State, States, VersionStatus
+from gitmodel.serving.servable import State, States, VersionStatus, in_order
 from gitmodel.serving.traffic import Traffic
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ class App:
         return 200 if ready else 400, [], orjson.dumps({"ready": ready})
 
     def _status(self) -> Answer:
-        statuses = [asdict(status) for status in self._states.statuses()]
+        statuses = [asdict(status) for status in in_order(self._states.statuses())]
         return 200, [], orjson.dumps({"ready": self._states.ready(), "versions": statuses})
 
     def _model_ready(self, model: str, version: str) -> Answer:
@@ -263,7 +263,7 @@ class App:
         return await self._management.load(found["model"], found["verb"], json_object(body))
 
     def _index(self, ready_only: bool) -> list[dict[str, Any]]:
-        rows = [_index_row(status) for status in self._states.statuses()]
+        rows = [_index_row(status) for status in in_order(self._states.statuses())]
         return [row for row in rows if row["state"] == "READY" or not ready_only]
 
 

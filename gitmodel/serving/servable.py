@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from gitmodel.bundle.signature import DEFAULT, Signature
+from gitmodel.versions import Version
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,11 +58,21 @@ class VersionStatus(Struct, frozen=True):
     since: float = msgspec.field(default_factory=time.time)
 
 
+def in_order(statuses: Iterable[VersionStatus]) -> list[VersionStatus]:
+    """As people and programs are shown them: by model, the highest version first, and of one whose tag was forced onto another
+    commit the newest change."""
+    newest_first = sorted(statuses, key=lambda status: (Version.parse(status.version), status.since), reverse=True)
+    return sorted(newest_first, key=lambda status: status.model)
+
+
 class States(Protocol):
     """What a server's versions are at, whoever keeps count."""
 
     def statuses(self, model: str = "") -> list[VersionStatus]:
         """By model, the newest change last; of all models without one."""
+
+    def standing(self) -> Mapping[str, Mapping[str, str]]:
+        """By model and stage, the version it stands on in Git, served or not."""
 
     def ready(self) -> bool:
         """True when every model is served that must be."""

@@ -9,9 +9,11 @@ from pathlib import Path
 from gitmodel import registry
 from gitmodel.git import Repository
 from gitmodel.serving.policy import AspiredVersion, VersionPolicy
+from gitmodel.versions import is_name
 
-#: Takes model -> aspired versions, and the model somebody asked about; returns a number that grows with each publication.
-Publish = Callable[[Mapping[str, tuple[AspiredVersion, ...]], str], int]
+#: Takes model -> aspired versions, the model somebody asked about, and model -> stage -> the version it stands on; returns a number
+#: that grows with each publication.
+Publish = Callable[[Mapping[str, tuple[AspiredVersion, ...]], str, Mapping[str, Mapping[str, str]]], int]
 
 
 class Source:
@@ -60,16 +62,29 @@ class Source:
             repo = Repository.open(self._path)
             try:
                 found = registry.all_releases(repo)
-                wanted = {
-                    name: self._policy.aspired(name, releases, registry.stages(repo, name, releases))
-                    for name, releases in found.items()
-                    if self._follows(name)
+                moves = {
+                    name: registry.stages(repo, name, known) for name, known in found.items() if self._follows(name)
                 }
             finally:
                 repo.close()
-            number = self._publish(wanted, hint)
+            wanted = {name: self._policy.aspired(name, found[name], stages) for name, stages in moves.items()}
+            standing = {
+                name: {stage: str(move.version) for stage, move in stages.items() if move.version}
+                for name, stages in moves.items()
+            }
+            number = self._publish(wanted, hint, standing)
             self._newest = (hint, begun, number)
             return number
+
+    def tags(self, model: str) -> dict[str, str]:
+        """What ``registry.standing`` finds of a model now, whatever its name. Raises GitmodelError."""
+        if not is_name(model):
+            return {}
+        repo = Repository.open(self._path)
+        try:
+            return registry.standing(repo, model)
+        finally:
+            repo.close()
 
     def missing(self) -> list[str]:
         """What it was told to serve and is not there, in words."""

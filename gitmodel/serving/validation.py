@@ -23,6 +23,8 @@ from gitmodel.formats import onnx as onnx_format
 
 #: Drawn rows that are run together and apart.
 _ROWS = 4
+#: How many inputs or outputs of the graph are named where one is not among them.
+_NAMED = 3
 
 
 class GoldenFailed(GitmodelError):
@@ -126,8 +128,16 @@ def _unlike(said: Signature, own: Signature) -> str:
         held = {spec.name: spec for spec in graph}
         for claim in claims:
             if claim.name not in held or not _may_be(claim, held[claim.name]):
-                return f"{name} '{claim}'"
-    return next((f"input '{spec}'" for spec in own.inputs if not spec.optional and said.input(spec.name) is None), "")
+                there = [held[claim.name]] if claim.name in held else graph[:_NAMED]
+                return f"{name} '{claim}' (the graph has {', '.join(map(repr, map(str, there)))})"
+    return next(
+        (
+            f"input '{spec}' (which the graph needs)"
+            for spec in own.inputs
+            if not spec.optional and said.input(spec.name) is None
+        ),
+        "",
+    )
 
 
 def _may_be(claim: TensorSpec, held: TensorSpec) -> bool:

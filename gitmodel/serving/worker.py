@@ -53,10 +53,13 @@ class _States:
     """What the server said last."""
 
     def __init__(self) -> None:
-        self.shown = messages.Show((), ready=False)
+        self.shown = messages.Show((), ready=False, standing={})
 
     def statuses(self, model: str = "") -> list[VersionStatus]:
         return [status for status in self.shown.statuses if not model or status.model == model]
+
+    def standing(self) -> Mapping[str, Mapping[str, str]]:
+        return self.shown.standing
 
     def ready(self) -> bool:
         return self.shown.ready

@@ -19,7 +19,7 @@ from gitmodel.errors import ExitCode, GitmodelError
 from gitmodel.storage import setup
 from gitmodel.storage.remote import Progress
 from gitmodel.versions import Bump, InvalidVersion, ReleaseTag, StageTag, Version, check_name
-from gitmodel.workflows import judge, transfer
+from gitmodel.workflows import judge, pushing, transfer
 from gitmodel.workflows.places import is_shared
 from gitmodel.workflows.policy import Terms, gather_for_release
 from gitmodel.workflows.workspace import Workspace
@@ -107,7 +107,7 @@ def release(
                 raise NothingChanged(f"{name} is what {base.tag} is", hint="save something new before releasing it")
             # An earlier push may have ended after the tag was made.
             transfer.push_bundle(place, new)
-            return Released(str(base.tag), base.ref.commit, None, transfer.push_refs(place.repo, push, str(base.tag)))
+            return Released(str(base.tag), base.ref.commit, None, pushing.push_release(place.repo, push, str(base.tag)))
         wanted = None if step == AUTO else _parse(step)
         _check_free(place, name, wanted, base)
         report, version = _gate(place, new, base, wanted, Terms(mode=Mode(mode), today=today))
@@ -118,7 +118,7 @@ def release(
         if push:
             transfer.push_bundle(place, new)
         place.repo.tag(str(tag), _message(tag, message, new, report, base), commit=new.commit, sign=sign)
-    pushed = transfer.push_refs(place.repo, push, str(tag)) if push else ""
+    pushed = pushing.push_release(place.repo, push, str(tag)) if push else ""
     return Released(str(tag), new.commit, report, pushed, not push and _is_fleeting(place, new))
 
 
@@ -163,8 +163,7 @@ def promote(
         if push:
             transfer.push_new(place, bundle, push, str(release_here.tag))  # never the version's tag without its bytes
         place.repo.tag(str(tag), body, commit=bundle.commit)
-    # Tags alone: a branch may hold commits that nobody meant to put live.
-    pushed = transfer.push_tags(place.repo, push, str(release_here.tag), str(tag)) if push else ""
+    pushed = pushing.push_stage(place.repo, push, str(release_here.tag), str(tag)) if push else ""
     return str(tag), str(release_here.version), pushed
 
 

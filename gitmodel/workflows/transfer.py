@@ -13,16 +13,14 @@ from gitmodel import registry
 from gitmodel.bundle.bundle import WEIGHTS, Bundle, unreadable
 from gitmodel.bundle.lock import FileEntry
 from gitmodel.errors import GitmodelError
-from gitmodel.git import GitFailed, Repository
+from gitmodel.git import Repository
 from gitmodel.storage.pointer import listing_of
 from gitmodel.storage.remote import Progress
 from gitmodel.storage.workspace import MissingWeights, corrupt, missing_weights, plan
+from gitmodel.workflows import pushing
 from gitmodel.workflows.workspace import Workspace
 
 VIEWS = ("onnx", "hdf5")
-_NOTHING_NEW = "Everything up-to-date"
-#: Tells the pre-push hook that the weights are there already.
-_SENT = {"GITMODEL_WEIGHTS": "sent"}
 
 
 class UnknownTensor(GitmodelError):
@@ -109,8 +107,9 @@ def push_bundle(place: Workspace, bundle: Bundle) -> int:
 
 def push_new(place: Workspace, bundle: Bundle, remote: str, tag: str) -> int:
     """Sends the weights of a version unless the Git remote has its tag: then they went before it, and a DVC remote that is
-    down is in nobody's way. Returns how many objects went. Raises as ``push_bundles``, and GitFailed."""
-    return 0 if place.repo.run("ls-remote", "--", remote, f"refs/tags/{tag}") else push_bundle(place, bundle)
+    down is in nobody's way. Returns how many objects went. Raises as ``push_bundles``, and GitFailed, also where that is another
+    tag."""
+    return 0 if pushing.has_version(place.repo, remote, tag) else push_bundle(place, bundle)
 
 
 def push_bundles(place: Workspace, bundles: Iterable[Bundle]) -> Moved:
@@ -155,29 +154,6 @@ def _not_sent(
 
 def _some(labels: Sequence[str]) -> str:
     return ", ".join(labels[:3]) + (f" and {len(labels) - 3} more" if len(labels) > 3 else "")
-
-
-def push_refs(repo: Repository, remote: str, tag: str) -> str:
-    """Sends the current branch and then the tag, which stays here when the branch is refused. Returns Git's words."""
-    branch = repo.branch()
-    said = [_push(repo, remote, f"refs/heads/{branch}", tag)] if branch else []
-    return "\n".join(filter(None, [*said, push_tags(repo, remote, tag)]))
-
-
-def push_tags(repo: Repository, remote: str, *tags: str) -> str:
-    """Sends tags alone: a branch may hold commits that nobody meant to send. Returns Git's words."""
-    return "\n".join(filter(None, [_push(repo, remote, f"refs/tags/{tag}", tag) for tag in tags]))
-
-
-def _push(repo: Repository, remote: str, ref: str, tag: str) -> str:
-    try:
-        said = repo.push(remote, [ref], _SENT)
-    except GitFailed as error:
-        raise GitFailed(
-            f"'{tag}' is made here but not pushed ({error.message})",
-            hint=f"mend that and run: git push {remote} HEAD && git push {remote} '{tag}'",
-        ) from error
-    return "" if said == _NOTHING_NEW else said
 
 
 def _bring(place: Workspace, bundles: Sequence[Bundle], parts: Sequence[Sequence[FileEntry]]) -> Moved:

@@ -178,6 +178,14 @@ def test_a_damaged_line_is_refused_by_its_number(line: str) -> None:
         parse(f"file good 1 {SHA} {MD5}", line, f"file last 1 {SHA} {MD5}")
 
 
+@pytest.mark.parametrize("line", [f"tensor a int8 1 {SHA}", "tensor", f"file a 1 {SHA}"])
+def test_a_line_that_is_cut_short_is_said_not_to_be_whole(line: str) -> None:
+    with pytest.raises(InvalidLock, match=r"^weights\.lock line 2: it is not whole"):
+        parse(line)
+    with pytest.raises(InvalidLock, match="line 2: there is more than belongs there"):
+        parse(f"{line}{' more' * 6}")
+
+
 @pytest.mark.parametrize("data", [b"", b"\n", b"# gitmodel weights.lock v2\n", b"file a\n", b"\xef\xbb\xbf# gitmodel"])
 def test_a_file_without_the_header_is_no_lock(data: bytes) -> None:
     with pytest.raises(InvalidLock, match="does not begin with"):

@@ -98,6 +98,21 @@ def test_status_for_programs_is_one_document_on_stdout(served: tuple[Production,
     assert by_model["spam"]["reason"].startswith("4 of 4 golden cases fail")
 
 
+def test_versions_are_listed_highest_first_whatever_came_when(production: Production, run: Runs) -> None:
+    wanted = ["v1.10.0", "v1.9.0", "v1.2.0"]
+    for version in ("v1.9.0", "v1.10.0", "v1.2.0"):
+        production.push(production.release(f"fraud@{version}"))
+    with place.serving(production.bare, "--follow", "all") as server:
+        shown = run("status", "-C", production.bare).out.splitlines()[2:]
+        assert [line.split()[1] for line in shown] == wanted
+        (found,) = json.loads(run("status", "-C", production.bare, "--format", "json").out)
+        assert [row["version"] for row in found["versions"]] == wanted
+        page = server.ask("GET", "/").body.decode()
+        assert re.findall(r"<td>(v1\.[0-9]+\.0)</td>", page) == wanted
+        index = server.ask("POST", "/v2/repository/index", b"{}").json
+        assert [row["version"] for row in index] == wanted
+
+
 def test_watching_shows_what_changes_until_ctrl_c(production: Production) -> None:
     production.push(production.release("fraud@v1.0.0"))
     with place.serving(production.bare) as server:

@@ -179,6 +179,14 @@ def test_core_hookspath_is_respected(production: Production, tmp_path: Path) -> 
         assert version_of(server) == "v1.0.0"
 
 
+@pytest.mark.parametrize("path", ["/dev/null", "/dev/null/hooks"])
+def test_a_hookspath_that_is_no_folder_is_named(production: Production, path: str) -> None:
+    support.git(production.author, "config", "core.hooksPath", path)
+    with pytest.raises(WrongRepository, match=f"^core.hooksPath points at no folder .{path}"):
+        hooks.install(production.author)
+    assert set(states(production.author).values()) == {"absent"}
+
+
 def test_a_relative_hookspath_is_one_of_the_working_tree(production: Production) -> None:
     support.git(production.author, "config", "core.hooksPath", "ci/hooks")
     hooks.install(production.author)
@@ -240,8 +248,33 @@ def test_a_stage_that_moves_says_what_it_brought(served: tuple[Production, Serve
 def test_a_version_that_is_withdrawn_goes(served: tuple[Production, Server]) -> None:
     production, server = served
     production.push(production.release("gone@v1.0.0"), production.release("gone@v1.1.0", scale=2.0))
-    assert said(production.push(production.tag("gone@v1.1.0!"))) != []
+    lines = said(production.push(production.tag("gone@v1.1.0!")))
+    assert lines == ["gone v1.1.0 withdrawn; v1.0.0 serves, as the server's policy has it"]
     assert version_of(server, "gone") == "v1.0.0"
+    lines = said(production.push(production.tag("gone@v1.0.0!")))
+    assert lines == ["gone v1.0.0 withdrawn; nothing serves, as the server's policy has it"]
+
+
+def test_a_version_that_is_withdrawn_goes_on_while_the_one_before_does_not_load(
+    served: tuple[Production, Server],
+) -> None:
+    production, server = served
+    production.push(production.release("stays@v1.0.0", broken=True), production.release("stays@v1.1.0", scale=2.0))
+    failed, withdrawn = said(production.push(production.tag("stays@v1.1.0!")))
+    assert failed.startswith("stays v1.0.0 NOT SERVED: ")
+    assert withdrawn == "stays v1.1.0 withdrawn; v1.1.0 goes on serving until another does"
+    assert version_of(server, "stays") == "v1.1.0"
+
+
+def test_a_stage_that_the_server_does_not_follow_is_said_to_have_moved(served: tuple[Production, Server]) -> None:
+    production, _ = served
+    production.push(production.release("aside@v1.0.0"), production.release("aside@v1.1.0", scale=2.0))
+    (line,) = said(production.push(production.tag("aside#staging#1", "aside@v1.0.0^{}")))
+    assert line == "aside#staging is on v1.0.0 now; v1.1.0 serves, as the server's policy has it"
+    moves = [production.tag(f"aside#staging#{number}", f"aside@v1.{number % 2}.0^{{}}") for number in (2, 3, 4)]
+    assert said(production.push(*moves)) == [line], "only the newest of several moves counts"
+    lines = said(production.push(production.tag("aside#staging!#5", "aside@v1.0.0^{}")))
+    assert lines == ["aside#staging withdrawn; v1.1.0 serves, as the server's policy has it"]
 
 
 def test_several_models_in_one_push_get_a_line_each(served: tuple[Production, Server]) -> None:
@@ -420,17 +453,22 @@ def test_the_wait_is_what_git_config_says_within_reason(
     from gitmodel.git import Repository
 
     support.git(production.bare, "config", "gitmodel.wait", text)
-    answer = b'{"versions":[],"serving":null,"aspired":[],"settled":true}'
-    reply = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(answer), answer)
     production.push(production.release("fraud@v1.0.0"))
     head = support.git(production.bare, "rev-parse", "fraud@v1.0.0")
+    commit = support.git(production.bare, "rev-parse", "fraud@v1.0.0^{}")
+    answer = (
+        b'{"versions":[],"serving":null,"aspired":[],"settled":true,"tags":{"fraud@v1.0.0":"%s"}}' % commit.encode()
+    )
+    reply = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(answer), answer)
     with pretending(production.bare, short, reply) as asked:
         repo = Repository.open(production.bare)
         heard: list[str] = []
         hooks.after_receive(repo, [f"{'0' * 40} {head} refs/tags/fraud@v1.0.0\n"], heard.append)
         repo.close()
-    (line,) = heard
+    *refused, line = heard
     assert line == "fraud v1.0.0 is here; nothing serves, as the server's policy has it"
+    no_number = f"gitmodel.wait is '{text}', which is no number of seconds: the wait is up to 30 s"
+    assert refused == ([no_number] if wait is None else [])
     sent = float(asked[0].rpartition(b'"wait": ')[2].rstrip(b"}"))
     limit = hooks.PUSH_WAIT if wait is None else wait
     assert limit - 1 <= sent <= limit
@@ -550,7 +588,8 @@ def test_a_configured_server_elsewhere_is_told_too(production: Production) -> No
         support.git(production.author, "config", "--add", "gitmodel.server", "/nobody/here.sock")
         lines = tag(production.author, "fraud@v1.1.0")
     assert len(lines) == 2
-    assert f"{server.admin}: fraud v1.1.0 is here; v1.0.0 serves, as the server's policy has it" in lines
+    absent = "the server does not have fraud@v1.1.0 yet: v1.0.0 serves until it has fetched and looks again"
+    assert f"{server.admin}: {absent}" in lines
     assert any(line.startswith("the server at /nobody/here.sock does not answer") for line in lines)
 
 

@@ -50,14 +50,15 @@ def notified(production: Production, tmp_path: Path) -> Iterator[tuple[Productio
 
 def test_a_push_option_says_how_long_to_wait(production: Production, short: Path) -> None:
     support.git(production.bare, "config", "gitmodel.wait", "7")
-    answer = b'{"versions":[],"serving":null,"aspired":[],"settled":true}'
+    answer = b'{"versions":[],"serving":null,"aspired":[],"settled":true,"tags":{}}'
     reply = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(answer), answer)
     with pretending(production.bare, short, reply) as asked:
         production.push("-o", "ci.skip", "-o", "gitmodel.wait=3", production.release("fraud@v1.0.0"))
-        production.push("-o", "gitmodel.wait=soon", production.release("fraud@v1.1.0"))
+        lines = said(production.push("-o", "gitmodel.wait=soon", production.release("fraud@v1.1.0")))
         production.push(production.release("fraud@v1.2.0"))
     waits = [json.loads(request.partition(b"\r\n\r\n")[2])["parameters"]["wait"] for request in asked]
     limits = (3.0, hooks.PUSH_WAIT, 7.0)
+    assert lines[0] == "gitmodel.wait is 'soon', which is no number of seconds: the wait is up to 30 s"
     assert all(limit - 1.5 <= wait <= limit for limit, wait in zip(limits, waits, strict=True))
 
 
@@ -106,12 +107,49 @@ def test_a_server_elsewhere_is_told_with_a_signature(
     assert version_of(server) == "v1.0.0"
 
 
+def test_the_pusher_reads_how_weights_that_are_missing_are_brought(production: Production) -> None:
+    with place.serving(production.bare):
+        name = production.release("fraud@v1.0.0")
+        for path in production.storage.rglob("*"):
+            if path.is_file():
+                path.unlink()
+        (production.storage / "files" / "other").write_text("so that it holds something")
+        (line,) = said(production.push(name))
+    assert line.startswith("fraud v1.0.0 NOT SERVED: ")
+    assert line.endswith("or not whole: run 'gitmodel push' where it was saved; nothing serves yet")
+
+
+def test_a_server_elsewhere_that_has_not_fetched_yet_says_so(
+    notified: tuple[Production, Server, str], tmp_path: Path
+) -> None:
+    """The author pushes to one repository; the server's own is a clone of it that fetches when it likes."""
+    production, server, url = notified
+    production.push(production.release("fraud@v1.0.0"), production.release("fraud@v1.1.0", scale=2.0))
+    hub = tmp_path / "hub.git"
+    support.run("git", "clone", "-q", "--bare", production.bare, hub)
+    hooks.install(hub, server=True)
+    support.git(hub, "config", "gitmodel.server", url)
+    support.git(hub, "config", "gitmodel.secret", str(secret(tmp_path / "secret", "n" * 40)))
+    support.git(production.author, "remote", "set-url", "production", str(hub))
+    absent = "the server does not have {} yet: v1.1.0 serves until it has fetched and looks again"
+    assert said(production.push(production.release("fraud@v1.2.0", scale=3.0))) == [absent.format("fraud@v1.2.0")]
+    moved = production.tag("fraud#prod#1", "fraud@v1.0.0^{}")
+    assert said(production.push(moved)) == [absent.format(moved)]
+    support.git(production.bare, "fetch", "-q", str(hub), "refs/tags/*:refs/tags/*")
+    (line,) = said(production.push(production.tag("fraud#prod#2", "fraud@v1.0.0^{}")))
+    assert line == absent.format("fraud#prod#2").replace("v1.1.0", "v1.0.0"), "it looked, and found what was fetched"
+    assert version_of(server) == "v1.0.0"
+
+
 def test_without_the_right_signature_nothing_is_looked_at(
     notified: tuple[Production, Server, str], tmp_path: Path
 ) -> None:
     _, server, url = notified
     wrong = secret(tmp_path / "wrong", "w" * 40)
-    for key, why in ((None, "wants signed requests"), (wrong, "the signature is wrong")):
+    for key, why in (
+        (None, "wants signed requests, and git config gitmodel.secret names no file"),
+        (wrong, "the signature is wrong"),
+    ):
         with pytest.raises(NoServer, match=why):
             endpoint.request(url, "POST", LOAD, {}, timeout=5, secret=key)
     with pytest.raises(BadSecret):

@@ -61,6 +61,9 @@ class Running:
             def statuses(self, model: str = "") -> list[Any]:
                 return []
 
+            def standing(self) -> dict[str, dict[str, str]]:
+                return {}
+
             def ready(self) -> bool:
                 return True
 

@@ -277,11 +277,15 @@ def test_what_the_runtime_does_not_load_is_refused(production: Production) -> No
 @pytest.mark.parametrize(
     ("old", "new", "wrong"),
     [
-        ("name: x", "name: q", "input 'q: float32[batch, 4]'"),
-        ("name: scores", "name: score", "output 'score: float32[batch, 3]'"),
-        ("dtype: float32", "dtype: float64", "input 'x: float64[batch, 4]'"),
-        ("[batch, 4]", "[batch, 5]", "input 'x: float32[batch, 5]'"),
-        ("[batch, 4]", "[4]", "input 'x: float32[4]'"),
+        ("name: x", "name: q", "input 'q: float32[batch, 4]' (the graph has 'x: float32[batch, 4]')"),
+        (
+            "name: scores",
+            "name: score",
+            "output 'score: float32[batch, 3]' (the graph has 'scores: float32[batch, 3]')",
+        ),
+        ("dtype: float32", "dtype: float64", "input 'x: float64[batch, 4]' (the graph has 'x: float32[batch, 4]')"),
+        ("[batch, 4]", "[batch, 5]", "input 'x: float32[batch, 5]' (the graph has 'x: float32[batch, 4]')"),
+        ("[batch, 4]", "[4]", "input 'x: float32[4]' (the graph has 'x: float32[batch, 4]')"),
     ],
 )
 def test_a_signature_that_the_graph_does_not_bear_out_is_refused(
@@ -304,7 +308,7 @@ def test_a_signature_that_leaves_out_a_necessary_input_is_refused(production: Pr
     said = Signatures.from_yaml(path.read_bytes(), "signature.yaml").by_name["default"]
     path.write_text(Signatures({"default": Signature(said.inputs[:1], said.outputs)}).to_yaml())
     tag = released_as_is(production, "forget one")
-    with pytest.raises(FalseSignature, match=r"input 'b: float32\[2\]'"):
+    with pytest.raises(FalseSignature, match=r"input 'b: float32\[2\]' \(which the graph needs\)"):
         load(production.bare, tag)
 
 

@@ -18,6 +18,8 @@ from gitmodel.serving.manager import Manager
 from gitmodel.serving.policy import AspiredVersion
 from gitmodel.serving.servable import Servable, Serving, State, VersionStatus
 from gitmodel.serving.unloading import drain
+from gitmodel.storage.remote import RemoteFailed
+from gitmodel.storage.workspace import MissingWeights
 from tests import support
 from tests.serving.production import PATIENCE
 
@@ -202,6 +204,8 @@ def test_what_loading_found_stands_in_the_status(stage: Stage) -> None:
     ("error", "reason"),
     [
         (GitmodelError("4 of 4 golden cases fail", hint="mend it"), "4 of 4 golden cases fail"),
+        (RemoteFailed("not there", hint="run 'gitmodel push'"), "not there: run 'gitmodel push'"),
+        (MissingWeights("not here", hint="run 'gitmodel push'"), "not here: run 'gitmodel push'"),
         (MemoryError("no room"), "MemoryError: no room"),
         (RecursionError(), "RecursionError: "),
     ],

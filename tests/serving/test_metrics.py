@@ -28,6 +28,9 @@ class Said(NamedTuple):
     def statuses(self, model: str = "") -> list[VersionStatus]:
         return [status for status in self.versions if not model or status.model == model]
 
+    def standing(self) -> dict[str, dict[str, str]]:
+        return {}
+
     def ready(self) -> bool:
         return self.is_ready
 

@@ -57,7 +57,7 @@ def test_a_row_has_all_an_operator_asks_for(servable: Callable[..., Servable]) -
         VersionStatus("fraud", "v2.0.0", "b" * 40, State.END, reason="4 of 4 golden cases fail"),
     ]
     read = Read(page.render(statuses, {"fraud": Serving(model, {"v1.0.0": model})}, traffic, ready=True, version="0.1"))
-    head, failed, why, live = read.rows
+    head, live, failed, why = read.rows
     assert dict(zip(head, live, strict=True)) == {
         "version": "v1.0.0", "state": "AVAILABLE", "stages": "prodcanary", "golden cases": "4 of 4", "loaded in": "0.50 s",
         "requests": "3", "errors": "1", "in flight": "0", "p50": "4.2 ms", "p99": "4.2 ms", "commit": "a" * 10,

@@ -18,6 +18,7 @@ from tests import support
 from tests.serving.production import PATIENCE, until
 
 Wanted = Mapping[str, tuple[AspiredVersion, ...]]
+Standing = Mapping[str, Mapping[str, str]]
 
 
 class Published:
@@ -27,8 +28,9 @@ class Published:
         self.all: list[tuple[dict[str, list[str]], str]] = []
         self._changed = threading.Condition()
 
-    def __call__(self, wanted: Wanted, hint: str) -> int:
+    def __call__(self, wanted: Wanted, hint: str, standing: Standing) -> int:
         with self._changed:
+            self.standing = standing
             names = {model: [version.version for version in versions] for model, versions in wanted.items()}
             self.all.append((names, hint))
             self._changed.notify_all()
@@ -73,6 +75,16 @@ def test_a_look_publishes_every_model_of_the_refs_whole(git_repo: Path) -> None:
         ({"fraud": ["v1.0.0"], "spam": ["v0.1.0"]}, "fraud"),
         ({"fraud": ["v1.1.0"], "spam": ["v0.1.0"]}, ""),
     ]
+
+
+def test_where_stages_stand_is_published_whether_they_are_followed_or_not(git_repo: Path) -> None:
+    published = Published()
+    commit(git_repo, "fraud@v1.0.0", "fraud#canary#1")
+    commit(git_repo, "fraud@v1.1.0", "fraud#staging#1", "spam@v0.1.0")
+    support.git(git_repo, "tag", "-a", "-m", "gone", "fraud#canary!#2")
+    commit(git_repo, "fraud#nowhere#1")
+    Source(git_repo, published).look()
+    assert published.standing == {"fraud": {"staging": "v1.1.0"}, "spam": {}}
 
 
 def test_only_the_models_asked_for_are_published(git_repo: Path) -> None:
@@ -174,10 +186,10 @@ def test_a_commit_is_looked_into_once_a_look(git_repo: Path, monkeypatch: pytest
 def test_who_asks_while_one_reads_is_served_by_the_next_reading(git_repo: Path) -> None:
     published, reading, go_on = Published(), threading.Event(), threading.Event()
 
-    def publish(wanted: Wanted, hint: str) -> int:
+    def publish(wanted: Wanted, hint: str, standing: Standing) -> int:
         reading.set()
         assert go_on.wait(PATIENCE)
-        return published(wanted, hint)
+        return published(wanted, hint, standing)
 
     commit(git_repo, "fraud@v1.0.0")
     source = Source(git_repo, publish)

@@ -342,6 +342,23 @@ def test_mistakes_are_answered_in_words(server: Server, method: str, path: str, 
     assert says in answer.error
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_stage_on_a_version_that_is_not_loaded_is_no_label_and_says_why(tmp_path: Path, workers: str) -> None:
+    made = Production.make(tmp_path)
+    made.push(made.release("fraud@v1.0.0"), made.tag("fraud#prod#1"))
+    made.push(made.release("fraud@v1.1.0", scale=2.0), made.tag("fraud#staging#1"))
+    says = "model 'fraud' has no label 'staging' here: stage 'staging' stands on {}, which is not loaded; labels: prod"
+    with place.serving(made.bare, "--workers", workers) as server:
+        answer = server.ask("POST", "/v1/models/fraud/labels/staging:predict", {})
+        assert (answer.status, answer.error) == (404, says.format("v1.1.0"))
+        made.push(made.release("fraud@v1.2.0", scale=3.0), made.tag("fraud#staging#2"))
+        server.look()
+        answer = server.ask("GET", "/v1/models/fraud/labels/staging")
+        assert (answer.status, answer.error) == (404, says.format("v1.2.0"))
+        answer = server.ask("GET", "/v1/models/fraud/labels/other")
+        assert (answer.status, answer.error) == (404, "model 'fraud' has no label 'other'; labels: prod")
+
+
 def test_half_a_character_in_a_name_comes_back_as_words(server: Server) -> None:
     body = b'{"inputs": {"\\ud800": [1]}}'
     answer = server.ask("POST", "/v1/models/fraud:predict", body)

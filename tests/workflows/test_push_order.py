@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import shutil
 import stat
 import subprocess
@@ -162,3 +164,80 @@ def test_of_two_releases_at_once_one_is_the_version(author: Path, tmp_path: Path
     for ref in ("main", "fraud@v1.0.0^{}"):
         assert support.git(production, "rev-parse", ref) == support.git(authors[winner], "rev-parse", "HEAD")
     assert every_version_can_be_had(production, tmp_path)
+
+
+@pytest.fixture
+def second(author: Path, tmp_path: Path) -> Path:
+    """A second clone of ``production``, to which ``author`` has sent ``fraud@v1.0.0``, with a model of its own saved; then
+    ``author`` releases ``fraud@v2.0.0``."""
+    release("fraud", repo=author, push="production")
+    other = tmp_path / "second"
+    support.git(tmp_path, "clone", "-q", "-o", "production", "-b", "main", str(tmp_path / "production.git"), str(other))
+    support.run("gitmodel", "pull", cwd=other)
+    saved(author, tmp_path, 2.0)
+    saved(other, tmp_path, 3.0)
+    release("fraud", "v2.0.0", repo=author, push="production")
+    return other
+
+
+def commands(hint: str) -> list[str]:
+    """What a hint has a person run, as it stands there."""
+    return re.findall(r"git (?:tag|pull|fetch|push)(?: [^\s,;&()]+)+", hint)
+
+
+def do(repo: Path, *lines: str) -> None:
+    for line in lines:
+        support.git(repo, *shlex.split(line)[1:])
+
+
+def test_who_loses_a_number_to_somebody_else_reads_what_helps(author: Path, second: Path, tmp_path: Path) -> None:
+    for _ in range(2):  # the same command again says the same
+        with pytest.raises(GitFailed, match=r"^'fraud@v2\.0\.0' is made here but not pushed: production has") as caught:
+            release("fraud", "v2.0.0", repo=second, push="production")
+        assert support.git(author, "rev-parse", "HEAD")[:10] in str(caught.value)
+        assert "git push" not in str(caught.value)
+    give_up, bring = commands(caught.value.hint)
+    assert (give_up, bring) == ("git tag -d 'fraud@v2.0.0'", "git pull --tags production main")
+    do(second, give_up, f"{bring} --no-rebase --no-edit -X ours")
+    made = release("fraud", repo=second, push="production").tag
+    assert made > "fraud@v2.0.0"
+    assert f"refs/tags/{made}" in refs(tmp_path / "production.git")
+    assert every_version_can_be_had(tmp_path / "production.git", tmp_path)
+
+
+def test_a_version_that_is_another_at_the_remote_is_not_promoted(author: Path, second: Path, tmp_path: Path) -> None:
+    release("fraud", "v2.0.0", repo=second)
+    before = support.git(second, "for-each-ref")
+    with pytest.raises(GitFailed, match=r"^production has another tag 'fraud@v2\.0\.0', on ") as caught:
+        promote("fraud@v2.0.0", "prod", repo=second, push="production")
+    assert "git tag -d 'fraud@v2.0.0'" in caught.value.hint
+    assert support.git(second, "for-each-ref") == before
+    assert "refs/tags/fraud#prod#1" not in refs(tmp_path / "production.git")
+
+
+def test_who_moves_a_stage_second_takes_the_move_back_and_moves_it_again(
+    author: Path, second: Path, tmp_path: Path
+) -> None:
+    promote("fraud@v2.0.0", "prod", repo=author, push="production")
+    with pytest.raises(GitFailed, match=r"^'fraud#prod#1' is made here but not pushed: production has") as caught:
+        promote("fraud@v1.0.0", "prod", repo=second, push="production")
+    assert commands(caught.value.hint) == ["git tag -d 'fraud#prod#1'", "git fetch --tags production"]
+    do(second, *commands(caught.value.hint))
+    assert promote("fraud@v1.0.0", "prod", repo=second, push="production")[0] == "fraud#prod#2"
+    assert "refs/tags/fraud#prod#2" in refs(tmp_path / "production.git")
+
+
+def test_a_stage_that_is_refused_can_be_taken_back_or_sent_later(author: Path, tmp_path: Path) -> None:
+    production = tmp_path / "production.git"
+    release("fraud", repo=author)
+    hook(production, "update", '#!/bin/sh\ncase "$1" in *#*) echo "not today" >&2; exit 1;; esac\n')
+    with pytest.raises(GitFailed, match=r"^'fraud#prod#1' is made here but not pushed \(.*not today") as caught:
+        promote("fraud@v1.0.0", "prod", repo=author, push="production")
+    version, stage, back = commands(caught.value.hint)
+    do(author, back)
+    assert support.git(author, "tag") == "fraud@v1.0.0"
+    with pytest.raises(GitFailed):
+        promote("fraud@v1.0.0", "prod", repo=author, push="production")
+    (production / "hooks" / "update").unlink()
+    do(author, version, stage)
+    assert refs(production) == {"refs/tags/fraud@v1.0.0", "refs/tags/fraud#prod#1"}
