@@ -30,7 +30,7 @@ pytestmark = pytest.mark.no_cover
 
 #: How many models each mutation meets here, how many mutations each model, and of how many models one is taken.
 #: ``python -m tests.compat.mutations --all`` takes them all.
-MODELS, KINDS, STEP = 2, 1, 3
+MODELS, KINDS, STEP = 3, 1, 3
 #: Bytes that the oracle may take beyond what is taken already.
 MEMORY = 4 << 30
 #: Their drawn inputs are shapes and counts: the runtime is asked for gigabytes, or (STFT by steps of 0) dies of it.
