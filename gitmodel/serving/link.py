@@ -76,7 +76,11 @@ class Link:
         try:
             with self._sending:
                 self._connection.send(frame)
-        except (OSError, ValueError):  # gone, or it does not read: what follows half a frame could not be understood
+        except (OSError, ValueError, TypeError) as error:
+            # Gone, or it does not read: what follows half a frame could not be understood. A TypeError, where the reader closes it in
+            # the very moment in which it is written to.
+            if isinstance(error, TypeError) and not self._connection.closed:
+                raise
             self.close()
             return False
         return True
