@@ -83,7 +83,6 @@ class Model:
     input_names: tuple[str, ...]
     output_names: tuple[str, ...]
     _child: Child = field(repr=False)
-    keeps_several: bool = False
     #: Why it could not answer, where that was for want of memory, and how often.
     starved: str = ""
     _times: int = 0

@@ -6,10 +6,8 @@ counts as the tolerance allows OLD's largest value, and more than that is a find
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -114,27 +112,25 @@ def worst_cases(cases: Iterable[GoldenCase], drifts: Sequence[OutputDrift], coun
 
 
 def calibrate(
-    reopen: Reopen, usual: Runs, cases: Sequence[GoldenCase], signature: Signature, threads: int, *, at_once: int = 1
+    reopen: Reopen, usual: Runs, cases: Sequence[GoldenCase], signature: Signature, threads: int
 ) -> tuple[Floor, ...]:
     """OLD against its ``usual`` self over batch {1, n} x optimisation {off, all} x threads {1, ``threads``}, per output of
-    floats that differs at all. ``at_once`` sessions are held at a time, where ``reopen`` can have several: each may be large."""
+    floats that differs at all."""
     usually = [(case.inputs, outputs) for case in cases if (outputs := _try(usual, case.inputs)) is not None]
-    batches = (False, True) if has_rows(signature) else (False,)
-
-    def look(opened: tuple[bool, int]) -> dict[str, Floor]:
-        found: dict[str, Floor] = {}
-        with reopen(*opened) as session:
-            for setting in [Setting(*opened, together) for together in batches]:
-                for before, after in _answers(session, usually, together=setting.together):
-                    _raise(found, before, after, str(setting))
-        return found
-
     floors: dict[str, Floor] = {}
-    with ThreadPoolExecutor(max_workers=at_once, thread_name_prefix="noise") as pool:
-        for found in pool.map(look, itertools.product((True, False), (1, threads))):
-            for name, floor in found.items():
-                floors[name] = _higher(floors.get(name, floor), floor)
+    batches = (False, True) if has_rows(signature) else (False,)
+    for optimised in (True, False):
+        for count in (1, threads):
+            _look(floors, reopen, usually, [Setting(optimised, count, together) for together in batches])
     return tuple(floors[spec.name] for spec in signature.outputs if spec.name in floors)
+
+
+def _look(floors: dict[str, Floor], reopen: Reopen, usually: Usually, settings: Sequence[Setting]) -> None:
+    # One session at a time is held: each may be large.
+    with reopen(settings[0].optimised, settings[0].threads) as session:
+        for setting in settings:
+            for before, after in _answers(session, usually, together=setting.together):
+                _raise(floors, before, after, str(setting))
 
 
 def unsteady(side: str, session: Runs, cases: Sequence[GoldenCase], call: Call) -> Iterator[Unsteady]:
@@ -201,14 +197,9 @@ def _raise(floors: dict[str, Floor], before: Arrays, after: Arrays, setting: str
             continue
         # What is large in one case must not excuse another whose values are small.
         share = size / largest if (largest := _largest(values)) else math.inf
-        seen = Floor(name, size, share, setting)
-        floors[name] = _higher(floors.get(name, seen), seen)
-
-
-def _higher(one: Floor, other: Floor) -> Floor:
-    """Both in one, with the setting of the one that shows more."""
-    more = other if other.relative > one.relative else one
-    return replace(more, absolute=max(one.absolute, other.absolute))
+        known = floors.get(name, Floor(name, 0.0, 0.0, setting))
+        shown = setting if share > known.relative else known.setting
+        floors[name] = Floor(name, max(size, known.absolute), max(share, known.relative), shown)
 
 
 def _gap(one: Any, other: Any) -> float:

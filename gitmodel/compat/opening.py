@@ -21,8 +21,6 @@ class Running(Protocol):
     """A model that runs."""
 
     opened: Opened
-    #: Whether what ``again`` gave goes on when it is called once more, and answers beside it.
-    keeps_several: bool
 
     def run(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, Any]:
         """Raises RunFailed and kin."""

@@ -31,7 +31,6 @@ class OwnModel:
     path: Path
     options: Mapping[str, Any]
     session: Runs
-    keeps_several: bool = True
 
     def run(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, Any]:
         """Raises RunFailed."""

@@ -24,8 +24,6 @@ from gitmodel.errors import GitmodelError
 SMALL = 16 << 20
 #: The other number of threads is what this machine has, within these.
 _FEWEST, _MOST = 2, 8
-#: Sessions of a small model that are open at a time while its noise is measured.
-_SETTINGS = 2
 
 
 class Side(Struct, frozen=True, dict=True):
@@ -76,8 +74,7 @@ def settle(
         why = "equal runs compared; no noise floor was measured: the model is large, and none would turn the verdict"
         return calibrated(shown, Noise(why, (), tuple(unsteady)))
     try:
-        at_once = _SETTINGS if small and before.session.keeps_several else 1
-        floors = noise.calibrate(before.reopened, before.session, worst, before.signature, threads(), at_once=at_once)
+        floors = noise.calibrate(before.reopened, before.session, worst, before.signature, threads())
     except GitmodelError as error:
         return calibrated(shown, Noise(f"no noise floor was measured: {error}", (), tuple(unsteady)))
     why = f"noise floor of OLD measured on {len(worst)} cases over batch, optimisation and threads"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,8 +44,8 @@ class Opener:
         self.asked.append((optimised, threads))
         yield runtime.open_session(self.path, threads=threads, optimise=optimised)
 
-    def floors(self, given: list[GoldenCase], at_once: int = 1) -> tuple[Floor, ...]:
-        return calibrate(self.reopened, self.usual, given, self.signature, 2, at_once=at_once)
+    def floors(self, given: list[GoldenCase]) -> tuple[Floor, ...]:
+        return calibrate(self.reopened, self.usual, given, self.signature, 2)
 
 
 @pytest.fixture
@@ -69,32 +68,6 @@ def test_rows_one_by_one_and_together_show_what_the_batch_does(crowded: Opener) 
     (alone,) = crowded.floors(cases(9))
     assert alone.relative == pytest.approx(8 * STEP / (1 + 9 * STEP), rel=1e-3)
     assert alone.setting.startswith("batch 1")
-
-
-@pytest.mark.parametrize("given", [cases(1, 1, 1), cases(9), cases(1, 3, 1)], ids=["rows", "one", "mixed"])
-def test_sessions_beside_each_other_show_what_one_after_the_other_does(
-    crowded: Opener, given: list[GoldenCase]
-) -> None:
-    assert crowded.floors(given, at_once=4) == crowded.floors(given) != ()
-
-
-def test_so_many_sessions_are_open_at_a_time_and_no_more(crowded: Opener) -> None:
-    opened, most = set[object](), 0
-
-    @contextlib.contextmanager
-    def counted(optimised: bool, threads: int) -> Iterator[Runs]:
-        nonlocal most
-        with crowded.reopened(optimised, threads) as session:
-            opened.add(session)
-            most = max(most, len(opened))
-            time.sleep(0.05)
-            yield session
-            opened.remove(session)
-
-    for at_once in (1, 2):
-        most = 0
-        calibrate(counted, crowded.usual, cases(1), crowded.signature, 2, at_once=at_once)
-        assert most == at_once
 
 
 def test_a_model_without_rows_is_run_as_it_is(tmp_path: Path) -> None:

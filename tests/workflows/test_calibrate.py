@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from gitmodel.compat import noise
-from gitmodel.compat.isolated import Models
-from gitmodel.compat.opening import Opens
 from gitmodel.compat.trusted import OwnModels
 from gitmodel.compat.verdict import Report, Verdict
 from gitmodel.workflows import calibrate, check
@@ -66,24 +61,6 @@ def test_a_floor_above_the_tolerance_is_told_and_does_not_hide_drift(tmp_path: P
     report = judged(tmp_path, MUCH, scale(MUCH, 0.004))
     assert rules_of(report) == {"golden-drift", "batch-variance"}
     assert report.verdict is Verdict.COMPATIBLE
-
-
-@pytest.mark.parametrize(("models", "at_once"), [(OwnModels, calibrate._SETTINGS), (Models, 1)])
-def test_a_child_has_one_session_more_at_a_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, models: Callable[[], Opens], at_once: int
-) -> None:
-    measured, said = noise.calibrate, list[int]()
-
-    def watched(*args: Any, **options: Any) -> Any:
-        said.append(options["at_once"])
-        return measured(*args, **options)
-
-    monkeypatch.setattr(noise, "calibrate", watched)
-    pairs.files(tmp_path, MUCH, scale(MUCH, 0.004))
-    old, new = (str(tmp_path / name) for name in ("old.onnx", "new.onnx"))
-    report = check.check_compat(old, new, repo=tmp_path, models=models())
-    assert rules_of(report) == {"golden-drift", "batch-variance"}
-    assert said == [at_once]
 
 
 @pytest.fixture
