@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
+
+_NAMED = 3
 
 
 class ExitCode(IntEnum):
@@ -30,3 +33,9 @@ class GitmodelError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}: {self.hint}" if self.hint else self.message
+
+
+def some(names: Sequence[str]) -> str:
+    """The first names and how many more there are, for a message of one line."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more

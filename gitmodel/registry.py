@@ -116,6 +116,11 @@ def _tagged(repo: Repository, name: str) -> tuple[dict[Version, Release], set[Ve
     return {release.version: replace(release, number=i) for i, release in enumerate(order, 1)}, withdrawn
 
 
+def withdrawing(tag: str) -> str:
+    """What a person types to withdraw the version of a tag, which neither moves nor goes."""
+    return f"git tag -a -m WHY '{tag}!' '{tag}^{{}}'"
+
+
 def standing(repo: Repository, name: str) -> dict[str, str]:
     """The tags of a model's versions and stages, as gitmodel spells them, and the commit each stands on."""
     refs = [(parse_tag(ref.name), ref.commit) for ref in repo.tags(f"{name}[@#]*")]

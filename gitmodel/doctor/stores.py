@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from gitmodel.doctor.ailment import Ailment, Patient, counted
-from gitmodel.git import Repository
+from gitmodel.errors import some
 from gitmodel.history.past import Mention, Why
 from gitmodel.storage import dvc_settings, setup
 from gitmodel.storage.depot import Depot, Folder, depot_of
@@ -135,7 +135,7 @@ def _caches(patient: Patient) -> tuple[set[str], set[str]]:
     found: dict[bool, set[str]] = {False: set(), True: set()}
     for root in patient.repo.worktrees():
         for cache in setup.open_caches([root]):
-            found[Repository.open(root).is_linked].update(Folder(cache.objects, "").contents().objects)
+            found[root != patient.repo.home].update(Folder(cache.objects, "").contents().objects)
     return found[False], found[True]
 
 
@@ -144,5 +144,4 @@ def _lacks(patient: Patient, mention: Mention, objects: set[str]) -> bool:
 
 
 def _names(mentions: list[Mention]) -> str:
-    labels = [mention.label for mention in mentions]
-    return ", ".join(labels[:3]) + (f" and {len(labels) - 3} more" if len(labels) > 3 else "")
+    return some([mention.label for mention in mentions])

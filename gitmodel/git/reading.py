@@ -253,6 +253,8 @@ class Reader:
 
     def sizes(self, oids: Collection[str]) -> dict[str, int]:
         """Bytes of each of these objects that is here: a partial clone does not bring what it left out to tell."""
+        if not oids:  # as nearly always
+            return {}
         told = self.run("cat-file", "--batch-all-objects", "--unordered", "--batch-check=%(objectname) %(objectsize)")
         pairs = (line.split() for line in told.splitlines())
         return {oid: int(size) for oid, size in pairs if oid in oids}

@@ -12,7 +12,7 @@ from typing import Any
 from msgspec import Struct
 
 from gitmodel import endpoint, registry
-from gitmodel.errors import GitmodelError
+from gitmodel.errors import GitmodelError, some
 from gitmodel.git import Repository
 from gitmodel.versions import ReleaseTag, StageTag, parse_tag
 
@@ -24,8 +24,6 @@ _WAIT = "gitmodel.wait"
 #: Seconds until the first word while servers are loading, and between those that follow.
 _FIRST_WORD, _NEXT_WORD = 1.0, 5.0
 
-#: How many tags a line names.
-_NAMED = 3
 
 #: Takes one line for the person at the other end, as soon as there is one.
 Say = Callable[[str], object]
@@ -169,9 +167,8 @@ def _tell(server: str, model: str, wait: float, arrived: list[_Arrival], secret:
 
 def _absent(arrived: list[_Arrival], serving: str | None) -> str:
     """One on another machine has a repository of its own, which may fetch later."""
-    names = ", ".join(str(one.tag) for one in arrived[:_NAMED])
-    more = f" and {len(arrived) - _NAMED} more" if len(arrived) > _NAMED else ""
-    return f"the server does not have {names}{more} yet: {serving or 'nothing'} serves until it has fetched and looks again"
+    names = some([str(one.tag) for one in arrived])
+    return f"the server does not have {names} yet: {serving or 'nothing'} serves until it has fetched and looks again"
 
 
 def _outcomes(model: str, arrived: list[_Arrival], answer: dict[str, Any]) -> Iterator[str]:

@@ -133,7 +133,7 @@ class Examination:
         for label, reason in self.past.unreadable.items():
             mend = "restore weights.lock from Git, or save the model again"
             if isinstance(parse_tag(label), ReleaseTag):  # which stays as it is
-                mend = f"withdraw it: git tag -a -m WHY '{label}!' '{label}^{{}}'"
+                mend = f"withdraw it: {registry.withdrawing(label)}"
             self.findings.append(Finding("lock", "Git", reason, versions=(label,), mend=mend))
         for mention in mentions:
             if mention.pointer != self.past.listings[mention.digest]:

@@ -12,7 +12,7 @@ from msgspec import Struct
 from gitmodel import registry
 from gitmodel.bundle.bundle import WEIGHTS, Bundle, unreadable
 from gitmodel.bundle.lock import FileEntry
-from gitmodel.errors import GitmodelError
+from gitmodel.errors import GitmodelError, some
 from gitmodel.git import Repository
 from gitmodel.storage.pointer import listing_of
 from gitmodel.storage.remote import Progress
@@ -57,8 +57,8 @@ def push(
     if damaged:
         label = next(iter(damaged))
         raise MissingWeights(
-            f"{_some(list(damaged))} not sent ({damaged[label]}); everything else is there",
-            hint=f"withdraw it: git tag -a -m WHY '{label}!' '{label}^{{}}', and push that tag"
+            f"{some(list(damaged))} not sent ({damaged[label]}); everything else is there",
+            hint=f"withdraw it: {registry.withdrawing(label)}, and push that tag"
             if "@" in label
             else f"restore it: git checkout HEAD -- {registry.model_path(label)}",
         )
@@ -145,15 +145,11 @@ def push_bundles(place: Workspace, bundles: Iterable[Bundle]) -> Moved:
 def _not_sent(
     place: Workspace, labels: Sequence[str], missing: list[FileEntry], damaged: Sequence[FileEntry], others: bool
 ) -> MissingWeights:
-    what = _some(labels)
+    what = some(labels)
     error = missing_weights(missing, what) if missing else corrupt(damaged[0], place.cache)
     if not others:
         return error
     return MissingWeights(f"{what} not sent ({error.message}); everything else is there", hint=error.hint)
-
-
-def _some(labels: Sequence[str]) -> str:
-    return ", ".join(labels[:3]) + (f" and {len(labels) - 3} more" if len(labels) > 3 else "")
 
 
 def _bring(place: Workspace, bundles: Sequence[Bundle], parts: Sequence[Sequence[FileEntry]]) -> Moved:

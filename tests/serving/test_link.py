@@ -95,6 +95,20 @@ def test_who_is_gone_answers_nothing_and_nobody_waits() -> None:
         gate.set()
 
 
+def test_one_that_is_closed_in_the_moment_it_is_written_to_tells_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    with linked(lambda message: message) as (one, two, lost):
+        with pytest.raises(TypeError, match="pickle"):
+            one.tell(threading.Lock())  # a mistake of ours
+        two.close()
+        assert lost.wait(PATIENCE)
+
+        def too_late(_: object) -> None:
+            raise TypeError("'NoneType' object cannot be interpreted as an integer")
+
+        monkeypatch.setattr(one._connection, "send", too_late)
+        one.tell("no one")
+
+
 def test_who_does_not_read_is_lost_on_both_sides(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a frame must not be followed by another: nobody could tell them apart."""
     monkeypatch.setattr(link, "_SEND_SECONDS", 0.2)
