@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import measure
 import numpy as np
-from served import processor_time
+from served import tree_time
 
 T = TypeVar("T")
 PATIENCE = 120.0
@@ -266,18 +266,15 @@ def forget(place: Place, name: str, commit: str, but: str = "") -> None:
 
 
 class Others:
-    """What everybody else has of the processors from now on. ``processes`` are children of ours that go on living; those
-    that end are counted when they have."""
+    """What everybody else has of the processors from now on: who is neither this process nor below it."""
 
-    def __init__(self, *processes: int) -> None:
-        self._processes = processes
+    def __init__(self) -> None:
         self._start = self._now()
 
     def _now(self) -> tuple[float, float, float]:
-        own = sum(os.times()[:4]) + sum(processor_time(pid) for pid in self._processes)
         # What is idle is exact, what is busy is sampled (proc(5), stat: the fourth field, and the fifth).
         idle = sum(map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[4:6])) / os.sysconf("SC_CLK_TCK")
-        return time.monotonic(), idle, own
+        return time.monotonic(), idle, tree_time(os.getpid())
 
     def share(self) -> float:
         seconds, idle, own = (now - before for now, before in zip(self._now(), self._start, strict=True))

@@ -121,11 +121,11 @@ def beside(folder: Path, options: Namespace) -> list[Row]:
     with reload_place.serving(place) as server:
         rate = half_of_capacity(server, request)
         with Caller(server.port, request, rate, CONNECTIONS) as caller:
-            others = Others(*server.processes(), caller.pid)
+            others = Others()
             time.sleep(options.calm)
             calm, share = (0, time.monotonic_ns()), others.share()
             for number in range(3 * options.loads):
-                others = Others(*server.processes(), caller.pid)
+                others = Others()
                 place.tag(f"large@v1.0.{number}", large[number % len(large)][0])
                 begun = time.monotonic_ns()
                 first = first or begun

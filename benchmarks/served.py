@@ -129,12 +129,6 @@ def tree_time(pid: int) -> float:
     return sum(used[each] for each in tree) / _TICKS
 
 
-def processor_time(pid: int) -> float:
-    """Seconds of user and system time a process has used (proc(5), fields 14 and 15)."""
-    fields = _fields(pid)
-    return (int(fields[11]) + int(fields[12])) / _TICKS
-
-
 def _fields(pid: int) -> list[str]:
     """What proc(5) says of a process, from the third field on: a name may have blanks and brackets."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

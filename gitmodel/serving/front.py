@@ -27,8 +27,8 @@ _RUNNING, _WAITING = 2, 64
 
 
 class Front:
-    """One per process. ``table`` is read once per call. ``begun`` is called on the event loop as soon as it runs; without
-    ``alone`` other processes answer calls of the same server. For the rest see ``App``. Raises CannotRecord."""
+    """One per process. ``table`` is read once per call. ``begun`` is called on the event loop as soon as it runs. For the rest
+    see ``App``."""
 
     def __init__(
         self,
@@ -42,13 +42,12 @@ class Front:
         journal: Journal,
         management: Management | None = None,
         begun: Callable[[], None] = lambda: None,
-        alone: bool = True,
     ) -> None:
         self._recorder = None
         if settings.record is not None:
             self._recorder = Recorder(
-                settings.record, every=settings.record_every, limit=settings.record_limit, warned=journal.warned, alone=alone
-            )  # fmt: skip
+                settings.record, every=settings.record_every, limit=settings.record_limit, warned=journal.warned
+            )
         kind = Dataplane if self._recorder is None else partial(RecordingDataplane, self._recorder)
         batcher = Batcher(settings.batch_wait) if settings.batch_rows else None
         app = App(

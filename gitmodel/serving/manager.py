@@ -16,7 +16,6 @@ from gitmodel.serving.host import Host
 from gitmodel.serving.last_good import LastGood
 from gitmodel.serving.policy import AspiredVersion
 from gitmodel.serving.servable import Servable, Serving, State, VersionStatus
-from gitmodel.serving.unloading import trim
 from gitmodel.storage.remote import RemoteFailed
 from gitmodel.storage.workspace import MissingWeights
 
@@ -67,7 +66,6 @@ class Manager:
         self._statuses: dict[tuple[str, str, str], VersionStatus] = {}
         self._changed = threading.Condition()
         self._stopping, self._changes = False, 0
-        # One thread for all loads and unloads: the runtime's memory is returned only when they share one.
         self._thread = threading.Thread(target=self._run, name="manager", daemon=True)
 
     def start(self) -> None:
@@ -235,8 +233,6 @@ class Manager:
         if serving is not None and version not in wanted:  # it was superseded, or withdrawn, while it was loaded
             self._note(version, State.END)
             self._host.unload(servable)
-            del servable, serving
-            trim()
             return
         by_version = dict(serving.by_version) if serving else {}
         # Of one whose tag was forced onto another commit.
@@ -249,9 +245,8 @@ class Manager:
             version, State.AVAILABLE, seconds=time.monotonic() - start, digest=servable.digest,
             golden_passed=servable.golden_passed, golden_cases=servable.golden_cases,
         )  # fmt: skip
-        del serving, by_version, servable
-        while replaced:
-            self._unload(replaced.pop())
+        for old in replaced:
+            self._unload(old)
 
     def _now_wanted(self, model: str) -> tuple[AspiredVersion, ...]:
         """Of now: what the publication at work wanted may be outdated."""
@@ -288,9 +283,8 @@ class Manager:
                 self._swap(model, serving.default, kept)
         else:
             self._drop(model)
-        del serving  # or its table would keep alive what is to be freed
-        while gone:
-            self._unload(gone.pop())
+        for servable in gone:
+            self._unload(servable)
 
     def _stages(self, model: str, by_version: Mapping[str, Servable]) -> dict[str, Servable]:
         """The stages of the wanted versions: each on its version if that answers, else where it was, if that still does."""
@@ -309,8 +303,6 @@ class Manager:
         self._note(version, State.UNLOADING)
         self._host.unload(servable)
         self._note(version, State.END)
-        del servable
-        trim()
 
     def _swap(self, model: str, default: Servable, by_version: Mapping[str, Servable]) -> None:
         before = self.table.get(model)

@@ -60,7 +60,9 @@ class Member:
                 process = subprocess.Popen(
                     # Without -P Python would look for modules in the folder the server was started in first.
                     [sys.executable, "-P", "-c", call], stdin=subprocess.PIPE, pass_fds=descriptors,
-                    start_new_session=True,  # what is typed at the terminal is its server's to deal with
+                    # What is typed at the terminal is its server's to deal with. In the same session, or Linux would give the server's
+                    # loads as much of a processor as calls (sched(7), autogroup), however nice they are.
+                    process_group=0,
                 )  # fmt: skip
         except OSError:
             ours.close()

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from msgspec import Struct
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
 from gitmodel.serving.servable import Serving, State, States, VersionStatus
@@ -18,9 +25,9 @@ CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
 
 class Workers(Struct, frozen=True):
-    """Processes that answer calls: how many do, and how many ended and were replaced."""
+    """Processes that answer calls: the id of each, by its number, and how many ended and were replaced."""
 
-    answering: int
+    answering: Mapping[int, int]
     replaced: int
 
 
@@ -33,7 +40,7 @@ class Metrics(Collector):
         table: Callable[[], Mapping[str, Serving]],
         traffic: Callable[[], Traffic],
         version: str,
-        workers: Callable[[], Workers | None] = lambda: None,
+        workers: Callable[[], Workers],
     ) -> None:
         self._states, self._table, self._traffic, self._version, self._workers = (
             states,
@@ -61,11 +68,10 @@ class Metrics(Collector):
         yield GaugeMetricFamily(
             "gitmodel_ready", "1 when every model that must be served is.", float(self._states.ready())
         )
-        if (workers := self._workers()) is not None:
-            yield GaugeMetricFamily("gitmodel_workers", "Worker processes that answer calls.", workers.answering)
-            yield CounterMetricFamily(
-                "gitmodel_worker_restarts", "Workers that ended and were replaced.", workers.replaced
-            )
+        workers = self._workers()
+        yield GaugeMetricFamily("gitmodel_workers", "Worker processes that answer calls.", len(workers.answering))
+        yield CounterMetricFamily("gitmodel_worker_restarts", "Workers that ended and were replaced.", workers.replaced)
+        yield from _processes(workers)
         traffic = self._traffic()
         yield from self._requests(traffic)
         yield from self._loads(traffic, statuses)
@@ -115,3 +121,14 @@ class Metrics(Collector):
         for (model, good), count in sorted(traffic.loads.items()):
             loads.add_metric([model, "available" if good else "failed"], count)
         yield from (states, took, cases, loads)
+
+
+def _processes(workers: Workers) -> Iterator[Any]:
+    """What the server's own process is told to be, of each worker."""
+    found: dict[str, Metric] = {}
+    for number, pid in workers.answering.items():
+        for told in ProcessCollector(namespace="gitmodel_worker", pid=partial(int, pid), registry=None).collect():
+            family = found.setdefault(told.name, Metric(told.name, told.documentation, told.type))
+            for sample in told.samples:
+                family.add_sample(sample.name, {"worker": str(number)}, sample.value)
+    yield from found.values()

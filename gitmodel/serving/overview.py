@@ -1,4 +1,4 @@
-"""What a person and Prometheus see of a whole server, however many processes it has."""
+"""What a person and Prometheus see of a whole server, all its processes together."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Overview:
         table: Callable[[], Mapping[str, Serving]],
         traffic: Callable[[bool], Traffic],
         version: str,
-        workers: Callable[[], Workers | None] = lambda: None,
+        workers: Callable[[], Workers],
     ) -> None:
         self._states, self._table, self._traffic, self._version = states, table, traffic, version
         self._metrics = Metrics(states, table, lambda: traffic(False), version, workers)

@@ -48,14 +48,26 @@ class Answered(Struct, frozen=True):
     outputs: Mapping[str, np.ndarray]
 
 
+def prepare(folder: Path) -> None:
+    """Makes the folder, and clears it of what a server that was killed left half written: nobody may be recording there. Raises
+    CannotRecord."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        Path(tempfile.mkdtemp(prefix=".probe-", dir=folder)).rmdir()
+    except OSError as error:
+        raise CannotRecord(
+            f"cannot record in {folder} ({error.strerror or error})", hint="name another folder with --record"
+        ) from error
+    for left_over in folder.glob("*/*/.set-*"):
+        shutil.rmtree(left_over, ignore_errors=True)
+
+
 class Recorder:
     """Writes every ``every``-th answer as ``folder/MODEL/VERSION/test_data_set_N`` (ONNX's layout), until there are ``limit``
-    of a model's version. Each appears whole, by one rename; only this user can read them.
-
-    Without ``alone`` other processes write there, too.
+    of a model's version. Each appears whole, by one rename; only this user can read them. Other processes may write there, too.
 
     ``offer`` may be called from any thread and does nothing but count and hand over; ``warned`` is told once when
-    writing fails, after which nothing is recorded any more. Raises CannotRecord.
+    writing fails, after which nothing is recorded any more.
     """
 
     def __init__(
@@ -65,7 +77,6 @@ class Recorder:
         every: int = 1,
         limit: int = 256,
         warned: Callable[[str], None] = lambda _: None,
-        alone: bool = True,
     ) -> None:
         self._folder, self._every, self._limit, self._warned = folder, every, limit, warned
         self._seen = itertools.count()
@@ -74,15 +85,6 @@ class Recorder:
         self._waiting: queue.Queue[Answered | None] = queue.Queue(WAITING)
         self.written = self.dropped = 0
         self.failed = ""
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            Path(tempfile.mkdtemp(prefix=".probe-", dir=folder)).rmdir()
-        except OSError as error:
-            raise CannotRecord(
-                f"cannot record in {folder} ({error.strerror or error})", hint="name another folder with --record"
-            ) from error
-        for left_over in folder.glob("*/*/.set-*") if alone else ():  # of a server that was killed
-            shutil.rmtree(left_over, ignore_errors=True)
         self._thread = threading.Thread(target=self._run, name="record", daemon=True)
         self._thread.start()
 

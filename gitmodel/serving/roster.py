@@ -88,7 +88,7 @@ class Roster:
 
     def workers(self) -> Workers:
         with self._changed:
-            return Workers(len(self._answering), self._replaced)
+            return Workers({member.number: member.process.pid for member in self._answering}, self._replaced)
 
     def count(self, own: Traffic, *, newest: bool) -> tuple[Traffic, Mapping[int, int]]:
         """What all counted, with ``own`` and what those did who are gone; and the calls in flight, by their version's number. Who

@@ -1,4 +1,4 @@
-"""Wires source, manager, host and front ends into one server, of one process or several, and ends it in order."""
+"""Wires source, manager, workers and front end into one server, and ends it in order."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import signal
 from functools import cache, partial
 from importlib.metadata import version
 
+from msgspec.structs import replace
+
 from gitmodel.endpoint import Endpoint, announce, socket_path
 from gitmodel.git import Repository
-from gitmodel.serving import listening, messages
+from gitmodel.serving import listening, messages, recording
 from gitmodel.serving.fetching import Fetcher
 from gitmodel.serving.fleet import Fleet
 from gitmodel.serving.front import Front
 from gitmodel.serving.guard import Notices
-from gitmodel.serving.host import Alone
 from gitmodel.serving.journal import Journal
 from gitmodel.serving.last_good import LastGood
 from gitmodel.serving.management import Management
 from gitmodel.serving.manager import Manager
-from gitmodel.serving.opening import Opener
 from gitmodel.serving.overview import Overview
 from gitmodel.serving.policy import VersionPolicy
 from gitmodel.serving.prepacking import Prepacker
@@ -56,34 +56,32 @@ def serve(settings: Settings, journal: Journal) -> None:
             own.told(status)
             journal.told(status)
 
+        if settings.record is not None:
+            recording.prepare(settings.record)
         fetcher = _fetcher(settings)
-        host: Alone | Fleet
-        if settings.workers > 1:
-            setup = messages.Setup(1, settings, release, journal.as_json, journal.requests)
-            host = Fleet(fetcher, cache(partial(_fetcher, settings)), setup, public, journal, own)
-        else:
-            host = Alone(fetcher, Opener(settings.threads, settings.batch_rows, journal.warned), own)
-            sockets.append(public)
+        setup = messages.Setup(1, settings, release, journal.as_json, journal.requests)
+        fleet = Fleet(fetcher, cache(partial(_fetcher, settings)), setup, public, journal, own)
         packer = Prepacker(state_dir / "prepacked", threads=settings.threads, warned=journal.warned)
         manager = Manager(
-            host, heard, LastGood(state_dir / "serving.json"), packer.take if settings.prepack else None,
+            fleet, heard, LastGood(state_dir / "serving.json"), packer.take if settings.prepack else None,
             partial(stand_back, settings.threads), settings.models,
         )  # fmt: skip
         packer.wake = manager.wake
         policy = VersionPolicy(settings.follow)
         source = Source(settings.repo, manager.aspire, models=settings.models, policy=policy, poll=settings.poll)
-        states = host.states(manager)
-        overview = Overview(states, lambda: manager.table, host.traffic, release, host.workers)
+        states = fleet.states(manager)
+        overview = Overview(states, lambda: manager.table, fleet.traffic, release, fleet.workers)
         front = Front(
-            settings, release, lambda: manager.table, states, host.looking(overview.answer), traffic=own, journal=journal,
-            management=Management(manager, source, notices, partial(host.show, manager)),
+            replace(settings, record=None, batch_rows={}),  # workers answer calls
+            release, lambda: manager.table, states, fleet.looking(overview.answer), traffic=own, journal=journal,
+            management=Management(manager, source, notices, partial(fleet.show, manager)),
         )  # fmt: skip
         stack.callback(front.stop)
         # A signal asks, it never interrupts: an exception raised anywhere could be swallowed anywhere. uvicorn puts its own
         # handlers in these places while it runs, and raises the signal again when it has drained.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: front.end())
-        host.start(manager, manager.await_change, overview.answer)
+        fleet.start(manager, manager.await_change, overview.answer)
         endpoint = Endpoint(os.getpid(), f"http://{listening.named(public)}", str(admin_path))
         stack.callback(announce(state_dir, endpoint).unlink, missing_ok=True)
         manager.start()
@@ -95,7 +93,7 @@ def serve(settings: Settings, journal: Journal) -> None:
         source.look()
         source.start()
         stack.callback(source.stop)
-        stack.callback(host.stop)  # first of all: nobody waits for a load that is under way
+        stack.callback(fleet.stop)  # first of all: nobody waits for a load that is under way
         front.run(sockets)
 
 

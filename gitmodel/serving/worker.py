@@ -92,7 +92,7 @@ class Worker:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._front = Front(
             settings, setup.version, self.table, self._states, self._look, traffic=self._traffic, journal=journal,
-            begun=self._begin, alone=False,
+            begun=self._begin,
         )  # fmt: skip
 
     def run(self) -> None:

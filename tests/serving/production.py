@@ -22,6 +22,10 @@ import numpy as np
 import onnx
 
 from gitmodel import endpoint
+from gitmodel.serving.fetching import Fetcher
+from gitmodel.serving.opening import Opener
+from gitmodel.serving.policy import AspiredVersion
+from gitmodel.serving.servable import Servable
 from gitmodel.workflows import init, save, transfer
 from tests import support
 
@@ -99,6 +103,17 @@ class Production:
 
     def lose_remote(self) -> None:
         shutil.rmtree(self.storage)
+
+
+@dataclass(frozen=True)
+class Loader:
+    """Does in this process what a server and one of its workers do between them."""
+
+    fetcher: Fetcher
+    opener: Opener = field(default_factory=Opener)
+
+    def load(self, wanted: AspiredVersion) -> Servable:
+        return self.opener.open(self.fetcher.fetch(wanted))
 
 
 def rows(count: int, seed: int = 2) -> np.ndarray:

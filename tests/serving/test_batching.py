@@ -19,15 +19,13 @@ from gitmodel.formats import onnx as onnx_format
 from gitmodel.runtime import RunFailed
 from gitmodel.serving.batching import _MOST_LINES, Batcher
 from gitmodel.serving.fetching import Fetcher
-from gitmodel.serving.host import Alone
 from gitmodel.serving.opening import Opener
 from gitmodel.serving.policy import AspiredVersion
 from gitmodel.serving.servable import Servable
-from gitmodel.serving.traffic import Traffic
 from gitmodel.workflows import save, transfer
 from tests import support
 from tests.serving import production as place
-from tests.serving.production import PATIENCE, Production, infer
+from tests.serving.production import PATIENCE, Loader, Production, infer
 
 
 def servable(batch_rows: int = 8) -> Servable:
@@ -195,9 +193,9 @@ def test_only_a_model_whose_rows_stand_for_themselves_is_batched(
     production.save(model())
     production.push(production.tag("fraud@v1.0.0"))
     warned: list[str] = []
-    host = Alone(Fetcher(production.bare), Opener(batch_rows={"": 4, "other": 9}, warned=warned.append), Traffic())
+    loader = Loader(Fetcher(production.bare), Opener(batch_rows={"": 4, "other": 9}, warned=warned.append))
     wanted = AspiredVersion("fraud", "v1.0.0", support.git(production.author, "rev-parse", "HEAD"), 1)
-    assert host.load(wanted).batch_rows == (4 if batched else 0)
+    assert loader.load(wanted).batch_rows == (4 if batched else 0)
     assert warned == ([] if batched else ["fraud v1.0.0 is not batched: its rows do not stand for themselves"])
 
 
@@ -210,7 +208,7 @@ def test_a_named_signature_is_not_batched_by_what_was_tried_of_the_default_one(t
     transfer.push(["fraud"], repo=production.author)
     production.push(production.tag("fraud@v1.0.0"))
     wanted = AspiredVersion("fraud", "v1.0.0", support.git(production.author, "rev-parse", "HEAD"), 1)
-    loaded = Alone(Fetcher(production.bare), Opener(batch_rows={"": 4}), Traffic()).load(wanted)
+    loaded = Loader(Fetcher(production.bare), Opener(batch_rows={"": 4})).load(wanted)
     assert loaded.batch_rows == 4
     assert loaded.named["half"].batch_rows == 0
 

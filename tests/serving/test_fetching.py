@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import re
 import shutil
 import stat
-import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,16 +23,14 @@ from gitmodel.errors import GitmodelError
 from gitmodel.registry import UnknownVersion
 from gitmodel.runtime import LoadFailed
 from gitmodel.serving.fetching import Fetcher
-from gitmodel.serving.host import Alone
 from gitmodel.serving.opening import FilesChanged, Opener
 from gitmodel.serving.policy import AspiredVersion
 from gitmodel.serving.servable import Servable
-from gitmodel.serving.traffic import Traffic
 from gitmodel.serving.validation import FalseSignature, GoldenFailed, UnlistedFile
 from gitmodel.storage.remote import NoRemote, RemoteFailed
 from gitmodel.workflows import save, transfer
 from tests import support
-from tests.serving.production import Production, rows
+from tests.serving.production import Loader, Production, rows
 
 
 def aspired(repo: Path, tag: str, number: int = 1) -> AspiredVersion:
@@ -44,7 +40,7 @@ def aspired(repo: Path, tag: str, number: int = 1) -> AspiredVersion:
 
 def load(repo: Path, tag: str, *, store: Path | None = None, remote_url: str = "") -> Servable:
     """As a server that has just started would."""
-    return Alone(Fetcher(repo, store=store, remote_url=remote_url), Opener(), Traffic()).load(aspired(repo, tag))
+    return Loader(Fetcher(repo, store=store, remote_url=remote_url)).load(aspired(repo, tag))
 
 
 def released(production: Production, tag: str = "fraud@v1.0.0", *, scale: float = 1.0) -> str:
@@ -180,12 +176,12 @@ def test_other_bytes_in_the_remote_are_refused(production: Production) -> None:
 
 def test_a_remote_that_is_mended_serves_again(production: Production) -> None:
     tag = released(production)
-    host = Alone(Fetcher(production.bare), Opener(), Traffic())
+    loader = Loader(Fetcher(production.bare))
     production.storage.rename(production.storage.with_name("away"))
     with pytest.raises(RemoteFailed):
-        host.load(aspired(production.bare, tag))
+        loader.load(aspired(production.bare, tag))
     production.storage.with_name("away").rename(production.storage)
-    assert host.load(aspired(production.bare, tag)).golden_passed == 4
+    assert loader.load(aspired(production.bare, tag)).golden_passed == 4
 
 
 def test_weights_nobody_pushed_are_missing_by_name(production: Production) -> None:
@@ -340,17 +336,6 @@ def test_a_damaged_lock_is_refused(production: Production) -> None:
         load(production.bare, tag)
 
 
-def test_a_version_that_was_fetched_gives_its_memory_back_as_soon_as_nobody_has_it(production: Production) -> None:
-    tag = released(production)
-    host = Alone(Fetcher(production.bare), Opener(), Traffic())
-    gc.disable()  # which comes to it after minutes, and many versions
-    try:
-        session = weakref.ref(host.load(aspired(production.bare, tag)).session)
-        assert session() is None
-    finally:
-        gc.enable()
-
-
 def test_what_killed_servers_left_half_made_is_swept(production: Production) -> None:
     tag = released(production)
     load(production.bare, tag)
@@ -372,13 +357,13 @@ def test_what_killed_servers_left_half_made_is_swept(production: Production) -> 
 def test_a_tag_that_has_gone_or_moved_since_is_refused(production: Production) -> None:
     tag = released(production)
     before = aspired(production.bare, tag)
-    host = Alone(Fetcher(production.bare), Opener(), Traffic())
+    loader = Loader(Fetcher(production.bare))
     support.git(production.bare, "tag", "-f", "-a", "-m", "moved", tag, f"{tag}^{{commit}}~")
     with pytest.raises(UnknownVersion, match="no longer on"):
-        host.load(before)
+        loader.load(before)
     support.git(production.bare, "tag", "-d", tag)
     with pytest.raises(UnknownVersion, match="no longer on"):
-        host.load(before)
+        loader.load(before)
 
 
 def set_remote(production: Production, text: str) -> None:
@@ -448,11 +433,11 @@ def test_a_store_of_ones_own_is_used(production: Production, tmp_path: Path) -> 
 
 def test_a_store_that_was_damaged_is_not_served_from(production: Production, tmp_path: Path) -> None:
     tag = released(production)
-    host = Alone(Fetcher(production.bare), Opener(), Traffic())
-    host.load(aspired(production.bare, tag))
+    loader = Loader(Fetcher(production.bare))
+    loader.load(aspired(production.bare, tag))
     (stored,) = objects(production.bare / "gitmodel" / "store")
     good = stored.read_bytes()
-    for again in (host, Alone(Fetcher(production.bare), Opener(), Traffic())):
+    for again in (loader, Loader(Fetcher(production.bare))):
         overwrite(stored, flipped(stored))
         found = again.load(aspired(production.bare, tag))
         (view,) = (production.bare / "gitmodel" / "store" / "versions").rglob("model.onnx")
@@ -462,7 +447,7 @@ def test_a_store_that_was_damaged_is_not_served_from(production: Production, tmp
     overwrite(stored, flipped(stored))
     production.lose_remote()
     with pytest.raises(GitmodelError):
-        host.load(aspired(production.bare, tag))
+        loader.load(aspired(production.bare, tag))
 
 
 def test_a_versions_folder_with_other_files_is_not_served_from(production: Production) -> None:
@@ -479,8 +464,8 @@ def test_versions_with_the_same_weights_share_them(production: Production) -> No
     released(production)
     (production.author / "models" / "fraud" / "README.md").write_text("what it is for")
     tag = released_as_is(production, "words only", "fraud@v1.0.1")
-    host = Alone(Fetcher(production.bare), Opener(), Traffic())
-    one, two = (host.load(aspired(production.bare, name)) for name in ("fraud@v1.0.0", tag))
+    loader = Loader(Fetcher(production.bare))
+    one, two = (loader.load(aspired(production.bare, name)) for name in ("fraud@v1.0.0", tag))
     assert (one.version, two.version) == ("v1.0.0", "v1.0.1")
     assert one.digest == two.digest
     assert len(objects(production.bare / "gitmodel" / "store")) == 1

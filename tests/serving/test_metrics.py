@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -38,7 +40,7 @@ class Said(NamedTuple):
 def made(traffic: Traffic, statuses: list[VersionStatus], *servables: Servable, ready: bool = True) -> Samples:
     by_version = {servable.version: servable for servable in servables}
     table = {"fraud": Serving(servables[0], by_version)} if servables else {}
-    return samples(Metrics(Said(statuses, ready), lambda: table, lambda: traffic, "0.1").text())
+    return samples(Metrics(Said(statuses, ready), lambda: table, lambda: traffic, "0.1", lambda: Workers({}, 0)).text())
 
 
 LIVE = VersionStatus("fraud", "v1.0.0", "c", State.AVAILABLE, seconds=0.5, golden_passed=3, golden_cases=4)
@@ -102,15 +104,29 @@ def test_a_version_whose_tag_was_forced_elsewhere_is_told_once() -> None:
         VersionStatus("fraud", "v1.0.0", "old", State.END, since=1.0),
         VersionStatus("fraud", "v1.0.0", "new", State.AVAILABLE, since=2.0),
     ]
-    metrics = Metrics(Said(twice), dict, Traffic, "0.1")
+    metrics = Metrics(Said(twice), dict, Traffic, "0.1", lambda: Workers({}, 0))
     lines = [line for line in metrics.text().decode().splitlines() if line.startswith("gitmodel_version_state{")]
     assert len(lines) == len({line.rpartition(" ")[0] for line in lines}) == len(State)
     assert samples(metrics.text())["gitmodel_version_state", tuple(sorted((*WHERE, ("state", "AVAILABLE"))))] == 1
 
 
-def test_workers_are_told_where_there_are_some() -> None:
-    metrics = Metrics(Said([]), dict, Traffic, "0.1", lambda: Workers(3, 2))
-    found = samples(metrics.text())
-    assert found["gitmodel_workers", ()] == 3
-    assert found["gitmodel_worker_restarts_total", ()] == 2
-    assert ("gitmodel_workers", ()) not in made(Traffic(), [])
+def test_each_worker_is_told() -> None:
+    with subprocess.Popen(["sleep", "60"]) as other:
+        try:
+            metrics = Metrics(Said([]), dict, Traffic, "0.1", lambda: Workers({1: os.getpid(), 2: other.pid}, 5))
+            found = samples(metrics.text())
+        finally:
+            other.kill()
+    assert found["gitmodel_workers", ()] == 2
+    assert found["gitmodel_worker_restarts_total", ()] == 5
+    own, its = (found["gitmodel_worker_process_resident_memory_bytes", (("worker", number),)] for number in "12")
+    assert own > its > 0
+    assert found["gitmodel_worker_process_cpu_seconds_total", (("worker", "1"),)] > 0
+
+
+def test_a_worker_that_has_just_ended_is_left_out() -> None:
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+    found = samples(Metrics(Said([]), dict, Traffic, "0.1", lambda: Workers({1: gone.pid}, 0)).text())
+    assert found["gitmodel_workers", ()] == 1
+    assert not any(name.startswith("gitmodel_worker_process_") for name, _ in found)

@@ -20,15 +20,12 @@ from gitmodel.bundle.signature import Signature
 from gitmodel.formats import onnx as onnx_format
 from gitmodel.serving import opening
 from gitmodel.serving.fetching import Fetcher
-from gitmodel.serving.host import Alone
-from gitmodel.serving.opening import Opener
 from gitmodel.serving.policy import AspiredVersion
 from gitmodel.serving.prepacking import DIGESTS, MODEL, WEIGHTS, Prepacker
 from gitmodel.serving.servable import Servable
-from gitmodel.serving.traffic import Traffic
 from gitmodel.serving.validation import GoldenFailed
 from tests import support
-from tests.serving.production import PATIENCE, Production
+from tests.serving.production import PATIENCE, Loader, Production
 
 X = np.random.default_rng(0).normal(size=(9, 200)).astype("float32")
 
@@ -204,17 +201,19 @@ def test_without_room_on_the_disk_nothing_is_begun(
     assert len(packing.warned) == 1
 
 
-def test_a_host_maps_large_weights_and_takes_packed_ones_that_keep_the_cases(
+def test_large_weights_are_mapped_and_packed_ones_taken_that_keep_the_cases(
     packing: Packing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     production = Production.make(tmp_path / "production")
     production.push(production.release("fraud@v1.0.0"))
     wanted = AspiredVersion("fraud", "v1.0.0", support.git(production.author, "rev-parse", "HEAD"), 1)
-    host = Alone(Fetcher(production.bare), Opener(), Traffic())
-    small = host.load(wanted)
-    assert small.repack is None
+    loader = Loader(Fetcher(production.bare))
+    assert not loader.fetcher.fetch(wanted).large
     monkeypatch.setattr(opening, "LEAST_PACKED", 1)
-    large = host.load(wanted)
+    fetched = loader.fetcher.fetch(wanted)
+    assert fetched.large
+    large = loader.opener.open(fetched)
+    large.repack = lambda servable, path: loader.opener.repack(servable, path, fetched)
     mapped = large.session
     packing.until_done(large)
     assert large.session is not mapped

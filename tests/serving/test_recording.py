@@ -29,10 +29,11 @@ Records = Callable[..., Recorder]
 
 @pytest.fixture
 def recorder(tmp_path: Path) -> Iterator[Records]:
-    """Makes recorders over ``tmp_path/record``, and ends them."""
+    """Makes ``tmp_path/record`` ready and recorders over it, and ends them."""
     made: list[Recorder] = []
 
     def make(**options: Any) -> Recorder:
+        recording.prepare(tmp_path / "record")
         made.append(Recorder(tmp_path / "record", **options))
         return made[-1]
 
@@ -174,11 +175,11 @@ def test_half_a_request_is_never_seen(
     assert list((tmp_path / "record" / "fraud" / "v1.0.0").iterdir()) == []
 
 
-def test_what_a_killed_server_left_half_written_goes(tmp_path: Path, recorder: Records) -> None:
+def test_what_a_killed_server_left_half_written_goes(tmp_path: Path) -> None:
     left = tmp_path / "record" / "fraud" / "v1.0.0" / ".set-k1ll3d"
     left.mkdir(parents=True)
     (left / "input_0.pb").write_bytes(b"half")
-    recorder().stop()
+    recording.prepare(tmp_path / "record")
     assert not left.exists()
 
 
@@ -187,7 +188,7 @@ def test_a_folder_that_cannot_be_is_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(
         CannotRecord, match=r"cannot record in .*file \(File exists\): name another folder with --record"
     ):
-        Recorder(tmp_path / "file")
+        recording.prepare(tmp_path / "file")
 
 
 # A real server

@@ -13,10 +13,7 @@ from gitmodel.bundle.bundle import NotServable
 from gitmodel.git import UnknownRevision
 from gitmodel.registry import UnknownVersion
 from gitmodel.serving.fetching import Fetcher
-from gitmodel.serving.host import Alone
-from gitmodel.serving.opening import Opener
 from gitmodel.serving.policy import AspiredVersion
-from gitmodel.serving.traffic import Traffic
 from gitmodel.storage.remote import NoRemote, RemoteFailed
 from gitmodel.storage.setup import NotInitialised
 from gitmodel.storage.workspace import MissingWeights
@@ -28,6 +25,7 @@ from gitmodel.workflows.release import promote, release
 from gitmodel.workflows.save import save
 from gitmodel.workflows.transfer import UnknownTensor, UnknownView, fetch, pull, push
 from tests import support
+from tests.serving.production import Loader
 from tests.workflows import state
 
 INPUT = {"x": np.ones((1, 200), "float32")}
@@ -204,9 +202,7 @@ def test_what_was_fetched_is_what_a_server_there_serves(bare: Path, tmp_path: Pa
     fetch(["fraud@v1.0.0"], repo=bare, view="onnx")
     lose(tmp_path / "storage")
     commit = support.git(bare, "rev-parse", "fraud@v1.0.0^{}")
-    assert (
-        Alone(Fetcher(bare), Opener(), Traffic()).load(AspiredVersion("fraud", "v1.0.0", commit, 1)).version == "v1.0.0"
-    )
+    assert Loader(Fetcher(bare)).load(AspiredVersion("fraud", "v1.0.0", commit, 1)).version == "v1.0.0"
 
 
 def test_an_empty_bare_repository_has_nothing_to_fetch(tmp_path: Path) -> None:
