@@ -59,11 +59,10 @@ class Calls:
 
     def at_once(self, call: Call[Body], pieces: Sequence[bytes]) -> Answer | None:
         """The answer to a call whose body is here, if it is to be had on the event loop. Raises HttpError, DataplaneError."""
-        servable = call.find()
-        body = call.whole(pieces)
-        if len(body) > self._bodies.most or not call.quick(servable, len(body)):
+        servable, size = call.find(), sum(map(len, pieces))
+        if size > self._bodies.most or not call.quick(servable, size):
             return None
-        return self._inline(call, servable, body)
+        return self._inline(call, servable, call.whole(pieces))
 
     async def answer(self, call: Call[Body], receive: Receive) -> Answer:
         """Raises HttpError, DataplaneError."""

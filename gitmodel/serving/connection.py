@@ -1,7 +1,8 @@
 """uvicorn's connection, with a shorter way for the call that nearly all calls are: on a path where calls came in before, here whole
-in one read, and quick. It is answered where it was parsed. A scope, a task, an event, messages and a second look at every header,
-as ASGI has them, would take longer than the model; whatever is not usual takes that way, which is uvicorn's own. What one client
-may have waiting here, in either way, is bounded."""
+in one read or in large ones that follow each other, and quick. It is answered where it was parsed. A scope, a task, an event,
+messages and a second look at every header, as ASGI has them, would take longer than the model, and joining a body read by read
+longer than a copy of it; whatever is not usual takes that way, which is uvicorn's own. What one client may have waiting here, in
+either way, is bounded."""
 
 from __future__ import annotations
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 _AT_ONCE = 8
 #: A read of so many bytes may be followed by another in the same turn.
 _LARGE = 64 << 10
+#: Bytes of a body that may be waited for here, as long as it comes in large reads.
+_MOST_HELD = 2 << 20
 #: Requests that wait for the one before: a client sends that many before it has read an answer, or is let go of.
 _MOST_WAITING = 1024
 #: Bytes of a request besides its body: head, trailers, what chunks come in. As much again of these for every byte of it.
@@ -40,6 +43,9 @@ class Connection(HttpToolsProtocol):
         #: Of the request that may be answered at once, its headers, and the pieces of its body so far; None where uvicorn has it.
         self._given: list[tuple[bytes, bytes]] = []
         self._held: list[bytes] | None = None
+        #: What was held when it was last looked at, and how much of what is held the app was told of, in bytes.
+        self._stale: list[bytes] | None = None
+        self._kept = 0
         self._left = _AT_ONCE
         self.asked, self._whole, self._allowed = 0, True, 0
         self.url = b""
@@ -49,6 +55,7 @@ class Connection(HttpToolsProtocol):
         self.flow = _Flow(transport, self.pipeline)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._let_go()
         self.pipeline.clear()
         super().connection_lost(exc)
 
@@ -57,8 +64,8 @@ class Connection(HttpToolsProtocol):
         super().data_received(data)
         if (self._whole and len(data) < _LARGE) or self.transport.is_closing():
             return
-        if self._held is not None:
-            self._hand_over(self._held)  # more of it is to come
+        if self._held is not None and not (len(data) >= _LARGE and self._may_hold(self._held)):
+            self._hand_over(self._held)  # more of it is to come, and nobody knows when
         if not self._whole:
             self._allowed -= len(data)
             if self._allowed < 0:
@@ -94,13 +101,33 @@ class Connection(HttpToolsProtocol):
         if self._held is None:
             super().on_message_complete()
         elif self.transport.is_closing():
-            self._held = None
+            self._let_go()
         elif self.parser.should_keep_alive() and (answer := self._at_once(self._held)) is not None:
-            self._held = None
+            self._let_go()
             self._send(answer)
         else:
             self._hand_over(self._held)
             super().on_message_complete()
+
+    def grow_impatient(self) -> None:
+        """To be called now and then: a body that is waited for here for longer than since the last time is uvicorn's to wait for."""
+        if self._held is not None and self._stale is self._held:
+            self._hand_over(self._held)
+        self._stale = self._held
+
+    def _may_hold(self, held: list[bytes]) -> bool:
+        size = sum(map(len, held))
+        if size > _MOST_HELD or not self.app.keeps(size - self._kept):
+            return False
+        self._kept = size
+        return True
+
+    def _let_go(self) -> None:
+        """What was held is answered, or uvicorn has it."""
+        self._held = self._stale = None
+        if self._kept:
+            self.app.keeps(-self._kept)
+            self._kept = 0
 
     def _is_plain(self) -> bool:
         """Whether the request whose head is here may be answered before uvicorn has seen it."""
@@ -126,11 +153,10 @@ class Connection(HttpToolsProtocol):
             return 500, [CLOSE, (b"content-length", b"0")], b""
 
     def _hand_over(self, held: list[bytes]) -> None:
-        self._held = None
+        self._let_go()
         self.expect_100_continue = False  # which only what follows the body can have asked for
         self._begin(self._given)
-        for body in held:
-            super().on_body(body)
+        super().on_body(held[0] if len(held) == 1 else b"".join(held))
 
     def _begin(self, headers: list[tuple[bytes, bytes]]) -> None:
         """Has uvicorn take the request whose head was here."""
@@ -154,7 +180,10 @@ class Connection(HttpToolsProtocol):
         for name, value in (*self.server_state.default_headers, *headers):
             lines += (name, b": ", value, b"\r\n")
         lines.append(b"\r\n")
-        self.transport.write(b"".join([*lines, body] if isinstance(body, bytes) else [*lines, *body]))
+        if isinstance(body, bytes):
+            self.transport.write(b"".join([*lines, body]))
+        else:
+            self.transport.writelines([b"".join([*lines, body[0]]), *body[1:]])
         if CLOSE in headers:
             self.transport.close()
 

@@ -84,6 +84,13 @@ class Bodies:
     def __init__(self, most: int, seconds: float) -> None:
         self.most, self._seconds, self._reading = most, seconds, 0
 
+    def keeps(self, size: int) -> bool:
+        """Counts so many more bytes, or fewer, of bodies that somebody else reads; not when they are too many."""
+        if size > 0 and self._reading + size > _AT_A_TIME * self.most:
+            return False
+        self._reading += size
+        return True
+
     async def read(self, receive: Receive, most: int | None = None) -> list[bytes]:
         """The pieces of one, which may be made smaller yet with ``most``. Raises HttpError."""
         most = most or self.most

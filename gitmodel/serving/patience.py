@@ -23,6 +23,7 @@ async def end_the_slow(connections: Collection[Any], *, silent: float, most: int
         now = asyncio.get_running_loop().time()
         spare = len(connections) - most
         for connection in list(connections):
+            connection.grow_impatient()
             doing = _doing(connection)
             before, begun = since.get(connection, (None, now))
             if doing != before:

@@ -128,6 +128,11 @@ class App:
             answered, reason = _refused(error)
         return self._finished(scope, name, answered, reason)
 
+    def keeps(self, size: int) -> bool:
+        """Whether so many more bytes of bodies that are not whole yet may be kept somewhere else; they are counted if they may, and
+        given back with a negative number."""
+        return self._bodies.keeps(size)
+
     def unreadable(self, scope: dict[str, Any], status: int, reason: str) -> Answer:
         """The last answer on a connection on which something came that is no request. What is asked of ``scope`` is ``method``,
         ``path`` and ``client``."""

@@ -43,7 +43,9 @@ _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)")
 class Running:
     """A server on a thread of this process, so that a test sees its connections."""
 
-    def __init__(self, servable: Servable, *, requests: bool = False) -> None:
+    def __init__(
+        self, servable: Servable, *, requests: bool = False, most: int = _MOST_BODY, body_seconds: float = 30.0
+    ) -> None:
         self.said: list[str] = []
         #: Answers that were given at once.
         self.at_once = 0
@@ -77,7 +79,7 @@ class Running:
 
         app = self.app = Counting(
             Dataplane(lambda: table, lambda _: []), Nothing(), look, traffic=self.traffic, guard=Guard("127.0.0.1"),
-            version="1", journal=journal, max_body=_MOST_BODY,
+            version="1", journal=journal, max_body=most, body_seconds=body_seconds,
         )  # fmt: skip
         begun = threading.Event()
         self.server = Server(app, Settings(repo=Path()), begun.set)
@@ -303,6 +305,112 @@ def test_wherever_reads_are_cut_the_answers_are_the_same(running: Running, cuts:
     assert first.partition(b"\r\n\r\n")[2] == second.partition(b"\r\n\r\n")[2]
     scores = json.loads(first.partition(b"\r\n\r\n")[2])["outputs"][0]["data"]
     assert np.isfinite(scores).all()
+
+
+#: A body that comes in several reads: uvloop's are of 256 kB at most.
+LARGE_ROWS = rows(40_000)
+LARGE_HEAD = json.dumps(
+    {
+        "inputs": [
+            {
+                "name": "x", "shape": [40_000, 4], "datatype": "FP32",
+                "parameters": {"binary_data_size": LARGE_ROWS.nbytes},
+            }
+        ],
+        "parameters": {"binary_data_output": True},
+    }
+).encode()  # fmt: skip
+LARGE = post(INFER, LARGE_HEAD + LARGE_ROWS.tobytes(), f"Inference-Header-Content-Length: {len(LARGE_HEAD)}")
+
+
+@pytest.fixture
+def roomy(servable: Callable[..., Servable]) -> Iterator[Running]:
+    """Takes large bodies, for a second each."""
+    made = Running(servable(), most=1 << 20, body_seconds=1.0)
+    try:
+        with made.connect() as connection:
+            assert exchange(connection, LARGE).startswith(b"HTTP/1.1 200 OK\r\n")
+        place.until(lambda: not made.connections)
+        made.at_once = 0
+        yield made
+    finally:
+        made.stop()
+
+
+def held(running: Running) -> int:
+    """Bytes of bodies that are not whole yet."""
+    return running.app._bodies._reading
+
+
+def test_a_large_body_that_comes_quickly_is_answered_at_once_and_as_ever(roomy: Running) -> None:
+    with roomy.connect() as connection:
+        at_once = exchange(connection, LARGE)
+        assert roomy.at_once == 1
+        roomy.app._usual.clear()
+        ordinary = exchange(connection, LARGE)
+    assert roomy.at_once == 1
+    assert _undated(at_once) == _undated(ordinary)
+    assert held(roomy) == 0
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25)
+@given(st.lists(st.integers(1, 2 * len(LARGE) - 1), max_size=4, unique=True))
+def test_wherever_a_large_body_is_cut_the_answers_are_the_same(roomy: Running, cuts: list[int]) -> None:
+    sent = LARGE * 2
+    found: list[bytes] = []
+    with roomy.connect() as connection:
+        reading = threading.Thread(target=lambda: found.extend(answers(connection, 2)))
+        reading.start()
+        for start, end in zip([0, *sorted(cuts)], [*sorted(cuts), len(sent)], strict=True):
+            connection.sendall(sent[start:end])
+            time.sleep(0.0005)
+        reading.join(place.PATIENCE)
+    first, second = (answer.partition(b"\r\n\r\n")[2] for answer in found)
+    assert first == second
+    assert len(first) > 40_000 * 3 * 4
+    assert held(roomy) == 0
+
+
+def test_a_large_body_that_stops_coming_is_refused_in_time_and_forgotten(
+    roomy: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gitmodel.serving.patience._LOOK_EVERY", 0.05)
+    time.sleep(1.1)  # until it looks that often
+    with roomy.connect() as connection:
+        connection.sendall(LARGE[:-1])
+        place.until(lambda: held(roomy) > 0)
+        begun = time.monotonic()
+        (answer,) = answers(connection, 1)
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert time.monotonic() - begun < 20
+    place.until(lambda: held(roomy) == 0)
+
+
+def test_of_a_large_body_whose_client_goes_away_nothing_stays(roomy: Running) -> None:
+    with roomy.connect() as connection:
+        connection.sendall(LARGE[:-1])
+        place.until(lambda: held(roomy) > 0)
+    place.until(lambda: held(roomy) == 0 and not roomy.connections)
+
+
+def test_large_bodies_that_nobody_has_room_for_are_not_waited_for_here(
+    roomy: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(roomy.app._bodies, "_reading", 8 << 20)
+    with roomy.connect() as connection:
+        assert exchange(connection, LARGE).startswith(b"HTTP/1.1 503 ")
+    assert roomy.at_once == 0
+
+
+def test_a_body_that_is_too_large_is_refused_however_it_comes(servable: Callable[..., Servable]) -> None:
+    running = Running(servable(), most=300_000)
+    try:
+        with running.connect() as connection:
+            exchange(connection, post(INFER, ROWS))
+            assert exchange(connection, LARGE).startswith(b"HTTP/1.1 413 ")
+        assert held(running) == 0
+    finally:
+        running.stop()
 
 
 def test_a_client_that_reads_no_answers_gets_no_more_of_them(running: Running) -> None:

@@ -26,6 +26,9 @@ class Connection:
         self.asked = asked
         self.ended = ""
 
+    def grow_impatient(self) -> None:
+        """Nothing is held here."""
+
     def get_write_buffer_size(self) -> int:
         return self.unread
 
