@@ -16,7 +16,8 @@ from reload_caller import Asked, Caller
 from reload_models import fits
 from reload_place import Others, Place, Row, Server
 
-CONNECTIONS = 16
+#: As many as it takes that no request waits for a connection while the server is about others: callers out there would open more.
+CONNECTIONS = 64
 
 
 def scaled_versions(place: Place, name: str, count: int) -> dict[str, np.ndarray]:

@@ -61,6 +61,7 @@ class Manager:
         self.table: Mapping[str, Serving] = MappingProxyType({})
         self._wanted: Mapping[str, tuple[AspiredVersion, ...]] = {}
         self._standing: Mapping[str, Mapping[str, str]] = {}
+        self._released: Mapping[str, Collection[tuple[str, str]]] = {}
         self._published = self._settled = 0
         self._failures: dict[AspiredVersion, _Failure] = {}
         self._statuses: dict[tuple[str, str, str], VersionStatus] = {}
@@ -98,9 +99,10 @@ class Manager:
         wanted: Mapping[str, tuple[AspiredVersion, ...]],
         hint: str = "",
         standing: Mapping[str, Mapping[str, str]] | None = None,
+        released: Mapping[str, Collection[tuple[str, str]]] | None = None,
     ) -> int:
-        """Publishes the whole desired state, and where all stages stand; the newest supersedes what was not begun. Returns its
-        number.
+        """Publishes the whole desired state, where all stages stand, and the version and commit of all that could be served; the
+        newest supersedes what was not begun. Returns its number.
 
         A version that failed gets its next chance at once when the refs moved to it, or when somebody asked for its
         model (``hint``).
@@ -115,7 +117,7 @@ class Manager:
                 self._failures.pop(fallback, None)
             if not self._published:
                 self._required = {name for name, held in wanted.items() if held}
-            self._wanted, self._standing = dict(wanted), standing or {}
+            self._wanted, self._standing, self._released = dict(wanted), standing or {}, released or {}
             self._published += 1
             self._await_turn(versions)
             self._notify()
@@ -267,7 +269,7 @@ class Manager:
 
     def _retire(self, model: str) -> None:
         """Unloads what is no longer wanted, but never the default, nor what a stage is on, while what shall take its place
-        does not answer."""
+        does not answer; nor, as long as fewer answer than are wanted, the newest of those that may still be served."""
         serving, versions = self.table.get(model), self._now_wanted(model)
         if serving is None:
             return
@@ -277,6 +279,11 @@ class Manager:
             serving = self.table[model]
             needed = {serving.default.version, *(held.version for held in serving.by_stage.values())}
             needed |= {version.version for version in versions if self._serves(version)}
+            spare = [
+                held for held in serving.by_version.values() if held.version not in needed and self._may_stay(held)
+            ]
+            spare.sort(key=lambda held: -held.number)
+            needed |= {held.version for held in spare[: max(0, len(versions) - len(needed))]}
             kept = {name: servable for name, servable in serving.by_version.items() if name in needed}
             gone = [servable for name, servable in serving.by_version.items() if name not in needed]
             if gone:
@@ -285,6 +292,10 @@ class Manager:
             self._drop(model)
         for servable in gone:
             self._unload(servable)
+
+    def _may_stay(self, servable: Servable) -> bool:
+        """Whether it has not been withdrawn, nor its tag forced onto another commit."""
+        return (servable.version, servable.commit) in self._released.get(servable.model, ())
 
     def _stages(self, model: str, by_version: Mapping[str, Servable]) -> dict[str, Servable]:
         """The stages of the wanted versions: each on its version if that answers, else where it was, if that still does."""

@@ -87,7 +87,7 @@ def serve(settings: Settings, journal: Journal) -> None:
         manager.start()
         stack.callback(packer.stop)
         stack.callback(manager.stop)
-        journal.started(settings.repo.resolve(), endpoint, source.missing())
+        journal.started(settings.repo.resolve(), endpoint, source.missing(settings.batch_rows.keys() - {""}))
         if notices is not None:
             journal.listening(f"http://{listening.named(sockets[1])}")
         source.look()

@@ -11,9 +11,11 @@ from gitmodel.git import Repository
 from gitmodel.serving.policy import AspiredVersion, VersionPolicy
 from gitmodel.versions import is_name
 
-#: Takes model -> aspired versions, the model somebody asked about, and model -> stage -> the version it stands on; returns a number
-#: that grows with each publication.
-Publish = Callable[[Mapping[str, tuple[AspiredVersion, ...]], str, Mapping[str, Mapping[str, str]]], int]
+#: What can be served of each model, as version and commit: all that was released and not withdrawn.
+Released = Mapping[str, Collection[tuple[str, str]]]
+#: Takes model -> aspired versions, the model somebody asked about, model -> stage -> the version it stands on, and what is released;
+#: returns a number that grows with each publication.
+Publish = Callable[[Mapping[str, tuple[AspiredVersion, ...]], str, Mapping[str, Mapping[str, str]], Released], int]
 
 
 class Source:
@@ -72,7 +74,8 @@ class Source:
                 name: {stage: str(move.version) for stage, move in stages.items() if move.version}
                 for name, stages in moves.items()
             }
-            number = self._publish(wanted, hint, standing)
+            released = {name: {(str(one.version), one.ref.commit) for one in found[name]} for name in moves}
+            number = self._publish(wanted, hint, standing, released)
             self._newest = (hint, begun, number)
             return number
 
@@ -86,12 +89,14 @@ class Source:
         finally:
             repo.close()
 
-    def missing(self) -> list[str]:
-        """What it was told to serve and is not there, in words."""
+    def missing(self, named: Collection[str] = ()) -> list[str]:
+        """What it was told to serve and is not there, in words; ``named`` are models that something else was said of."""
         repo = Repository.open(self._path)
         try:
             found = {name: held for name, held in registry.all_releases(repo).items() if self._follows(name)}
-            told = [f"there is no version of '{name}' here yet" for name in sorted(self._models - found.keys())]
+            told = [
+                f"there is no version of '{name}' here yet" for name in sorted({*self._models, *named} - found.keys())
+            ]
             if not found and not self._models:
                 return ["there is no version of any model here yet"]
             held = {text for releases in found.values() for r in releases for text in (str(r.version), r.ref.commit)}

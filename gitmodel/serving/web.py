@@ -25,6 +25,7 @@ _KEEP_ALIVE = 75
 #: Seconds that calls in flight have when the server ends.
 GRACE_SECONDS = 10
 _SAME_AGAIN = 60.0
+_NO_HTTP = "Invalid HTTP request received."
 _SWITCH = 0.005
 
 
@@ -55,6 +56,8 @@ class _Said(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         text, now = record.getMessage(), time.monotonic()
+        if text == _NO_HTTP:  # said of each, with the reason, by who answers it
+            return
         if text != self._last[0] or now - self._last[1] > _SAME_AGAIN:
             self._last = (text, now)
             self._journal.warned(text)

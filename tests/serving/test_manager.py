@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -89,9 +89,10 @@ class Stage:
             self.said.append(f"{status.model} {status.version} {status.state}")
             self._changed.notify_all()
 
-    def settle(self, wanted: Wanted, hint: str = "") -> None:
-        """Publishes and waits until that is dealt with."""
-        assert self.manager.wait(self.manager.aspire(wanted, hint), PATIENCE)
+    def settle(self, wanted: Wanted, hint: str = "", *, released: Iterable[str] = ()) -> None:
+        """Publishes and waits until that is dealt with; ``released`` are versions of ``fraud``."""
+        standing = {"fraud": {(name, version(name).commit) for name in released}}
+        assert self.manager.wait(self.manager.aspire(wanted, hint, {}, standing), PATIENCE)
 
     def heard(self, line: str) -> None:
         """Waits for a change of state."""
@@ -555,6 +556,35 @@ def test_one_of_several_that_will_not_load_takes_nothing_away(stage: Stage) -> N
     stage.settle(both(version("v2"), version("v3")))
     assert stage.serves() == ["v2"]
     assert "broken" in stage.status("v3").reason
+
+
+@pytest.mark.parametrize(("released", "kept"), [(["v1", "v2", "v3"], ["v1", "v2"]), (["v2", "v3"], ["v2"])])
+def test_as_many_answer_as_are_wanted_while_one_will_not_load(
+    stage: Stage, released: list[str], kept: list[str]
+) -> None:
+    """Of those that have not been withdrawn."""
+    stage.settle(both(version("v1"), version("v2")), released=["v1", "v2"])
+    stage.fails["fraud v3"] = GitmodelError("broken", hint="mend it")
+    stage.settle(both(version("v2"), version("v3")), released=released)
+    assert stage.serves() == kept
+    del stage.fails["fraud v3"]
+    stage.settle(both(version("v2"), version("v3")), "fraud", released=released)
+    assert stage.serves() == ["v2", "v3"]
+
+
+def test_of_those_that_may_stay_the_newest_do(stage: Stage) -> None:
+    names = ["v1", "v2", "v3"]
+    stage.settle(both(*map(version, names)), released=names)
+    stage.fails["fraud v4"] = GitmodelError("broken", hint="mend it")
+    stage.settle(both(version("v3"), version("v4")), released=[*names, "v4"])
+    assert stage.serves() == ["v2", "v3"]
+
+
+def test_a_version_whose_tag_was_forced_elsewhere_does_not_stay_for_another(stage: Stage) -> None:
+    stage.settle(both(version("v1", commit="old"), version("v2")))
+    stage.fails["fraud v3"] = GitmodelError("broken", hint="mend it")
+    stage.settle(both(version("v2"), version("v3")), released=["v1", "v2", "v3"])
+    assert stage.serves() == ["v2"]
 
 
 def test_a_stage_moves_when_the_version_it_is_put_on_answers(stage: Stage) -> None:

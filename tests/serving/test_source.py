@@ -13,7 +13,7 @@ import pytest
 from gitmodel import registry
 from gitmodel.git import NotARepository, Repository
 from gitmodel.serving.policy import AspiredVersion, VersionPolicy
-from gitmodel.serving.source import Source
+from gitmodel.serving.source import Released, Source
 from tests import support
 from tests.serving.production import PATIENCE, until
 
@@ -26,11 +26,13 @@ class Published:
 
     def __init__(self) -> None:
         self.all: list[tuple[dict[str, list[str]], str]] = []
+        self.standing: Standing = {}
+        self.released: Released = {}
         self._changed = threading.Condition()
 
-    def __call__(self, wanted: Wanted, hint: str, standing: Standing) -> int:
+    def __call__(self, wanted: Wanted, hint: str, standing: Standing, released: Released) -> int:
         with self._changed:
-            self.standing = standing
+            self.standing, self.released = standing, released
             names = {model: [version.version for version in versions] for model, versions in wanted.items()}
             self.all.append((names, hint))
             self._changed.notify_all()
@@ -99,6 +101,14 @@ def test_models_asked_for_that_are_not_there_are_known(git_repo: Path) -> None:
     told = Source(git_repo, Published(), models=["typo", "fraud", "spam"]).missing()
     assert told == ["there is no version of 'spam' here yet", "there is no version of 'typo' here yet"]
     assert Source(git_repo, Published()).missing() == []
+    assert Source(git_repo, Published()).missing({"fraud", "typo"}) == ["there is no version of 'typo' here yet"]
+
+
+def test_what_was_withdrawn_is_not_released(git_repo: Path) -> None:
+    published = Published()
+    commit(git_repo, "fraud@v1.0.0", "fraud@v1.1.0", "fraud@v1.1.0!")
+    Source(git_repo, published).look()
+    assert published.released == {"fraud": {("v1.0.0", support.git(git_repo, "rev-parse", "fraud@v1.0.0^{commit}"))}}
 
 
 @pytest.mark.parametrize(
@@ -186,10 +196,10 @@ def test_a_commit_is_looked_into_once_a_look(git_repo: Path, monkeypatch: pytest
 def test_who_asks_while_one_reads_is_served_by_the_next_reading(git_repo: Path) -> None:
     published, reading, go_on = Published(), threading.Event(), threading.Event()
 
-    def publish(wanted: Wanted, hint: str, standing: Standing) -> int:
+    def publish(wanted: Wanted, hint: str, standing: Standing, released: Released) -> int:
         reading.set()
         assert go_on.wait(PATIENCE)
-        return published(wanted, hint, standing)
+        return published(wanted, hint, standing, released)
 
     commit(git_repo, "fraud@v1.0.0")
     source = Source(git_repo, publish)
