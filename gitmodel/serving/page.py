@@ -65,9 +65,7 @@ def _row(status: VersionStatus, serving: Serving | None, tally: Tally) -> str:
     row = f"<tr{_class('default' if is_default else '')}>{texts}</tr>"
     if not status.reason:
         return row
-    return (
-        f'{row}<tr class="why"><td></td><td colspan="{len(_COLUMNS) - 1}"><div>{escape(status.reason)}</div></td></tr>'
-    )
+    return f'{row}<tr class="why"><td colspan="{len(_COLUMNS)}"><div>{escape(status.reason)}</div></td></tr>'
 
 
 def _cells(status: VersionStatus, in_flight: int, tally: Tally) -> Iterator[str]:
