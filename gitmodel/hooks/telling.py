@@ -195,7 +195,7 @@ def _outcomes(model: str, arrived: list[_Arrival], answer: dict[str, Any]) -> It
             told = True
             yield f"{_moved(one)}; {policy}"
     if withdrawn:
-        goes_on = f"{serving} goes on serving until another does"
+        goes_on = f"{serving} goes on serving until another does, or the server is restarted"
         yield f"{model} {', '.join(withdrawn)} withdrawn; {goes_on if serving in withdrawn else policy}"
     if not answer["settled"]:
         yield f"{model} is still loading; 'gitmodel status' shows how it ends"

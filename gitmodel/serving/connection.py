@@ -55,6 +55,8 @@ class Connection(HttpToolsProtocol):
         self.flow = _Flow(transport, self.pipeline)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._held:
+            self._told_of(400, "the client went away")
         self._let_go()
         self.pipeline.clear()
         super().connection_lost(exc)
@@ -201,12 +203,16 @@ class Connection(HttpToolsProtocol):
         ):
             self.transport.abort()  # an answer is on its way, and another one's would be taken for its rest
             return
+        self._send(self._told_of(status, reason))
+
+    def _told_of(self, status: int, reason: str) -> Answer:
+        """The last answer here, counted and noted."""
         # Of a message that has not begun, the parser still has the one before.
         method, path = b"-", b"-"
         if not self._whole and self.url:
             method, path = self.parser.get_method(), self.url.partition(b"?")[0]
         asked = {"method": method.decode("ascii"), "path": path.decode("latin-1"), "client": self.client}
-        self._send(self.app.unreadable(asked, status, reason))
+        return self.app.unreadable(asked, status, reason)
 
 
 class _Flow(FlowControl):

@@ -52,6 +52,8 @@ class Fetcher:
                 for r in registry.releases(repo, aspired.model)
                 if str(r.version) == aspired.version
             ):
+                if f"{label}!" in registry.standing(repo, aspired.model):
+                    raise registry.UnknownVersion(f"{label} has been withdrawn", hint="release another")
                 raise registry.UnknownVersion(f"{label} is no longer on {aspired.commit[:10]}", hint="look again")
             bundle = registry.bundle_at(repo, aspired.model, aspired.commit, label)
             signature = bundle.signature

@@ -58,6 +58,7 @@ class Link:
     def ask(self, message: Any) -> Future[Any]:
         """The answer to come; its exception is Refused or LinkLost."""
         number, asked = next(self._numbers), Future[Any]()
+        asked.set_running_or_notify_cancel()  # whoever stops waiting for the answer does not keep it from coming
         self._asked[number] = asked
         if self._is_lost or not self._send(("asks", number, message)):
             self._give_up()

@@ -43,7 +43,8 @@ class _Failure:
 class Manager:
     """``table`` is replaced whole by one assignment, once the host has it: a request reads it once and answers wholly from what
     it read. ``second`` is given what serves by default when there is nothing to load, and raises nothing: see ``Prepacker.take``.
-    ``begun`` is called in the thread that loads, before anything else. ``named`` are models that must be served, whatever Git says."""
+    ``begun`` is called in the thread that loads, before anything else. ``named`` are models that must be served, whatever Git says.
+    With ``fills`` the number of versions counts: see ``VersionPolicy.fills``."""
 
     def __init__(
         self,
@@ -53,15 +54,16 @@ class Manager:
         second: Callable[[Collection[Servable]], None] | None = None,
         begun: Callable[[], None] = lambda: None,
         named: Collection[str] = (),
+        fills: bool = False,
     ) -> None:
-        self._begun, self._named = begun, frozenset(named)
+        self._begun, self._named, self._fills = begun, frozenset(named), fills
         self._host, self._told, self._second, self._woken = host, told, second, False
         self._last_good = last_good or LastGood(None)
         self._required: set[str] = set()
         self.table: Mapping[str, Serving] = MappingProxyType({})
         self._wanted: Mapping[str, tuple[AspiredVersion, ...]] = {}
         self._standing: Mapping[str, Mapping[str, str]] = {}
-        self._released: Mapping[str, Collection[tuple[str, str]]] = {}
+        self._released: Mapping[str, Collection[tuple[str, str]]] | None = None
         self._published = self._settled = 0
         self._failures: dict[AspiredVersion, _Failure] = {}
         self._statuses: dict[tuple[str, str, str], VersionStatus] = {}
@@ -101,8 +103,8 @@ class Manager:
         standing: Mapping[str, Mapping[str, str]] | None = None,
         released: Mapping[str, Collection[tuple[str, str]]] | None = None,
     ) -> int:
-        """Publishes the whole desired state, where all stages stand, and the version and commit of all that could be served; the
-        newest supersedes what was not begun. Returns its number.
+        """Publishes the whole desired state, where all stages stand, and the version and commit of all that could be served, if that
+        is known; the newest supersedes what was not begun. Returns its number.
 
         A version that failed gets its next chance at once when the refs moved to it, or when somebody asked for its
         model (``hint``).
@@ -117,7 +119,7 @@ class Manager:
                 self._failures.pop(fallback, None)
             if not self._published:
                 self._required = {name for name, held in wanted.items() if held}
-            self._wanted, self._standing, self._released = dict(wanted), standing or {}, released or {}
+            self._wanted, self._standing, self._released = dict(wanted), standing or {}, released
             self._published += 1
             self._await_turn(versions)
             self._notify()
@@ -261,15 +263,16 @@ class Manager:
         self._swap(model, self._default(model, serving), serving.by_version)
 
     def _default(self, model: str, serving: Serving) -> Servable:
-        """The last of the wanted versions if it answers, else the one it was."""
+        """The last of the wanted versions if it answers, else the one it was; if that was withdrawn, the last wanted one that does."""
         versions = self._now_wanted(model)
-        if versions and self._serves(versions[-1]):
-            return serving.by_version[versions[-1].version]
+        answering = [version for version in versions if self._serves(version)]
+        if answering and (answering[-1] == versions[-1] or not self._may_stay(serving.default)):
+            return serving.by_version[answering[-1].version]
         return serving.default
 
     def _retire(self, model: str) -> None:
         """Unloads what is no longer wanted, but never the default, nor what a stage is on, while what shall take its place
-        does not answer; nor, as long as fewer answer than are wanted, the newest of those that may still be served."""
+        does not answer; nor, where their number counts and fewer answer than are wanted, the newest of those that may still be served."""
         serving, versions = self.table.get(model), self._now_wanted(model)
         if serving is None:
             return
@@ -283,7 +286,8 @@ class Manager:
                 held for held in serving.by_version.values() if held.version not in needed and self._may_stay(held)
             ]
             spare.sort(key=lambda held: -held.number)
-            needed |= {held.version for held in spare[: max(0, len(versions) - len(needed))]}
+            if self._fills:
+                needed |= {held.version for held in spare[: max(0, len(versions) - len(needed))]}
             kept = {name: servable for name, servable in serving.by_version.items() if name in needed}
             gone = [servable for name, servable in serving.by_version.items() if name not in needed]
             if gone:
@@ -295,7 +299,8 @@ class Manager:
 
     def _may_stay(self, servable: Servable) -> bool:
         """Whether it has not been withdrawn, nor its tag forced onto another commit."""
-        return (servable.version, servable.commit) in self._released.get(servable.model, ())
+        held = self._released
+        return held is None or (servable.version, servable.commit) in held.get(servable.model, ())
 
     def _stages(self, model: str, by_version: Mapping[str, Servable]) -> dict[str, Servable]:
         """The stages of the wanted versions: each on its version if that answers, else where it was, if that still does."""

@@ -66,6 +66,11 @@ class VersionPolicy(Struct, frozen=True):
         last = {release.version: release for release in reversed(found)}  # each once, where it stands last
         return tuple(_aspired(model, release, stages) for release in reversed(last.values()))
 
+    @property
+    def fills(self) -> bool:
+        """Whether it asks for a number of versions: while one of them does not answer, another may stand in for it."""
+        return self.follow.startswith(f"{LATEST}:")
+
     def lacking(self, held: Collection[str], stages: Collection[str]) -> list[str]:
         """What it names of which there is nothing among these versions and commits, and these stages."""
         if named := _named(self.follow):

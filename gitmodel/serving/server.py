@@ -61,13 +61,13 @@ def serve(settings: Settings, journal: Journal) -> None:
         fetcher = _fetcher(settings)
         setup = messages.Setup(1, settings, release, journal.as_json, journal.requests)
         fleet = Fleet(fetcher, cache(partial(_fetcher, settings)), setup, public, journal, own)
+        policy = VersionPolicy(settings.follow)
         packer = Prepacker(state_dir / "prepacked", threads=settings.threads, warned=journal.warned)
         manager = Manager(
             fleet, heard, LastGood(state_dir / "serving.json"), packer.take if settings.prepack else None,
-            partial(stand_back, settings.threads), settings.models,
+            partial(stand_back, settings.threads), settings.models, policy.fills,
         )  # fmt: skip
         packer.wake = manager.wake
-        policy = VersionPolicy(settings.follow)
         source = Source(settings.repo, manager.aspire, models=settings.models, policy=policy, poll=settings.poll)
         states = fleet.states(manager)
         overview = Overview(states, lambda: manager.table, fleet.traffic, release, fleet.workers)

@@ -93,18 +93,18 @@ class Source:
         """What it was told to serve and is not there, in words; ``named`` are models that something else was said of."""
         repo = Repository.open(self._path)
         try:
-            found = {name: held for name, held in registry.all_releases(repo).items() if self._follows(name)}
-            told = [
-                f"there is no version of '{name}' here yet" for name in sorted({*self._models, *named} - found.keys())
-            ]
+            everything = registry.all_releases(repo)
+            found = {name: held for name, held in everything.items() if self._follows(name)}
+            lacking = {*self._models, *named} - everything.keys()
+            told = [f"there is no version of '{name}' here yet" for name in sorted(lacking)]
             if not found and not self._models:
                 return ["there is no version of any model here yet"]
             held = {text for releases in found.values() for r in releases for text in (str(r.version), r.ref.commit)}
             stages = {stage for name, releases in found.items() for stage in registry.stages(repo, name, releases)}
         finally:
             repo.close()
-        lacking = [*self._policy.lacking(held, stages)] if found else []
-        return told + [f"there is no {text} of {', '.join(sorted(found))} here yet" for text in lacking]
+        unknown = [*self._policy.lacking(held, stages)] if found else []
+        return told + [f"there is no {text} of {', '.join(sorted(found))} here yet" for text in unknown]
 
     def _follows(self, name: str) -> bool:
         return not self._models or name in self._models

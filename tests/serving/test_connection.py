@@ -391,6 +391,7 @@ def test_of_a_large_body_whose_client_goes_away_nothing_stays(roomy: Running) ->
         connection.sendall(LARGE[:-1])
         place.until(lambda: held(roomy) > 0)
     place.until(lambda: held(roomy) == 0 and not roomy.connections)
+    assert roomy.traffic.errors == {400: 1}
 
 
 def test_large_bodies_that_nobody_has_room_for_are_not_waited_for_here(

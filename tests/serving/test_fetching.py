@@ -366,6 +366,14 @@ def test_a_tag_that_has_gone_or_moved_since_is_refused(production: Production) -
         loader.load(before)
 
 
+def test_a_version_that_was_withdrawn_is_called_so(production: Production) -> None:
+    tag = released(production)
+    before = aspired(production.bare, tag)
+    production.push(production.tag(f"{tag}!"))
+    with pytest.raises(UnknownVersion, match=r"fraud@v1\.0\.0 has been withdrawn"):
+        Loader(Fetcher(production.bare)).load(before)
+
+
 def set_remote(production: Production, text: str) -> None:
     (production.author / ".dvc" / "config").write_text(text)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -49,6 +50,34 @@ def test_answers_find_whom_they_are_for() -> None:
         assert not slow.done()
         gate.set()
         assert slow.result(PATIENCE) is True
+
+
+def test_who_stops_waiting_breaks_nothing() -> None:
+    gate = threading.Event()
+
+    def answer(message: Any) -> Any:
+        return gate.wait(PATIENCE) if message == "slow" else message
+
+    async def wait_a_little(asked: Future[Any]) -> None:
+        await asyncio.wait_for(asyncio.wrap_future(asked), 0.01)
+
+    with linked(answer) as (one, _, lost):
+        given_up = one.ask("slow")
+        with pytest.raises(TimeoutError):
+            asyncio.run(wait_a_little(given_up))
+        gate.set()
+        assert one.ask("again").result(PATIENCE) == "again"
+        assert given_up.result(PATIENCE) is True
+        assert not lost.is_set()
+
+
+def test_who_is_lost_is_told_of_though_somebody_stopped_waiting() -> None:
+    gate = threading.Event()
+    with linked(lambda _: gate.wait(PATIENCE)) as (one, two, lost):
+        one.ask("slow").cancel()
+        two.close()
+        assert lost.wait(PATIENCE)
+        gate.set()
 
 
 def test_both_sides_may_ask_and_tell() -> None:

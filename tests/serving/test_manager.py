@@ -50,7 +50,12 @@ class Stage:
     """A manager on a stage: which loads were begun, which must wait or fail, and every change of state in order."""
 
     def __init__(
-        self, session: runtime.Session, last_good: LastGood | None = None, named: Collection[str] = ()
+        self,
+        session: runtime.Session,
+        last_good: LastGood | None = None,
+        named: Collection[str] = (),
+        *,
+        fills: bool = False,
     ) -> None:
         self._session = session
         self.loads: list[str] = []
@@ -58,7 +63,7 @@ class Stage:
         self.fails: dict[str, Exception] = {}
         self.gates: dict[str, threading.Event] = {}
         self.on_state: Callable[[VersionStatus], None] = lambda _: None
-        self.manager = Manager(self, self._told, last_good, named=named)
+        self.manager = Manager(self, self._told, last_good, named=named, fills=fills)
         self._changed = threading.Condition()
 
     def load(self, aspired: AspiredVersion) -> Servable:
@@ -89,10 +94,10 @@ class Stage:
             self.said.append(f"{status.model} {status.version} {status.state}")
             self._changed.notify_all()
 
-    def settle(self, wanted: Wanted, hint: str = "", *, released: Iterable[str] = ()) -> None:
-        """Publishes and waits until that is dealt with; ``released`` are versions of ``fraud``."""
-        standing = {"fraud": {(name, version(name).commit) for name in released}}
-        assert self.manager.wait(self.manager.aspire(wanted, hint, {}, standing), PATIENCE)
+    def settle(self, wanted: Wanted, hint: str = "", *, released: Iterable[str] | None = None) -> None:
+        """Publishes and waits until that is dealt with; ``released`` are versions of ``fraud``, where it is known."""
+        held = None if released is None else {"fraud": {(name, version(name).commit) for name in released}}
+        assert self.manager.wait(self.manager.aspire(wanted, hint, {}, held), PATIENCE)
 
     def heard(self, line: str) -> None:
         """Waits for a change of state."""
@@ -558,33 +563,57 @@ def test_one_of_several_that_will_not_load_takes_nothing_away(stage: Stage) -> N
     assert "broken" in stage.status("v3").reason
 
 
+@pytest.fixture
+def counting(session: runtime.Session) -> Iterator[Stage]:
+    """As the N latest are followed."""
+    made = Stage(session, fills=True)
+    made.manager.start()
+    yield made
+    made.manager.stop()
+
+
 @pytest.mark.parametrize(("released", "kept"), [(["v1", "v2", "v3"], ["v1", "v2"]), (["v2", "v3"], ["v2"])])
 def test_as_many_answer_as_are_wanted_while_one_will_not_load(
-    stage: Stage, released: list[str], kept: list[str]
+    counting: Stage, released: list[str], kept: list[str]
 ) -> None:
     """Of those that have not been withdrawn."""
-    stage.settle(both(version("v1"), version("v2")), released=["v1", "v2"])
-    stage.fails["fraud v3"] = GitmodelError("broken", hint="mend it")
-    stage.settle(both(version("v2"), version("v3")), released=released)
-    assert stage.serves() == kept
-    del stage.fails["fraud v3"]
-    stage.settle(both(version("v2"), version("v3")), "fraud", released=released)
-    assert stage.serves() == ["v2", "v3"]
+    counting.settle(both(version("v1"), version("v2")), released=["v1", "v2"])
+    counting.fails["fraud v3"] = GitmodelError("broken", hint="mend it")
+    counting.settle(both(version("v2"), version("v3")), released=released)
+    assert counting.serves() == kept
+    del counting.fails["fraud v3"]
+    counting.settle(both(version("v2"), version("v3")), "fraud", released=released)
+    assert counting.serves() == ["v2", "v3"]
 
 
-def test_of_those_that_may_stay_the_newest_do(stage: Stage) -> None:
+def test_a_default_that_is_withdrawn_makes_way_for_one_that_is_wanted_and_answers(counting: Stage) -> None:
+    counting.settle(both(version("v1"), version("v2")), released=["v1", "v2"])
+    counting.fails["fraud v3"] = GitmodelError("broken", hint="mend it")
+    counting.settle(both(version("v2"), version("v3")), released=["v1", "v2", "v3"])
+    counting.settle(both(version("v1"), version("v3")), released=["v1", "v3"])
+    assert counting.serves() == ["v1"]
+
+
+def test_a_default_that_is_withdrawn_stays_where_no_other_answers(counting: Stage) -> None:
+    counting.settle(both(version("v2")), released=["v2"])
+    counting.fails["fraud v3"] = GitmodelError("broken", hint="mend it")
+    counting.settle(both(version("v3")), released=["v3"])
+    assert counting.serves() == ["v2"]
+
+
+def test_of_those_that_may_stay_the_newest_do(counting: Stage) -> None:
     names = ["v1", "v2", "v3"]
-    stage.settle(both(*map(version, names)), released=names)
-    stage.fails["fraud v4"] = GitmodelError("broken", hint="mend it")
-    stage.settle(both(version("v3"), version("v4")), released=[*names, "v4"])
-    assert stage.serves() == ["v2", "v3"]
+    counting.settle(both(*map(version, names)), released=names)
+    counting.fails["fraud v4"] = GitmodelError("broken", hint="mend it")
+    counting.settle(both(version("v3"), version("v4")), released=[*names, "v4"])
+    assert counting.serves() == ["v2", "v3"]
 
 
-def test_a_version_whose_tag_was_forced_elsewhere_does_not_stay_for_another(stage: Stage) -> None:
-    stage.settle(both(version("v1", commit="old"), version("v2")))
-    stage.fails["fraud v3"] = GitmodelError("broken", hint="mend it")
-    stage.settle(both(version("v2"), version("v3")), released=["v1", "v2", "v3"])
-    assert stage.serves() == ["v2"]
+def test_a_version_whose_tag_was_forced_elsewhere_does_not_stay_for_another(counting: Stage) -> None:
+    counting.settle(both(version("v1", commit="old"), version("v2")))
+    counting.fails["fraud v3"] = GitmodelError("broken", hint="mend it")
+    counting.settle(both(version("v2"), version("v3")), released=["v1", "v2", "v3"])
+    assert counting.serves() == ["v2"]
 
 
 def test_a_stage_moves_when_the_version_it_is_put_on_answers(stage: Stage) -> None:
