@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -62,10 +63,14 @@ def write_request(width: int) -> bytes:
 
 
 def settle(server: Server, request: Path) -> None:
-    """Until the weights are packed, which a server does beside its first answers."""
-    for _ in range(200):
-        if not load.exchange(server.port, request.read_bytes()).startswith(b"HTTP/1.1 200"):
-            raise measure.Failed(f"{server.name} does not answer")
+    """Until it answers from packed weights, which it has made beside its first answers, mapped like the others."""
+    deadline = time.monotonic() + 60
+    while not served.maps(server.process.pid, "/prepacked/"):
+        if time.monotonic() > deadline:
+            raise measure.Failed(f"{server.name} packs no weights")
+        time.sleep(0.05)
+    if not load.exchange(server.port, request.read_bytes()).startswith(b"HTTP/1.1 200"):
+        raise measure.Failed(f"{server.name} does not answer")
 
 
 def turn(servers: list[Server], connections: int, seconds: float, env: Mapping[str, str]) -> dict[str, Round]:

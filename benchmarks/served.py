@@ -115,18 +115,30 @@ def medians(turns: Sequence[Round]) -> tuple[float, float, float, float]:
 
 def tree_time(pid: int) -> float:
     """Seconds of user and system time that a process and all below it have used, those included that have ended."""
-    parents, used = {}, {}
+    # The last two are of children that ended and were waited for.
+    return sum(sum(map(int, fields[11:15])) for fields in _tree(pid).values()) / _TICKS
+
+
+def maps(pid: int, words: str) -> bool:
+    """Whether a process or one below it has a file mapped whose path has these words in it."""
+    found = False
+    for each in _tree(pid):
+        with contextlib.suppress(OSError):  # it has ended in this moment
+            found |= words in Path(f"/proc/{each}/maps").read_text()
+    return found
+
+
+def _tree(pid: int) -> dict[int, list[str]]:
+    """A process and all below it, and what proc(5) says of each."""
+    found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended in this moment
-                fields = _fields(int(entry.name))
-                parents[int(entry.name)] = int(fields[1])
-                # The last two are of children that ended and were waited for.
-                used[int(entry.name)] = sum(map(int, fields[11:15]))
+                found[int(entry.name)] = _fields(int(entry.name))
     tree = {pid}
-    while more := {child for child, parent in parents.items() if parent in tree} - tree:
+    while more := {child for child, fields in found.items() if int(fields[1]) in tree} - tree:
         tree |= more
-    return sum(used[each] for each in tree) / _TICKS
+    return {each: found[each] for each in tree}
 
 
 def _fields(pid: int) -> list[str]:

@@ -54,10 +54,10 @@ def main() -> None:
         ours = stack.enter_context(started(OURS, serve, request[OURS], env))
         bare = stack.enter_context(started(APP, [*app, str(folder / "digits.onnx")], request[APP], env))
         echo = stack.enter_context(started(ECHO, [*app, "--echo"], request[ECHO], env))
-        argv = [*app, str(folder / "negation.onnx"), "--binary"]
+        argv = [*app, str(folder / "negation.onnx")]
         ceilings = [
-            stack.enter_context(started(key, argv, large[key], env | settings))
-            for key, settings in ((binary.CEILING, binary.KEPT), (binary.APP, {}))
+            stack.enter_context(started(key, [*argv, option], large[key], env | binary.KEPT))
+            for key, option in ((binary.CEILING, "--copy-free"), (binary.APP, "--binary"))
         ]
         servers, missing = [ours, bare, echo], [] if options.venvs else ["peers: --venvs says where they are"]
         for peer in PEERS if options.venvs else ():

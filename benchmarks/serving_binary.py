@@ -13,8 +13,8 @@ from served import Round, Server, medians
 
 #: float32 values in the one row: 1 MiB.
 WIDTH = 1 << 18
-OURS, CEILING, APP = "gitmodel serve", "copy-free ceiling", "the same, glibc as it is"
-#: The ceiling keeps memory that it has freed, for the first use of a page costs more than to copy it.
+OURS, CEILING, APP = "gitmodel serve", "copy-free ceiling", "app on uvicorn"
+#: Both keep memory that they have freed, for the first use of a page costs more than to copy it.
 KEPT = {"MALLOC_MMAP_THRESHOLD_": str(8 << 20), "MALLOC_TRIM_THRESHOLD_": str(32 << 20)}
 
 
