@@ -106,17 +106,14 @@ class Metrics(Collector):
         names = ["model", "version"]
         states = GaugeMetricFamily("gitmodel_version_state", "1 for the state it is in.", labels=[*names, "state"])
         took = GaugeMetricFamily("gitmodel_version_load_seconds", "How long it took to load.", labels=names)
-        cases = GaugeMetricFamily(
-            "gitmodel_version_golden_cases", "Golden cases when it was loaded.", labels=[*names, "outcome"]
-        )
+        cases = GaugeMetricFamily("gitmodel_version_golden_cases", "Golden cases that it kept.", labels=names)
         for status in statuses:
             where = [status.model, status.version]
             for state in State:
                 states.add_metric([*where, str(state)], float(state is status.state))
             if status.seconds:
                 took.add_metric(where, status.seconds)
-            cases.add_metric([*where, "passed"], status.golden_passed)
-            cases.add_metric([*where, "failed"], status.golden_cases - status.golden_passed)
+            cases.add_metric(where, status.golden_passed)
         loads = CounterMetricFamily("gitmodel_loads", "Loads that ended, by outcome.", labels=["model", "outcome"])
         for (model, good), count in sorted(traffic.loads.items()):
             loads.add_metric([model, "available" if good else "failed"], count)

@@ -79,8 +79,9 @@ def serve(settings: Settings, journal: Journal) -> None:
         stack.callback(front.stop)
         # A signal asks, it never interrupts: an exception raised anywhere could be swallowed anywhere. uvicorn puts its own
         # handlers in these places while it runs, and raises the signal again when it has drained.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: front.end())
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+                signal.signal(number, lambda *_: front.end())
         fleet.start(manager, manager.await_change, overview.answer)
         endpoint = Endpoint(os.getpid(), f"http://{listening.named(public)}", str(admin_path))
         stack.callback(announce(state_dir, endpoint).unlink, missing_ok=True)

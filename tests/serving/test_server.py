@@ -66,8 +66,8 @@ def test_whoever_reads_the_url_may_connect_at_once(production: Production, start
     assert endpoint.request(server.admin, "GET", "/v2/health/live", timeout=place.PATIENCE) == {"live": True}
 
 
-def test_sigterm_and_sigint_end_it_well_and_leave_nothing(production: Production, start: Starts) -> None:
-    for number in (signal.SIGTERM, signal.SIGINT):
+def test_sigterm_sigint_and_sighup_end_it_well_and_leave_nothing(production: Production, start: Starts) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         server = start(production.bare)
         assert Path(server.admin).exists()
         (announced,) = endpoint.running(production.bare / "gitmodel")
