@@ -7,6 +7,7 @@ import signal
 import socket
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,7 +67,18 @@ def test_whoever_reads_the_url_may_connect_at_once(production: Production, start
     assert endpoint.request(server.admin, "GET", "/v2/health/live", timeout=place.PATIENCE) == {"live": True}
 
 
-def test_sigterm_sigint_and_sighup_end_it_well_and_leave_nothing(production: Production, start: Starts) -> None:
+@pytest.fixture
+def hangup() -> Iterator[Callable[[signal.Handlers], object]]:
+    """Sets what becomes of SIGHUP here, and in what is started from here: under nohup it would be ignored."""
+    before = signal.getsignal(signal.SIGHUP)
+    yield lambda handler: signal.signal(signal.SIGHUP, handler)
+    signal.signal(signal.SIGHUP, before)
+
+
+def test_sigterm_sigint_and_sighup_end_it_well_and_leave_nothing(
+    production: Production, start: Starts, hangup: Callable[[signal.Handlers], object]
+) -> None:
+    hangup(signal.SIG_DFL)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         server = start(production.bare)
         assert Path(server.admin).exists()
@@ -76,6 +88,16 @@ def test_sigterm_sigint_and_sighup_end_it_well_and_leave_nothing(production: Pro
         assert "stopped" in server.lines
         assert left_behind(production.bare) == []
         assert not Path(server.admin).exists()
+
+
+def test_under_nohup_it_outlives_its_terminal(
+    production: Production, start: Starts, hangup: Callable[[signal.Handlers], object]
+) -> None:
+    hangup(signal.SIG_IGN)
+    server = start(production.bare)
+    server.process.send_signal(signal.SIGHUP)
+    time.sleep(0.2)
+    assert server.ask("GET", "/v2/health/live").status == 200
 
 
 def test_the_management_socket_is_for_this_user_alone(production: Production, start: Starts, tmp_path: Path) -> None:
