@@ -7,6 +7,7 @@ import ctypes
 import mmap
 import os
 import signal
+import time
 from functools import cache
 from typing import Any
 from weakref import WeakValueDictionary, finalize
@@ -14,6 +15,8 @@ from weakref import WeakValueDictionary, finalize
 _FAILED = ctypes.c_void_p(-1).value
 #: What is mapped here, by its id.
 _ours: WeakValueDictionary[int, Any] = WeakValueDictionary()
+#: Seconds in which a process that is about to end has ended.
+_ENDING = 1.0
 #: Handlers of signals: the kernel knows them by their address alone.
 _kept: list[object] = []
 
@@ -58,9 +61,14 @@ def end_when_cut(message: str, code: int) -> None:
     """From now on this process says ``message`` and ends with ``code`` when it reads a part of a mapped file that is not there any
     more, because somebody has cut the file short, or the disk fails. The kernel sends SIGBUS then (mmap(2)), in the middle of
     whatever reads, and by itself the process would end without a word. For a process that may end at any point."""
-    text = message.encode()
+    unsaid = [message.encode()]
 
     def end(_: int) -> None:
+        try:
+            text = unsaid.pop()
+        except IndexError:  # another thread has met it, too, and says it
+            time.sleep(_ENDING)
+            return
         os.write(2, text)
         os._exit(code)
 
