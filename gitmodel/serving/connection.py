@@ -43,7 +43,7 @@ class Connection(HttpToolsProtocol):
         #: Of the request that may be answered at once, its headers, and the pieces of its body so far; None where uvicorn has it.
         self._given: list[tuple[bytes, bytes]] = []
         self._held: list[bytes] | None = None
-        #: What was held when it was last looked at, and how much of what is held the app was told of, in bytes.
+        #: What was held when it was last looked at, and how many bytes of it the app counts.
         self._stale: list[bytes] | None = None
         self._kept = 0
         self._left = _AT_ONCE
@@ -119,7 +119,7 @@ class Connection(HttpToolsProtocol):
 
     def _may_hold(self, held: list[bytes]) -> bool:
         size = sum(map(len, held))
-        if size > _MOST_HELD or not self.app.keeps(size - self._kept):
+        if size > _MOST_HELD or not self.app.bodies.hold(size - self._kept):
             return False
         self._kept = size
         return True
@@ -128,7 +128,7 @@ class Connection(HttpToolsProtocol):
         """What was held is answered, or uvicorn has it."""
         self._held = self._stale = None
         if self._kept:
-            self.app.keeps(-self._kept)
+            self.app.bodies.let_go(self._kept)
             self._kept = 0
 
     def _is_plain(self) -> bool:

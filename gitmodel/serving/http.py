@@ -84,12 +84,16 @@ class Bodies:
     def __init__(self, most: int, seconds: float) -> None:
         self.most, self._seconds, self._reading = most, seconds, 0
 
-    def keeps(self, size: int) -> bool:
-        """Counts so many more bytes, or fewer, of bodies that somebody else reads; not when they are too many."""
-        if size > 0 and self._reading + size > _AT_A_TIME * self.most:
+    def hold(self, size: int) -> bool:
+        """Counts so many more bytes among those of bodies on their way, unless they would be too many."""
+        if self._reading + size > _AT_A_TIME * self.most:
             return False
         self._reading += size
         return True
+
+    def let_go(self, size: int) -> None:
+        """Of bytes that were held."""
+        self._reading -= size
 
     async def read(self, receive: Receive, most: int | None = None) -> list[bytes]:
         """The pieces of one, which may be made smaller yet with ``most``. Raises HttpError."""
@@ -103,12 +107,11 @@ class Bodies:
                     if message["type"] == "http.disconnect":
                         raise HttpError(400, "the client went away")
                     chunk = message.get("body", b"")
-                    size += len(chunk)
-                    self._reading += len(chunk)
-                    if size > most:
+                    if size + len(chunk) > most:
                         raise HttpError(413, f"the body has more than {most} bytes", [CLOSE])
-                    if self._reading > _AT_A_TIME * self.most:
+                    if not self.hold(len(chunk)):
                         raise HttpError(503, "too many large bodies at a time; try again", [CLOSE])
+                    size += len(chunk)
                     chunks.append(chunk)
                     if not message.get("more_body"):
                         return chunks
@@ -117,4 +120,4 @@ class Bodies:
                 408, f"the body took too long to come: send all of it within {self._seconds:g} s", [CLOSE]
             ) from None
         finally:
-            self._reading -= size
+            self.let_go(size)

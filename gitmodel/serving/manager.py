@@ -282,11 +282,11 @@ class Manager:
             serving = self.table[model]
             needed = {serving.default.version, *(held.version for held in serving.by_stage.values())}
             needed |= {version.version for version in versions if self._serves(version)}
-            spare = [
-                held for held in serving.by_version.values() if held.version not in needed and self._may_stay(held)
-            ]
-            spare.sort(key=lambda held: -held.number)
             if self._fills:
+                spare = [
+                    held for name, held in serving.by_version.items() if name not in needed and self._may_stay(held)
+                ]
+                spare.sort(key=lambda held: -held.number)
                 needed |= {held.version for held in spare[: max(0, len(versions) - len(needed))]}
             kept = {name: servable for name, servable in serving.by_version.items() if name in needed}
             gone = [servable for name, servable in serving.by_version.items() if name not in needed]

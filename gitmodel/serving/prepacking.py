@@ -202,8 +202,4 @@ def pack(source: str, target: str, threads: int, parent: int) -> None:
 
     jail.die_with_parent(parent)
     os.nice(_NICE)
-    with contextlib.suppress(
-        AttributeError, OSError
-    ):  # Linux: it gives way at once, not at the end of its turn (sched(7))
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     runtime.save_prepacked(Path(source), Path(target) / MODEL, WEIGHTS, threads=threads)

@@ -11,9 +11,8 @@ import threading
 _NICE = 5
 
 
-def stand_back(threads: int) -> None:
-    """Has the calling thread, and those it starts, take a processor after the threads that answer calls. Not where ``threads`` per
-    operator are several: the runtime starts those here, and calls use them. (Linux counts niceness by thread: setpriority(2), notes.)"""
-    if threads == 1:
-        with contextlib.suppress(OSError):  # a sandbox may forbid it
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+def stand_back() -> None:
+    """Has the calling thread, and those it starts, take a processor after the threads that answer calls. (Linux counts niceness by
+    thread: setpriority(2), notes.)"""
+    with contextlib.suppress(OSError):  # a sandbox may forbid it
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)

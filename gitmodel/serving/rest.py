@@ -59,7 +59,8 @@ _MOST_USUAL = 1000
 
 class App:
     """``overview`` answers the ``PATHS``. ``max_body`` in bytes, ``body_seconds`` for it to come; ``crowded`` says whether there are
-    more connections than callers may have. Without ``management`` nobody can ask for a load here."""
+    more connections than callers may have. Without ``management`` nobody can ask for a load here. ``bodies`` counts those on their
+    way, whoever reads them."""
 
     def __init__(
         self,
@@ -84,8 +85,8 @@ class App:
         self._notes_all = journal is not None and journal.requests
         #: Paths that calls came in on, and what makes a call of their headers: patterns take longer than the rest of the routing.
         self._usual: dict[bytes, Making] = {}
-        self._bodies = Bodies(max_body, body_seconds)
-        self._calls = Calls(dataplane, traffic, self._bodies, threads)
+        self.bodies = Bodies(max_body, body_seconds)
+        self._calls = Calls(dataplane, traffic, self.bodies, threads)
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -127,11 +128,6 @@ class App:
         except Exception as error:
             answered, reason = _refused(error)
         return self._finished(scope, name, answered, reason)
-
-    def keeps(self, size: int) -> bool:
-        """Whether so many more bytes of bodies that are not whole yet may be kept somewhere else; they are counted if they may, and
-        given back with a negative number."""
-        return self._bodies.keeps(size)
 
     def unreadable(self, scope: dict[str, Any], status: int, reason: str) -> Answer:
         """The last answer on a connection on which something came that is no request. What is asked of ``scope`` is ``method``,
@@ -246,7 +242,7 @@ class App:
 
     async def _repository(self, path: str, method: str, scope: dict[str, Any], receive: Receive) -> Answer:
         expect(method, "POST")
-        body = json_object(b"".join(await self._bodies.read(receive)))
+        body = json_object(b"".join(await self.bodies.read(receive)))
         if path == "/v2/repository/index":
             return 200, [], orjson.dumps(self._index(bool(body.get("ready", False))))
         found = _LOAD.fullmatch(path)
@@ -260,7 +256,7 @@ class App:
         """On the port for notices: a signed request to load, and nothing else."""
         if self._management is None:
             raise HttpError(404, "no notices are taken here")
-        body = b"".join(await self._bodies.read(receive, MOST_NOTICE))
+        body = b"".join(await self.bodies.read(receive, MOST_NOTICE))
         self._management.verify(scope, given, body)
         found = _LOAD.fullmatch(scope["path"])
         if found is None or scope["method"] != "POST":

@@ -65,7 +65,7 @@ def serve(settings: Settings, journal: Journal) -> None:
         packer = Prepacker(state_dir / "prepacked", threads=settings.threads, warned=journal.warned)
         manager = Manager(
             fleet, heard, LastGood(state_dir / "serving.json"), packer.take if settings.prepack else None,
-            partial(stand_back, settings.threads), settings.models, policy.fills,
+            stand_back, settings.models, policy.fills,
         )  # fmt: skip
         packer.wake = manager.wake
         source = Source(settings.repo, manager.aspire, models=settings.models, policy=policy, poll=settings.poll)
@@ -77,11 +77,7 @@ def serve(settings: Settings, journal: Journal) -> None:
             management=Management(manager, source, notices, partial(fleet.show, manager)),
         )  # fmt: skip
         stack.callback(front.stop)
-        # A signal asks, it never interrupts: an exception raised anywhere could be swallowed anywhere. uvicorn puts its own
-        # handlers in these places while it runs, and raises the signal again when it has drained.
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
-                signal.signal(number, lambda *_: front.end())
+        _heed_signals(front)
         fleet.start(manager, manager.await_change, overview.answer)
         endpoint = Endpoint(os.getpid(), f"http://{listening.named(public)}", str(admin_path))
         stack.callback(announce(state_dir, endpoint).unlink, missing_ok=True)
@@ -96,6 +92,15 @@ def serve(settings: Settings, journal: Journal) -> None:
         stack.callback(source.stop)
         stack.callback(fleet.stop)  # first of all: nobody waits for a load that is under way
         front.run(sockets)
+
+
+def _heed_signals(front: Front) -> None:
+    """A signal asks, it never interrupts: an exception raised anywhere could be swallowed anywhere. uvicorn puts its own handlers in
+    the places of the first two while it runs, and raises the signal again when it has drained."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: front.end())
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+        signal.signal(signal.SIGHUP, lambda *_: front.end())
 
 
 def _fetcher(settings: Settings) -> Fetcher:

@@ -84,8 +84,9 @@ class Worker:
         self._held: dict[int, Servable] = {}
         self._tables: dict[int, Mapping[str, Serving]] = {}
         # One thread for all loads and unloads: the runtime's memory is returned only when they share one.
+        # Where there are several per operator, the runtime starts those from this one, and calls use them: they stay as they are.
         self._opening = ThreadPoolExecutor(
-            max_workers=1, thread_name_prefix="opening", initializer=stand_back, initargs=(settings.threads,)
+            max_workers=1, thread_name_prefix="opening", initializer=stand_back if settings.threads == 1 else None
         )
         self._aside = ThreadPoolExecutor(max_workers=2, thread_name_prefix="aside")
         self._told_to_start = threading.Event()

@@ -115,3 +115,37 @@ def test_a_process_says_so_when_a_file_is_cut_short_under_it(tmp_path: Path, how
         [sys.executable, "-c", CUT, str(tmp_path / "long"), how], capture_output=True, text=True, check=False
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (3, "", "cut short\n")
+
+
+#: The same, by two threads: while the first says so, the second meets it.
+CUT_FOR_TWO = """
+import hashlib, os, sys, threading
+from gitmodel.formats import mapping
+from gitmodel.formats.source import map_file
+from pathlib import Path
+view = map_file(Path(sys.argv[1]))
+mapping.end_when_cut("cut short\\n", 3)
+met, write = threading.Barrier(2, timeout=2), os.write
+
+def slowly(descriptor, text):
+    write(descriptor, text)
+    try:
+        met.wait()
+    except threading.BrokenBarrierError:
+        pass
+
+def wait(_):
+    met.wait()
+
+os.write, mapping.time.sleep = slowly, wait
+os.truncate(sys.argv[1], 4096)
+threading.Thread(target=hashlib.sha256, args=(view,)).start()
+hashlib.sha256(view)
+"""
+
+
+def test_it_is_said_once_though_two_threads_meet_it(tmp_path: Path) -> None:
+    (tmp_path / "long").write_bytes(bytes(SIZE))
+    argv = [sys.executable, "-c", CUT_FOR_TWO, str(tmp_path / "long")]
+    ended = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (3, "", "cut short\n")

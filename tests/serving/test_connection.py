@@ -339,7 +339,7 @@ def roomy(servable: Callable[..., Servable]) -> Iterator[Running]:
 
 def held(running: Running) -> int:
     """Bytes of bodies that are not whole yet."""
-    return running.app._bodies._reading
+    return running.app.bodies._reading
 
 
 def test_a_large_body_that_comes_quickly_is_answered_at_once_and_as_ever(roomy: Running) -> None:
@@ -397,7 +397,7 @@ def test_of_a_large_body_whose_client_goes_away_nothing_stays(roomy: Running) ->
 def test_large_bodies_that_nobody_has_room_for_are_not_waited_for_here(
     roomy: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(roomy.app._bodies, "_reading", 8 << 20)
+    monkeypatch.setattr(roomy.app.bodies, "_reading", 8 << 20)
     with roomy.connect() as connection:
         assert exchange(connection, LARGE).startswith(b"HTTP/1.1 503 ")
     assert roomy.at_once == 0

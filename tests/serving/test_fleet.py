@@ -485,3 +485,11 @@ def test_a_worker_imports_nothing_of_git_and_dvc() -> None:
     script = "import sys, gitmodel.serving.worker; print(*sorted({m.partition('.')[0] for m in sys.modules}))"
     names = set(support.run(sys.executable, "-c", script).stdout.split())
     assert not names & {"git", "dvc", "dvc_data", "onnx", "h5py", "prometheus_client"}
+
+
+def test_workers_share_processors_with_their_server_and_not_its_terminal(production: Production) -> None:
+    """Niceness counts within a session; a key like Ctrl-C reaches a group of processes."""
+    with fleet(production.bare) as server:
+        for worker in pids(server).values():
+            assert os.getsid(worker) == os.getsid(server.pid)
+            assert os.getpgid(worker) == worker

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,8 +19,7 @@ def _niceness(thread: int) -> int:
     return os.getpriority(os.PRIO_PROCESS, thread)
 
 
-@pytest.mark.parametrize(("threads", "more"), [(1, 5), (2, 0)])
-def test_a_thread_and_those_it_starts_stand_back_and_nobody_else(threads: int, more: int) -> None:
+def test_a_thread_and_those_it_starts_stand_back_and_nobody_else() -> None:
     before, found = _niceness(0), []
 
     def below() -> None:
@@ -30,21 +30,27 @@ def test_a_thread_and_those_it_starts_stand_back_and_nobody_else(threads: int, m
         another.start()
         another.join()
 
-    with ThreadPoolExecutor(max_workers=1, initializer=stand_back, initargs=(threads,)) as pool:
+    with ThreadPoolExecutor(max_workers=1, initializer=stand_back) as pool:
         pool.submit(below).result()
         pool.submit(start_another).result()
-    assert found == [min(before + more, 19) if more else before] * 2
+    assert found == [min(before + 5, 19)] * 2
     assert _niceness(threading.get_native_id()) == before
 
 
-@pytest.mark.parametrize("options", [(), ("--workers", "2")])
-def test_in_a_server_the_thread_that_loads_stands_back_and_that_which_answers_does_not(
-    production: Production, options: tuple[str, ...]
+@pytest.mark.parametrize(("options", "opens_behind"), [((), True), (("--threads", "2"), False)])
+def test_who_loads_stands_back_and_who_answers_does_not(
+    production: Production, options: tuple[str, ...], opens_behind: bool
 ) -> None:
+    """Threads per operator are started by the one that opens a version, and calls use them."""
     production.push(production.release("fraud@v1.0.0"))
     with place.serving(production.bare, *options) as server:
         assert server.ask("GET", "/v2/models/fraud/ready").status == 200
         own = _niceness(0)
-        threads = {int(task.name): task for task in Path(f"/proc/{server.pid}/task").iterdir()}
-        assert _niceness(server.pid) == own  # the main thread, which answers
-        assert own + 5 in {_niceness(thread) for thread in threads}
+        assert own + 5 in _threads(server.pid), "the one that fetches"
+        (worker,) = (int(match[1]) for line in server.lines if (match := re.search(r"answers \(pid (\d+)\)", line)))
+        assert _niceness(worker) == own, "the one that answers"
+        assert (own + 5 in _threads(worker)) is opens_behind
+
+
+def _threads(pid: int) -> set[int]:
+    return {_niceness(int(task.name)) for task in Path(f"/proc/{pid}/task").iterdir()}
