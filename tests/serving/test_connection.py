@@ -12,6 +12,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -344,7 +345,12 @@ def held(running: Running) -> int:
 
 def test_a_large_body_that_comes_quickly_is_answered_at_once_and_as_ever(roomy: Running) -> None:
     with roomy.connect() as connection:
-        at_once = exchange(connection, LARGE)
+        place.until(lambda: len(roomy.connections) == 1)
+        (served,) = roomy.connections
+        # Reads as a machine with time to spare has them; a socket's may be smaller.
+        for start in range(0, len(LARGE), 256 << 10):
+            roomy.on_loop(partial(served.data_received, LARGE[start : start + (256 << 10)]))
+        (at_once,) = answers(connection, 1)
         assert roomy.at_once == 1
         roomy.app._usual.clear()
         ordinary = exchange(connection, LARGE)
