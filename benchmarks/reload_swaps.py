@@ -15,6 +15,7 @@ from chain import Chain
 from reload_caller import Asked, Caller
 from reload_models import fits
 from reload_place import Others, Place, Row, Server
+from standstill import Standstill
 
 #: As many as it takes that no request waits for a connection while the server is about others: callers out there would open more.
 CONNECTIONS = 64
@@ -121,7 +122,7 @@ def beside(folder: Path, options: Namespace) -> list[Row]:
     first = 0
     with reload_place.serving(place) as server:
         rate = half_of_capacity(server, request)
-        with Caller(server.port, request, rate, CONNECTIONS) as caller:
+        with Caller(server.port, request, rate, CONNECTIONS) as caller, Standstill() as still:
             others = Others()
             time.sleep(options.calm)
             calm, share = (0, time.monotonic_ns()), others.share()
@@ -141,12 +142,17 @@ def beside(folder: Path, options: Namespace) -> list[Row]:
                     break
                 time.sleep(1)
             asked = caller.end()
+            still.end()
     judged = counted or disturbed
     title = f"worst wait in {len(judged)} loads of {options.megabytes} MB"
     rows = [Row.at_most("beside", title, asked.worst(judged), 50, " ms")]
     for windows, what in ((counted, "each of them"), (disturbed, f"loads while others had over {options.others:.0%}")):
         waits = ", ".join(f"{asked.worst([window]):.1f}" for window in windows)
         rows.append(Row("beside", f"worst wait of {what}", f"{waits} ms" if windows else "none"))
+    stood = ", ".join(f"{still.longest(window):.1f}" for window in judged)
+    rows.append(
+        Row("beside", "a processor stood still in each of them, for all that the system can see", f"{stood} ms")
+    )
     return [
         Row("beside", "load, requests/s", f"{rate:,.0f}"),
         *verdict("beside", asked, expected),
