@@ -25,11 +25,11 @@ from weakref import WeakSet
 
 from gitmodel import runtime
 from gitmodel.errors import GitmodelError
+from gitmodel.serving.priority import stay_behind
 from gitmodel.serving.servable import Servable
 from gitmodel.storage.digests import Digests
 
 MODEL, WEIGHTS, DIGESTS = "model.onnx", "weights.bin", "sha256.json"
-_NICE = 19
 _BUILDING = "building-"
 #: Seconds for which packed weights are kept that no server says it needs, as each does whenever it looks at the refs.
 _KEPT = 600.0
@@ -201,5 +201,5 @@ def pack(source: str, target: str, threads: int, parent: int) -> None:
     from gitmodel.sandbox import jail
 
     jail.die_with_parent(parent)
-    os.nice(_NICE)
+    stay_behind()
     runtime.save_prepacked(Path(source), Path(target) / MODEL, WEIGHTS, threads=threads)

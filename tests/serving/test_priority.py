@@ -1,9 +1,11 @@
-"""gitmodel.serving.priority: what loads stands back behind what answers."""
+"""gitmodel.serving.priority: what loads stands back behind what answers, and what packs behind all."""
 
 from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -54,3 +56,16 @@ def test_who_loads_stands_back_and_who_answers_does_not(
 
 def _threads(pid: int) -> set[int]:
     return {_niceness(int(task.name)) for task in Path(f"/proc/{pid}/task").iterdir()}
+
+
+def test_who_packs_weights_takes_what_nobody_else_wants() -> None:
+    told = subprocess.run(
+        [
+            sys.executable, "-c",
+            "import os; from gitmodel import runtime; from gitmodel.serving import prepacking\n"
+            "runtime.save_prepacked = lambda *_, **__: print(os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, 0))\n"
+            "prepacking.pack('from', 'to', 1, os.getppid())",
+        ],
+        check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    assert told.split() == [str(os.SCHED_IDLE), "19"]
