@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
 import copy
-import gc
 import os
 import sys
 import traceback
-from typing import NoReturn
 
 import typer
 
@@ -19,8 +16,6 @@ from gitmodel.errors import ExitCode, GitmodelError
 #: Seconds after which a thread that computes lets one go on that has hashed its block, or compared it: Python's own 5 ms are
 #: as long as ten blocks.
 _SWITCH = 0.0005
-#: Objects that are made before they are searched for garbage: imports make many, and none of it is any.
-_GARBAGE = 20_000
 
 app = typer.Typer(
     name="gitmodel",
@@ -62,38 +57,11 @@ def _alone(name: str) -> typer.Typer:
     return alone
 
 
-#: What Python ends with when what was printed could not be written.
-_UNWRITTEN = 120
-
-
-def start() -> NoReturn:
-    """The entry point of a process, which ends with it: nothing that was imported or opened is taken apart piece by piece
-    first, which takes as long as a tenth of a save of 400 MB."""
-    code: int | str | None = 0
-    try:
-        main()
-    except SystemExit as end:
-        code = end.code
-    if isinstance(code, str):  # as Python does
-        print(code, file=sys.stderr)
-        code = 1
-    atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            if stream is not None:  # closed by whoever started us
-                stream.flush()
-        except (OSError, ValueError):
-            code = code or _UNWRITTEN
-    os._exit(code or 0)
-
-
 def main() -> None:
     """The command that ``sys.argv`` names. A user's mistake is one line and an exit code; ``-vv`` shows where it came from."""
     # numpy's BLAS is not used here, but its threads would spin beside those that hash.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     sys.setswitchinterval(_SWITCH)
-    gc.freeze()
-    gc.set_threshold(_GARBAGE)
     try:
         _alone(sys.argv[1] if len(sys.argv) > 1 else "")()
     except GitmodelError as error:

@@ -39,11 +39,29 @@ def let_go(view: memoryview) -> None:
     is_mapped = isinstance(view.obj, mmap.mmap) or _ours.get(id(view.obj)) is view.obj
     if not view.nbytes or not is_mapped:
         return
-    import numpy as np
-
-    start: int = np.frombuffer(view, np.uint8).ctypes.data
+    start = address_of(view)
     first = start - start % mmap.PAGESIZE
     _libc().madvise(first, start + view.nbytes - first, mmap.MADV_DONTNEED)
+
+
+class _Buffer(ctypes.Structure):
+    """Py_buffer of Python's C API (Buffer Protocol)."""
+
+    _fields_ = (
+        ("buf", ctypes.c_void_p), ("obj", ctypes.py_object), ("len", ctypes.c_ssize_t), ("itemsize", ctypes.c_ssize_t),
+        ("readonly", ctypes.c_int), ("ndim", ctypes.c_int), ("format", ctypes.c_char_p), ("shape", ctypes.c_void_p),
+        ("strides", ctypes.c_void_p), ("suboffsets", ctypes.c_void_p), ("internal", ctypes.c_void_p),
+    )  # fmt: skip
+
+
+def address_of(view: memoryview) -> int:
+    """Where its bytes begin. NumPy would tell, too, and takes longer to import than a model to compare."""
+    found = _Buffer()
+    ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(view), ctypes.byref(found), 0)
+    try:
+        return int(found.buf or 0)
+    finally:
+        ctypes.pythonapi.PyBuffer_Release(ctypes.byref(found))
 
 
 @cache

@@ -13,11 +13,13 @@ from pathlib import Path
 
 from gitmodel.bundle.lock import FileEntry
 from gitmodel.files import aside, fsync_folder, storing, sweep, write_all
-from gitmodel.storage.blocks import Hashed, begins_alike, equal, write_hashed
+from gitmodel.storage.blocks import Hashed, begins_alike, ends_with, equal, write_hashed
 from gitmodel.storage.digests import Digests
 from gitmodel.storage.pointer import listing_of
 
 _MODE = 0o444
+#: Bytes before a tensor's own: HDF5's, and what a mark says of its type and shape.
+_MOST_HEADER = 1 << 20
 
 
 class Cache:
@@ -43,11 +45,20 @@ class Cache:
         try:
             yield
         except BaseException:
-            for path, changed in self._written.items():
-                with contextlib.suppress(OSError):
-                    if path.stat().st_mtime_ns == changed:
-                        path.unlink()
+            for path in [*self._written]:
+                self._take_back(path)
             raise
+
+    def take_back(self, entry: FileEntry) -> None:
+        """Removes an object that was written in vain, as ``undone_on_error`` does."""
+        if self.path(entry.md5) in self._written:
+            self._take_back(self.path(entry.md5))
+
+    def _take_back(self, path: Path) -> None:
+        changed = self._written.pop(path)
+        with contextlib.suppress(OSError):
+            if path.stat().st_mtime_ns == changed:
+                path.unlink()
 
     @property
     def written(self) -> frozenset[Path]:
@@ -132,16 +143,22 @@ class Cache:
             folder.mkdir(exist_ok=True)
             self._unsettled.add(folder.parent)
 
-    def holds(self, entry: FileEntry, body: memoryview, header: bytes) -> bool:
-        """True when the object's bytes are exactly ``header`` and ``body``: a comparison, far cheaper than a hash."""
-        if entry.size != len(header) + len(body):
-            return False
+    def beginning(self, entry: FileEntry, size: int) -> bytes:
+        """The first ``size`` bytes of the object; b'' where there are not so many, or more than any header has."""
         with contextlib.suppress(OSError):
-            return equal(self.path(entry.md5), header, body)
+            if 0 < size <= _MOST_HEADER and self.has(entry):
+                with self.path(entry.md5).open("rb") as file:
+                    return file.read(size)
+        return b""
+
+    def ends_with(self, entry: FileEntry, body: memoryview) -> bool:
+        """True when these are the object's last bytes: a comparison, far cheaper than a hash."""
+        with contextlib.suppress(OSError):
+            return ends_with(self.path(entry.md5), entry.size, body)
         return False
 
-    def may_hold(self, entry: FileEntry, body: memoryview) -> bool:
-        """False when ``holds`` will say so, whatever the header: by the size, and by how the bytes begin."""
+    def may_end_with(self, entry: FileEntry, body: memoryview) -> bool:
+        """False when ``ends_with`` will say so: by the size, and by how the bytes begin."""
         if entry.size < len(body):
             return False
         with contextlib.suppress(OSError):

@@ -20,6 +20,8 @@ from gitmodel.storage.drafts import Drafts
 
 #: More than there are cores: while one waits for the disk another hashes.
 _WORKERS = 4
+#: As many as bring a memory to its limit.
+_COMPARING = 2
 
 
 class _Place(Struct, frozen=True):
@@ -45,8 +47,6 @@ def store_weights(
 ) -> tuple[Lock, list[FileEntry]]:
     """Writes tensor files and views into the cache; returns the lock and the files that were not there before. ``drafts``
     get what was written, for the working tree. ``meanwhile`` is called once while tensors are hashed."""
-    from gitmodel.formats import hdf5
-
     before = cache.written
     large = [t for t in source.tensors if len(t.data) >= TENSOR_FILE_BYTES and t.dtype != "string"]
     paths = naming.tensor_files(t.name for t in large)
@@ -56,30 +56,50 @@ def store_weights(
         entry = known.get((tensor.name, tensor.dtype, tensor.shape))
         return parent.file(entry.file) if parent and entry else None
 
-    def is_new(tensor: TensorData) -> bool:
-        entry = entry_before(tensor)
-        return tensor.stored is not None or entry is None or not cache.may_hold(entry, tensor.data)
-
     def store(tensor: TensorData, header: bytes) -> _Stored:
         path = paths[tensor.name]
         if tensor.stored is not None:
             return _Stored(cache.add(tensor.stored).entry(path), hdf5.digest(tensor))
-        entry = entry_before(tensor)
+        entry, same = compared.get(tensor.name, (None, None))
         # The lock before was written by gitmodel, and may have been edited since.
-        if entry and cache.holds(entry, tensor.data, header) and cache.fits(entry):
+        if entry and same and same.result() and header_before(tensor, entry) == header and cache.fits(entry):
             return _Stored(FileEntry(path, entry.size, entry.sha256, entry.md5), entry.sha256)
         return _add(cache, tensor.data, header, drafts, path)
 
+    def header_before(tensor: TensorData, entry: FileEntry) -> bytes:
+        return cache.beginning(entry, entry.size - len(tensor.data))
+
+    large.sort(key=lambda tensor: -len(tensor.data))  # so that the last to end is a small one
+    compared: dict[str, tuple[FileEntry, Future[bool]]] = {}
+    begun: dict[str, tuple[bytes, Future[_Stored]]] = {}
     places: dict[str, _Place] = {}
     pending: dict[str, Future[_Stored]] = {}
-    with _pool() as pool:
-        # What has to be written first, which takes longest, then what is only compared; of each the largest first, so that the
-        # last to end is a small one. HDF5 is not for several threads, so headers are made here; hashing and writing release
-        # the interpreter's lock.
-        for tensor in sorted(large, key=lambda tensor: (not is_new(tensor), -len(tensor.data))):
+    with _pool(_COMPARING) as comparing, _pool(_WORKERS) as pool:
+        # Headers are HDF5's, which takes long to import. Meanwhile bytes are compared, or written behind the header that the
+        # tensor of this type and shape had before.
+        for tensor in large:
+            entry = entry_before(tensor)
+            if tensor.stored is not None or entry is None:
+                continue
+            if cache.may_end_with(entry, tensor.data):
+                compared[tensor.name] = entry, comparing.submit(cache.ends_with, entry, tensor.data)
+            elif header := header_before(tensor, entry):
+                writing = pool.submit(_add, cache, tensor.data, header, drafts, paths[tensor.name])
+                begun[tensor.name] = header, writing
+        from gitmodel.formats import hdf5
+
+        # What has to be written first, which takes longest. HDF5 is not for several threads, so headers are made here; hashing
+        # and writing release the interpreter's lock.
+        for tensor in sorted(large, key=lambda tensor: tensor.name in compared):
             head = hdf5.tensor_file(tensor.dtype, tensor.shape)
             offset = head.offset if tensor.stored is None else hdf5.stored_offset(tensor.stored)
             places[tensor.name] = _Place(paths[tensor.name], offset)
+            header, written = begun.get(tensor.name, (b"", None))
+            if written and header == head.header:
+                pending[tensor.name] = written
+                continue
+            if written:  # another HDF5 wrote it, or somebody has
+                cache.take_back(written.result().entry)
             pending[tensor.name] = pool.submit(store, tensor, head.header)
         views = _views(source, cache, {tensor.name: places[tensor.name] for tensor in large})
         meanwhile()
@@ -115,9 +135,9 @@ def lock_before(folder: Path) -> Lock | None:
 
 
 @contextmanager
-def _pool() -> Iterator[ThreadPoolExecutor]:
+def _pool(workers: int) -> Iterator[ThreadPoolExecutor]:
     """Threads that are through when this ends, however it ends: an error must not leave them writing."""
-    pool = ThreadPoolExecutor(max_workers=_WORKERS, thread_name_prefix="save")
+    pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="save")
     try:
         yield pool
     finally:

@@ -278,7 +278,7 @@ def test_a_user_without_a_home_can_work(repo: Path, linear: Path) -> None:
 #: As ``gitmodel``, with somebody who cuts the file short once its first block is stored.
 _CUT = """
 import os, sys
-from gitmodel.cli import start
+from gitmodel.__main__ import start
 from gitmodel.storage import blocks
 let_go, path = blocks.let_go, sys.argv.pop(1)
 def cut(view):

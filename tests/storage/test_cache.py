@@ -148,31 +148,52 @@ def test_a_damaged_listing_is_written_again(cache: Cache) -> None:
 
 
 @given(st.binary(min_size=1, max_size=200), st.binary(max_size=20), st.integers(0, 219))
-def test_an_object_holds_exactly_its_own_header_and_body(
+def test_an_object_begins_with_its_own_header_and_ends_with_its_own_body(
     tmp_path_factory: pytest.TempPathFactory, body: bytes, header: bytes, place: int
 ) -> None:
     cache = Cache(tmp_path_factory.mktemp("cache"))
     entry, whole = cache.add(body, header).entry("a"), header + body
-    assert cache.holds(entry, memoryview(body), header)
-    place %= len(whole)
-    other = whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]
-    assert not cache.holds(entry, memoryview(other[len(header) :]), other[: len(header)])
-    assert not cache.holds(entry, memoryview(body + b"x"), header)
-    assert not cache.holds(entry, memoryview(body[:-1]), header)
-    assert not cache.holds(entry, memoryview(body), header + b"x")
+    assert cache.beginning(entry, len(header)) == header
+    assert cache.ends_with(entry, memoryview(body))
+    assert cache.ends_with(entry, memoryview(body[1:]))
+    place %= len(body)
+    other = body[:place] + bytes([body[place] ^ 1]) + body[place + 1 :]
+    assert not cache.ends_with(entry, memoryview(other))
+    assert not cache.ends_with(entry, memoryview(b"x" + whole))
+    longer = FileEntry("a", entry.size + 1, entry.sha256, entry.md5)
+    assert not cache.ends_with(longer, memoryview(body))
+    assert cache.beginning(longer, len(header)) == b""
+
+
+def test_there_is_no_beginning_of_what_is_not_there_or_longer_than_any_header(cache: Cache) -> None:
+    entry = cache.add(bytes(2 << 20)).entry("a")
+    assert cache.beginning(entry, 1 << 20) == bytes(1 << 20)
+    assert [cache.beginning(entry, size) for size in (0, -1, (1 << 20) + 1)] == [b"", b"", b""]
+    cache.path(entry.md5).unlink()
+    assert cache.beginning(entry, 4) == b""
+
+
+def test_what_was_written_in_vain_is_taken_back_and_nothing_else(cache: Cache) -> None:
+    old = entry_of(cache, b"old")
+    with cache.undone_on_error():
+        new, again = entry_of(cache, b"new"), entry_of(cache, b"old")
+        for entry in (new, new, again):
+            cache.take_back(entry)
+        assert [cache.has(entry) for entry in (old, new)] == [True, False]
+        assert cache.written == frozenset()
 
 
 @given(st.binary(min_size=1, max_size=200), st.binary(max_size=20), st.binary(max_size=200))
-def test_what_an_object_may_not_hold_at_a_glance_it_does_not(
+def test_what_an_object_may_not_end_with_at_a_glance_it_does_not(
     tmp_path_factory: pytest.TempPathFactory, body: bytes, header: bytes, other: bytes
 ) -> None:
     cache = Cache(tmp_path_factory.mktemp("cache"))
     entry = cache.add(body, header).entry("a")
-    assert cache.may_hold(entry, memoryview(body))
-    assert not cache.may_hold(entry, memoryview(bytes([body[0] ^ 1]) + body[1:]))
-    assert cache.may_hold(entry, memoryview(other)) or not cache.holds(entry, memoryview(other), header)
+    assert cache.may_end_with(entry, memoryview(body))
+    assert not cache.may_end_with(entry, memoryview(bytes([body[0] ^ 1]) + body[1:]))
+    assert cache.may_end_with(entry, memoryview(other)) or not cache.ends_with(entry, memoryview(other))
     cache.path(entry.md5).unlink()
-    assert not cache.may_hold(entry, memoryview(body))
+    assert not cache.may_end_with(entry, memoryview(body))
 
 
 def test_an_object_that_was_hashed_is_remembered_until_it_changes(cache: Cache) -> None:
@@ -227,12 +248,15 @@ def write_at(path: Path, at: int, data: bytes) -> None:
 @pytest.mark.parametrize(
     "change", [of_another_header, of_another_last_byte, truncated, truncated_and_filled, gone, a_folder]
 )
-def test_an_object_that_was_changed_does_not_hold_what_it_should(cache: Cache, change: Callable[[Path], None]) -> None:
+def test_an_object_that_was_changed_does_not_have_the_bytes_it_should(
+    cache: Cache, change: Callable[[Path], None]
+) -> None:
     header, body = b"header", os.urandom((16 << 20) + 5)
     entry = cache.add(body, header).entry("a")
-    assert cache.holds(entry, memoryview(body), header)
+    assert cache.beginning(entry, len(header)) == header
+    assert cache.ends_with(entry, memoryview(body))
     change(cache.path(entry.md5))
-    assert not cache.holds(entry, memoryview(body), header)
+    assert cache.beginning(entry, len(header)) != header or not cache.ends_with(entry, memoryview(body))
 
 
 def test_what_was_written_before_an_error_is_taken_away_again(cache: Cache) -> None:

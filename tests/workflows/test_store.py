@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -16,10 +18,10 @@ from gitmodel.files import StorageFailed
 from gitmodel.formats import binding, hdf5, signatures
 from gitmodel.formats import onnx as onnx_format
 from gitmodel.formats.source import Source, TensorData
+from gitmodel.storage.blocks import Hashed
 from gitmodel.storage.cache import Cache
 from gitmodel.storage.drafts import Drafts
 from gitmodel.storage.workspace import plan
-from gitmodel.workflows import store
 from gitmodel.workflows.store import lock_before, store_weights
 from tests.formats.building import LARGE, by_name, large, matmul, write_h5, write_onnx
 from tests.formats.test_signatures import graph, head
@@ -95,22 +97,49 @@ def test_one_changed_tensor_adds_its_own_file_alone(cache: Cache, tmp_path: Path
     assert_whole(second, cache)
 
 
-def test_what_has_to_be_written_comes_before_what_is_compared(
+def test_bytes_are_compared_and_written_while_headers_are_not_known_yet(
     cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, _ = store_weights(chain(tmp_path, a=large(1), b=large(2), c=large(3)), cache, None)
-    asked = []
-    holds = Cache.holds
+    first, _ = store_weights(chain(tmp_path, a=large(1), b=large(2)), cache, None)
+    begun = {"compared": threading.Event(), "written": threading.Event()}
+    ends_with, add, tensor_file = Cache.ends_with, Cache.add, hdf5.tensor_file
 
-    def watched(self: Cache, entry: FileEntry, body: memoryview, header: bytes) -> bool:
-        asked.append(entry.path)
-        return holds(self, entry, body, header)
+    def comparing(self: Cache, entry: FileEntry, body: memoryview) -> bool:
+        begun["compared"].set()
+        return ends_with(self, entry, body)
 
-    monkeypatch.setattr(Cache, "holds", watched)
-    monkeypatch.setattr(store, "_WORKERS", 1)
-    second, _ = store_weights(chain(tmp_path, a=large(1), b=large(4), c=large(3)), cache, first)
-    assert asked == ["tensors/b.h5", "tensors/a.h5", "tensors/c.h5"]
+    def adding(self: Cache, *args: Any) -> Hashed:
+        begun["written"].set()
+        return add(self, *args)
+
+    def header(dtype: str, shape: tuple[int, ...]) -> hdf5.TensorFile:
+        assert all(event.wait(30) for event in begun.values())
+        return tensor_file(dtype, shape)
+
+    monkeypatch.setattr(Cache, "ends_with", comparing)
+    monkeypatch.setattr(Cache, "add", adding)
+    monkeypatch.setattr(hdf5, "tensor_file", header)
+    second, added = store_weights(chain(tmp_path, a=large(1), b=large(3)), cache, first)
+    assert [entry.path for entry in added] == ["tensors/b.h5"]
     assert_whole(second, cache)
+
+
+def test_a_lock_that_names_files_with_other_headers_is_not_believed(cache: Cache, tmp_path: Path) -> None:
+    """Another version of HDF5 may write other headers; a lock may have been edited."""
+    first, _ = store_weights(chain(tmp_path, a=large(1), b=large(2)), cache, None)
+    foreign = []
+    for entry in first.files:
+        data = bytearray(cache.path(entry.md5).read_bytes())
+        data[60] ^= 1
+        foreign.append(cache.add(bytes(data)).entry(entry.path) if entry.path.startswith("tensors/") else entry)
+    digests = {entry.path: entry.sha256 for entry in foreign}
+    edited = Lock.of([replace(tensor, sha256=digests[tensor.file]) for tensor in first.tensors], foreign)
+    before = objects(cache)
+    with cache.undone_on_error():
+        second, _ = store_weights(chain(tmp_path, a=large(1), b=large(3)), cache, edited)
+    assert_whole(second, cache)
+    assert store_weights(chain(tmp_path, a=large(1), b=large(3)), Cache(tmp_path / "other"), None)[0] == second
+    assert len(objects(cache).keys() - before.keys()) == 1, "what was begun behind a wrong header is gone"
 
 
 @pytest.mark.parametrize("with_parent", [True, False])

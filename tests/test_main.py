@@ -1,4 +1,4 @@
-"""gitmodel.cli.start: the process ends at once, with all it had to say and to write down."""
+"""gitmodel.__main__: the process ends at once, with all it had to say and to write down."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pytest
 from tests import support
 
 _START = (
-    "import atexit, sys; atexit.register(print, 'at exit'); from gitmodel import cli; sys.argv = ['gitmodel', {}]; "
+    "import atexit, sys; atexit.register(print, 'at exit'); from gitmodel import __main__, cli; "
+    "sys.argv = ['gitmodel', {}]; "
 )
 
 
@@ -22,7 +23,7 @@ def _buffered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def start(before: str, *args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    code = _START.format(", ".join(map(repr, args))) + before + "cli.start(); print('never')"
+    code = _START.format(", ".join(map(repr, args))) + before + "__main__.start(); print('never')"
     return support.run(sys.executable, "-c", code, cwd=cwd)
 
 
@@ -47,7 +48,9 @@ def test_its_exit_code_is_the_commands(tmp_path: Path, ends: str, code: int) -> 
 
 
 def test_what_could_not_be_written_is_no_success(tmp_path: Path) -> None:
-    code = "import sys; from gitmodel import cli; cli.main = lambda: sys.stdout.write('lost'); cli.start()"
+    code = (
+        "import sys; from gitmodel import __main__, cli; cli.main = lambda: sys.stdout.write('lost'); __main__.start()"
+    )
     reader, writer = os.pipe()
     os.close(reader)
     done = subprocess.run([sys.executable, "-c", code], stdout=writer, cwd=tmp_path, check=False)
