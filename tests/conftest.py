@@ -9,8 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests import support
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("gitmodel", deadline=None)
+settings.load_profile("gitmodel")
 
 #: Begun first: at the end each would keep one worker busy while the others have nothing left.
 _LONG = ("test_wheel.py", "test_mutations.py", "test_docs.py", "test_kill_points.py", "test_round_trips.py")

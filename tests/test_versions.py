@@ -52,7 +52,6 @@ def compared(left: Version, right: Version) -> tuple[bool, ...]:
     return left < right, left <= right, left > right, left >= right
 
 
-@settings(deadline=None)
 @given(versions)
 def test_a_version_is_read_as_it_was_written(version: Version) -> None:
     assert Version.parse(str(version)) == version
@@ -61,7 +60,6 @@ def test_a_version_is_read_as_it_was_written(version: Version) -> None:
     assert (parsed.prerelease or "", parsed.build or "") == (version.pre, version.build)
 
 
-@settings(deadline=None)
 @given(versions, versions)
 def test_the_order_is_that_of_semver(left: Version, right: Version) -> None:
     theirs: tuple[Any, Any] = (semver.Version.parse(str(left)[1:]), semver.Version.parse(str(right)[1:]))
@@ -84,14 +82,12 @@ def test_the_order_of_the_specification() -> None:
     assert sorted(random.Random(1).sample(expected, len(expected))) == expected
 
 
-@settings(deadline=None)
 @given(versions, bumps)
 def test_a_bump_gives_the_next_version_of_semver(version: Version, bump: Bump) -> None:
     theirs = semver.Version.parse(str(version)[1:]).next_version(str(bump))
     assert str(version.bumped(bump)) == f"v{theirs}"
 
 
-@settings(deadline=None)
 @given(releases, bumps)
 def test_a_bump_is_what_leads_from_the_one_version_to_the_other(version: Version, bump: Bump) -> None:
     assert version.bumped(bump).bump_from(version) is bump
@@ -99,7 +95,6 @@ def test_a_bump_is_what_leads_from_the_one_version_to_the_other(version: Version
     assert version.bump_from(version) is Bump.NONE
 
 
-@settings(deadline=None)
 @given(versions, bumps)
 def test_a_bump_always_goes_forward_and_far_enough(version: Version, bump: Bump) -> None:
     following = version.bumped(bump)
@@ -201,7 +196,6 @@ def test_a_tag_of_another_folder_is_no_tag_of_this_model() -> None:
     assert tag is None or str(tag) == "models/eu=fraud@v1.2.0"
 
 
-@settings(deadline=None)
 @given(names, versions, st.booleans())
 def test_a_release_tag_is_read_as_it_was_written(name: str, version: Version, cancelled: bool) -> None:
     tag = ReleaseTag(name, version, cancelled)
@@ -211,7 +205,6 @@ def test_a_release_tag_is_read_as_it_was_written(name: str, version: Version, ca
     assert (theirs["artifact"], theirs["version"], theirs["cancel"]) == (name, str(version), "!" * cancelled)
 
 
-@settings(deadline=None)
 @given(names, names, st.integers(0, 10**9), st.booleans())
 def test_a_stage_tag_is_read_as_it_was_written(name: str, stage: str, counter: int, cancelled: bool) -> None:
     tag = StageTag(name, stage, counter, cancelled)
@@ -221,7 +214,7 @@ def test_a_stage_tag_is_read_as_it_was_written(name: str, stage: str, counter: i
     assert (theirs["artifact"], theirs["stage"], theirs["counter"]) == (name, stage, str(counter))
 
 
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=500)
 @given(_likely_tags | _tag_texts | st.text(max_size=20))
 def test_a_tag_is_ours_exactly_if_it_is_gtos(text: str) -> None:
     ours = parse_tag(text)
@@ -242,7 +235,6 @@ def test_a_tag_is_ours_exactly_if_it_is_gtos(text: str) -> None:
         assert (ours.stage, ours.counter) == (theirs["stage"], int(theirs["counter"] or 0))
 
 
-@settings(deadline=None)
 @given(names)
 def test_a_name_that_passes_is_a_name_of_gto(name: str) -> None:
     assert check_name(name) == name

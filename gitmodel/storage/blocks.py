@@ -23,8 +23,6 @@ from gitmodel.formats.mapping import address_of, let_go
 _BLOCK = 1 << 20
 #: What is compared at once.
 _SEGMENT = 16 << 20
-#: What tells at a glance: training changes values everywhere.
-_GLANCE = 4 << 10
 #: From here on one tensor may be most of a model: its two digests are made side by side.
 _HUGE = 64 << 20
 
@@ -90,12 +88,6 @@ def ends_with(path: Path, size: int, body: memoryview) -> bool:
         let_go(ours)
         let_go(theirs)
     return True
-
-
-def begins_alike(path: Path, start: int, body: memoryview) -> bool:
-    """Whether the file has the first bytes of ``body`` at ``start``: a look that costs nothing. Raises OSError."""
-    with path.open("rb", buffering=0) as file:
-        return os.pread(file.fileno(), min(_GLANCE, len(body)), start) == body[:_GLANCE]
 
 
 def _same(one: memoryview, other: memoryview) -> bool:

@@ -13,13 +13,11 @@ from pathlib import Path
 
 from gitmodel.bundle.lock import FileEntry
 from gitmodel.files import aside, fsync_folder, storing, sweep, write_all
-from gitmodel.storage.blocks import Hashed, begins_alike, ends_with, equal, write_hashed
+from gitmodel.storage.blocks import Hashed, ends_with, equal, write_hashed
 from gitmodel.storage.digests import Digests
 from gitmodel.storage.pointer import listing_of
 
 _MODE = 0o444
-#: Bytes before a tensor's own: HDF5's, and what a mark says of its type and shape.
-_MOST_HEADER = 1 << 20
 
 
 class Cache:
@@ -144,25 +142,16 @@ class Cache:
             self._unsettled.add(folder.parent)
 
     def beginning(self, entry: FileEntry, size: int) -> bytes:
-        """The first ``size`` bytes of the object; b'' where there are not so many, or more than any header has."""
-        with contextlib.suppress(OSError):
-            if 0 < size <= _MOST_HEADER and self.has(entry):
-                with self.path(entry.md5).open("rb") as file:
-                    return file.read(size)
+        """The first ``size`` bytes of the object, of which there are so many; b'' where it is not there."""
+        with contextlib.suppress(OSError), self.path(entry.md5).open("rb", buffering=0) as file:
+            if os.fstat(file.fileno()).st_size == entry.size:
+                return os.pread(file.fileno(), size, 0)
         return b""
 
     def ends_with(self, entry: FileEntry, body: memoryview) -> bool:
         """True when these are the object's last bytes: a comparison, far cheaper than a hash."""
         with contextlib.suppress(OSError):
             return ends_with(self.path(entry.md5), entry.size, body)
-        return False
-
-    def may_end_with(self, entry: FileEntry, body: memoryview) -> bool:
-        """False when ``ends_with`` will say so: by the size, and by how the bytes begin."""
-        if entry.size < len(body):
-            return False
-        with contextlib.suppress(OSError):
-            return begins_alike(self.path(entry.md5), entry.size - len(body), body)
         return False
 
     def fits(self, entry: FileEntry) -> bool:

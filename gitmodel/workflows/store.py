@@ -22,6 +22,10 @@ from gitmodel.storage.drafts import Drafts
 _WORKERS = 4
 #: As many as bring a memory to its limit.
 _COMPARING = 2
+#: What tells at a glance that bytes are others: training changes values everywhere.
+_GLANCE = 4 << 10
+#: Bytes before a tensor's own: HDF5's, and what a mark says of its type and shape.
+_MOST_HEADER = 1 << 20
 
 
 class _Place(Struct, frozen=True):
@@ -38,6 +42,15 @@ class _Stored(Struct, frozen=True):
     sha256: str
 
 
+class _Begun(Struct, frozen=True):
+    """What was begun for a tensor before its header was known, with the ``header`` of the file that it had: whether its bytes are
+    those of that file, or else the writing of another."""
+
+    header: bytes
+    compared: tuple[FileEntry, Future[bool]] | None
+    written: Future[_Stored] | None
+
+
 def store_weights(
     source: Source,
     cache: Cache,
@@ -52,55 +65,51 @@ def store_weights(
     paths = naming.tensor_files(t.name for t in large)
     known = {(t.name, t.dtype, t.shape): t for t in parent.tensors} if parent else {}
 
-    def entry_before(tensor: TensorData) -> FileEntry | None:
-        entry = known.get((tensor.name, tensor.dtype, tensor.shape))
-        return parent.file(entry.file) if parent and entry else None
+    def begin(tensor: TensorData) -> _Begun | None:
+        """Headers are HDF5's, which takes long to import: what need not wait for that."""
+        named = known.get((tensor.name, tensor.dtype, tensor.shape))
+        entry = parent.file(named.file) if parent and named else None
+        size = entry.size - len(tensor.data) if entry else 0
+        if entry is None or tensor.stored is not None or not 0 < size <= _MOST_HEADER:
+            return None
+        start = cache.beginning(entry, min(entry.size, size + _GLANCE))
+        if not start:
+            return None
+        if start[size:] == tensor.data[:_GLANCE]:
+            return _Begun(start[:size], (entry, comparing.submit(cache.ends_with, entry, tensor.data)), None)
+        writing = pool.submit(_add, cache, tensor.data, start[:size], drafts, paths[tensor.name])
+        return _Begun(start[:size], None, writing)
 
-    def store(tensor: TensorData, header: bytes) -> _Stored:
+    def store(tensor: TensorData, header: bytes, begun: _Begun | None) -> _Stored:
         path = paths[tensor.name]
         if tensor.stored is not None:
             return _Stored(cache.add(tensor.stored).entry(path), hdf5.digest(tensor))
-        entry, same = compared.get(tensor.name, (None, None))
-        # The lock before was written by gitmodel, and may have been edited since.
-        if entry and same and same.result() and header_before(tensor, entry) == header and cache.fits(entry):
-            return _Stored(FileEntry(path, entry.size, entry.sha256, entry.md5), entry.sha256)
+        # Another version of HDF5 may have written other headers, and the lock may have been edited since.
+        fits = begun is not None and begun.header == header
+        if begun and begun.compared:
+            entry, same = begun.compared
+            if fits and same.result() and cache.fits(entry):
+                return _Stored(FileEntry(path, entry.size, entry.sha256, entry.md5), entry.sha256)
+        if begun and begun.written:
+            if fits:
+                return begun.written.result()
+            cache.take_back(begun.written.result().entry)
         return _add(cache, tensor.data, header, drafts, path)
 
-    def header_before(tensor: TensorData, entry: FileEntry) -> bytes:
-        return cache.beginning(entry, entry.size - len(tensor.data))
-
-    large.sort(key=lambda tensor: -len(tensor.data))  # so that the last to end is a small one
-    compared: dict[str, tuple[FileEntry, Future[bool]]] = {}
-    begun: dict[str, tuple[bytes, Future[_Stored]]] = {}
     places: dict[str, _Place] = {}
     pending: dict[str, Future[_Stored]] = {}
     with _pool(_COMPARING) as comparing, _pool(_WORKERS) as pool:
-        # Headers are HDF5's, which takes long to import. Meanwhile bytes are compared, or written behind the header that the
-        # tensor of this type and shape had before.
-        for tensor in large:
-            entry = entry_before(tensor)
-            if tensor.stored is not None or entry is None:
-                continue
-            if cache.may_end_with(entry, tensor.data):
-                compared[tensor.name] = entry, comparing.submit(cache.ends_with, entry, tensor.data)
-            elif header := header_before(tensor, entry):
-                writing = pool.submit(_add, cache, tensor.data, header, drafts, paths[tensor.name])
-                begun[tensor.name] = header, writing
+        large.sort(key=lambda tensor: -len(tensor.data))  # so that the last to end is a small one
+        ahead = {tensor.name: begin(tensor) for tensor in large}
         from gitmodel.formats import hdf5
 
-        # What has to be written first, which takes longest. HDF5 is not for several threads, so headers are made here; hashing
-        # and writing release the interpreter's lock.
-        for tensor in sorted(large, key=lambda tensor: tensor.name in compared):
+        # HDF5 is not for several threads, so headers are made here; hashing and writing release the interpreter's lock. What has not
+        # begun takes longest.
+        for tensor in sorted(large, key=lambda tensor: ahead[tensor.name] is not None):
             head = hdf5.tensor_file(tensor.dtype, tensor.shape)
             offset = head.offset if tensor.stored is None else hdf5.stored_offset(tensor.stored)
             places[tensor.name] = _Place(paths[tensor.name], offset)
-            header, written = begun.get(tensor.name, (b"", None))
-            if written and header == head.header:
-                pending[tensor.name] = written
-                continue
-            if written:  # another HDF5 wrote it, or somebody has
-                cache.take_back(written.result().entry)
-            pending[tensor.name] = pool.submit(store, tensor, head.header)
+            pending[tensor.name] = pool.submit(store, tensor, head.header, ahead[tensor.name])
         views = _views(source, cache, {tensor.name: places[tensor.name] for tensor in large})
         meanwhile()
         stored = {name: future.result() for name, future in pending.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from gitmodel.bundle.card import DEFAULT_TOLERANCES, Card, Gates, Group
 from gitmodel.bundle.yamlio import InvalidYaml
@@ -63,7 +63,6 @@ def test_what_has_its_default_is_not_written() -> None:
     assert Gates({"*": (0.5, 0.0)}).to_dict() == {"tolerance": {"*": {"rtol": 0.5, "atol": 0.0}}}
 
 
-@settings(deadline=None)
 @given(strategies.cards)
 def test_a_card_is_read_as_it_was_written(card: Card) -> None:
     text = card.to_yaml()

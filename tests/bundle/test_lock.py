@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gitmodel.bundle import lock
@@ -72,7 +72,6 @@ def test_a_file_is_found_by_its_path() -> None:
     assert made.file("model.onnx") is None
 
 
-@settings(deadline=None)
 @given(locks)
 def test_a_lock_is_read_as_it_was_written(made: Lock) -> None:
     text = made.to_text()
@@ -80,7 +79,6 @@ def test_a_lock_is_read_as_it_was_written(made: Lock) -> None:
     assert Lock.from_text(text.encode(), "f").digest == made.digest
 
 
-@settings(deadline=None)
 @given(locks)
 def test_a_lock_is_one_line_per_entry_for_any_reader_of_lines(made: Lock) -> None:
     lines = made.to_text().splitlines()
@@ -88,7 +86,6 @@ def test_a_lock_is_one_line_per_entry_for_any_reader_of_lines(made: Lock) -> Non
     assert all(len(line.split()) in (5, 6) for line in lines[1:])
 
 
-@settings(deadline=None)
 @given(_tensors, _files, st.data())
 def test_the_order_in_which_entries_are_given_does_not_matter(
     tensors: list[TensorEntry], files: list[FileEntry], data: st.DataObject
@@ -203,7 +200,6 @@ def test_a_lock_beyond_the_limit_is_refused_before_it_is_parsed(monkeypatch: pyt
         Lock.from_text(b"x" * 101, "weights.lock")
 
 
-@settings(deadline=None)
 @given(locks.filter(lambda made: made.tensors or made.files), st.data())
 def test_a_lock_cut_short_never_reads_as_the_whole(made: Lock, data: st.DataObject) -> None:
     text = made.to_text()

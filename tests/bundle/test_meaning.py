@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from gitmodel.bundle import yamlio
 from gitmodel.bundle.card import Card
@@ -40,7 +40,6 @@ def test_the_exact_text_of_a_card_that_says_it_all() -> None:
     assert Card.from_yaml(text, "model.yaml").meaning == meaning
 
 
-@settings(deadline=None)
 @given(strategies.meanings)
 def test_a_meaning_is_read_as_it_was_written(meaning: Meaning) -> None:
     read_back = Meaning.from_dict(yamlio.load_mapping(yamlio.dump(meaning.to_dict()), "f"), "f")

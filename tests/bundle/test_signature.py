@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from gitmodel.bundle.signature import Signature, Signatures, TensorSpec
 from gitmodel.bundle.yamlio import InvalidYaml
@@ -45,7 +45,6 @@ def test_the_exact_text_of_a_small_signature() -> None:
     )
 
 
-@settings(deadline=None)
 @given(strategies.signatures)
 def test_signatures_are_read_as_they_were_written(made: Signatures) -> None:
     text = made.to_yaml()
@@ -54,7 +53,6 @@ def test_signatures_are_read_as_they_were_written(made: Signatures) -> None:
     assert read_back.to_yaml() == text
 
 
-@settings(deadline=None)
 @given(strategies.tensor_specs)
 def test_a_tensor_prints_as_its_name_type_and_shape(spec: TensorSpec) -> None:
     assert str(spec).startswith(f"{spec.name}: ")

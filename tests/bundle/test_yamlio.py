@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from ruamel.yaml import YAML
 
 from gitmodel.bundle import yamlio
@@ -195,13 +195,11 @@ def test_a_value_that_stands_twice_is_written_twice() -> None:
     assert yamlio.dump({"a": shared, "b": shared}) == "a: [1, 2]\nb: [1, 2]\n"
 
 
-@settings(deadline=None)
 @given(strategies.values)
 def test_what_is_dumped_is_loaded_as_the_same_value(value: Any) -> None:
     assert strategies.same(load(yamlio.dump(value)), value)
 
 
-@settings(deadline=None)
 @given(strategies.values)
 def test_dvc_reads_the_dumped_text_as_the_same_value(value: Any) -> None:
     assert strategies.same(YAML(typ="safe").load(yamlio.dump(value)), value)
@@ -218,7 +216,6 @@ def test_dvc_reads_a_text_that_looks_like_something_else_as_text(text: str) -> N
         assert YAML(typ="safe").load(dumped) == value
 
 
-@settings(deadline=None)
 @given(strategies.texts)
 def test_any_text_is_either_data_or_refused(text: str) -> None:
     try:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gitmodel.compat import assets, rules, vocabulary
@@ -163,7 +163,6 @@ def test_added_tokens_of_a_tokenizer_belong_to_it() -> None:
 _words = st.lists(st.text("abc", min_size=1, max_size=2), max_size=5)
 
 
-@settings(deadline=None)
 @given(_words, _words)
 def test_what_is_appended_leaves_every_number_its_token(old: list[str], new: list[str]) -> None:
     found = vocabulary.compare("vocab.json", json.dumps(old).encode(), json.dumps(new).encode())

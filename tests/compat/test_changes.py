@@ -28,7 +28,7 @@ def kinds(old: Signature, new: Signature) -> list[str]:
 
 
 #: A busy machine is no failure.
-calm = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+calm = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 
 X, AGE = spec("x", "n", 4), spec("age", "n", 1, dtype="int64")
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -33,7 +33,6 @@ def test_the_five_worst_of_many_are_kept() -> None:
     assert worst[0] == Flip("c", 19, 0, 2, 19.0)
 
 
-@settings(deadline=None)
 @given(hnp.arrays("float32", (7, 3), elements=st.floats(0, 1, width=32)), st.integers(1, 30))
 def test_blocks_do_not_matter(old: np.ndarray, block: int) -> None:
     new = np.roll(old, 1, axis=0)

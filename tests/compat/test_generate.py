@@ -95,7 +95,7 @@ def test_a_model_without_inputs_can_be_run_too() -> None:
     assert [dict(case.inputs) for case in generate.cases(sig, count=2)] == [{}, {}]
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(
         st.tuples(

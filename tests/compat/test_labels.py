@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from gitmodel.compat.labels import compare_labels
 
 #: A busy machine is no failure.
-calm = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+calm = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 
 
 def labels(old: str, new: str) -> list[tuple[str, object, object, object]]:

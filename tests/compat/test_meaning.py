@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from gitmodel.bundle.meaning import Meaning
 from gitmodel.bundle.signature import Signature
@@ -102,13 +102,11 @@ def test_a_promise_about_new_classes_is_told_in_both_directions() -> None:
     assert judged(yes, Meaning()) == [("labels-extensible-changed", INFO, Bump.NONE)]
 
 
-@settings(deadline=None)
 @given(strategies.meanings)
 def test_a_card_against_itself_says_nothing(said: Meaning) -> None:
     assert facts(said, said) == []
 
 
-@settings(deadline=None)
 @given(strategies.meanings, strategies.meanings)
 def test_every_fact_about_cards_has_a_rule_and_a_message(old: Meaning, new: Meaning) -> None:
     for change in facts(old, new):

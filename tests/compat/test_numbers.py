@@ -23,7 +23,7 @@ def floats(dtype: str, shape: Any) -> st.SearchStrategy[np.ndarray]:
     return hnp.arrays(dtype, shape, elements=st.floats(-1000, 1000, width=width))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(data=st.data(), dtype=st.sampled_from(["float16", "float32", "float64"]), block=st.integers(1, 50))
 def test_every_figure_is_what_numpy_says_of_the_whole(data: st.DataObject, dtype: str, block: int) -> None:
     a = data.draw(floats(dtype, st.integers(1, 40)))
@@ -49,7 +49,7 @@ def test_every_figure_is_what_numpy_says_of_the_whole(data: st.DataObject, dtype
         assert found.max_rel == pytest.approx((gaps / np.abs(x)).max())
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(data=st.data(), rtol=st.sampled_from([0.0, 1e-3, 0.1]), atol=st.sampled_from([0.0, 1e-5, 0.5]))
 def test_the_smallest_tolerance_lets_all_pass_and_hardly_less_does_not(
     data: st.DataObject, rtol: float, atol: float

@@ -240,7 +240,7 @@ def verdict(
 WHOLE_NUMBERS = st.integers(-8, 8).map(float)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     width=st.integers(1, 5),
     classes=st.integers(1, 4),

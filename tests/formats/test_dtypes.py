@@ -26,7 +26,7 @@ def test_every_type_of_onnx_has_its_own_name() -> None:
 
 
 @pytest.mark.parametrize("dtype", SIZED)
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(shape=st.lists(st.integers(0, 5), max_size=3).map(tuple))
 def test_bytes_are_those_of_onnx_raw_data(dtype: str, shape: tuple[int, ...]) -> None:
     count = math.prod(shape)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from onnx import numpy_helper
@@ -363,7 +363,6 @@ _values = _dtypes.flatmap(lambda t: hnp.arrays(t, hnp.array_shapes(min_dims=0, m
 _tensors = st.dictionaries(st.text(min_size=1, max_size=6), _values, max_size=3)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(_tensors, _tensors), max_size=3))
 def test_cases_are_read_as_they_were_written(drawn: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
     cases = [GoldenCase(f"group/{i}", inputs, outputs) for i, (inputs, outputs) in enumerate(drawn)]

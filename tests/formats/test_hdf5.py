@@ -14,7 +14,7 @@ from typing import Any, Literal
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gitmodel.formats import hdf5
@@ -466,7 +466,6 @@ _names = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(_names)
 def test_every_tensor_has_a_place_of_its_own_in_the_view(names: list[str]) -> None:
     tensors = [TensorData(name, "int64", (), memoryview(i.to_bytes(8, "little"))) for i, name in enumerate(names)]

@@ -177,7 +177,7 @@ def test_texts_are_texts_in_the_file(tmp_path: Path) -> None:
         assert file["words"].asstr()[()].tolist() == ["a", "é"]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(drawn.sources())
 def test_any_tensors_are_written_and_read_again(tmp_path_factory: pytest.TempPathFactory, source: Source) -> None:
     path = tmp_path_factory.mktemp("drawn") / "m.h5"

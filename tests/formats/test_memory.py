@@ -50,7 +50,7 @@ def refused(model: object) -> str:
 # onnx.ModelProto ------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(model=strategies.models())
 def test_a_message_gives_what_its_file_gives_and_stays_as_it_is(
     tmp_path_factory: pytest.TempPathFactory, model: onnx.ModelProto
@@ -167,7 +167,6 @@ _natives = st.sampled_from([
 ])  # fmt: skip
 
 
-@settings(deadline=None)
 @given(
     array=drawn_arrays.arrays(_natives, drawn_arrays.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)),
     turned=st.booleans(), stepped=st.booleans(), fortran=st.booleans(),

@@ -6,7 +6,7 @@ import hashlib
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gitmodel.formats.naming import MAX_BYTES, tensor_files
@@ -46,7 +46,6 @@ def test_what_a_tensor_file_is_called(name: str, file: str) -> None:
     assert tensor_files([name]) == {name: file}
 
 
-@settings(deadline=None)
 @given(_names)
 def test_files_are_legal_short_and_different_without_case(names: list[str]) -> None:
     files = tensor_files(names)

@@ -58,7 +58,7 @@ def numbers(found: TensorData) -> np.ndarray:
 # --- there and back ----------------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(sources())
 def test_what_is_written_comes_back(tmp_path_factory: pytest.TempPathFactory, source: Source) -> None:
     path = tmp_path_factory.getbasetemp() / "drawn.npz"
@@ -69,7 +69,7 @@ def test_what_is_written_comes_back(tmp_path_factory: pytest.TempPathFactory, so
     assert again.read_bytes() == path.read_bytes()
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     st.sampled_from(SAVERS),
     st.dictionaries(

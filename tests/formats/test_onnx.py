@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from onnx import TensorProto, helper, numpy_helper
@@ -801,7 +801,6 @@ _arrays = st.sampled_from(
 ).flatmap(lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)))
 
 
-@settings(deadline=None)
 @given(st.text(max_size=10), _arrays)
 def test_a_tensor_is_decoded_as_it_was_encoded(name: str, values: np.ndarray) -> None:
     decoded_name, decoded = onnx_format.decode_tensor(onnx_format.encode_tensor(name, values), "t.pb")

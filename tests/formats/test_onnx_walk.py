@@ -66,7 +66,6 @@ def test_what_shares_a_name_is_numbered() -> None:
     assert names(constant("n"), initializers=("n.value", "n.value#2")) == ["n.value", "n.value#2", "n.value#3"]
 
 
-@settings(deadline=None)
 @given(st.lists(st.text("ab#2", max_size=4), max_size=10))
 def test_numbered_names_never_meet(given_names: list[str]) -> None:
     seen: set[str] = set()
@@ -75,7 +74,7 @@ def test_numbered_names_never_meet(given_names: list[str]) -> None:
     assert all(name.startswith(given) for name, given in zip(chosen, given_names, strict=True))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(models())
 def test_every_tensor_is_found_once_and_by_a_name_of_its_own(model: onnx.ModelProto) -> None:
     found = dict(onnx_walk.tensors(model))

@@ -24,9 +24,7 @@ SHIPPED = sorted(PACKAGE.rglob("*.onnx"))
 #: The formats that hold tensors alone.
 CHECKPOINTS = (".h5", ".safetensors", ".npz")
 
-relaxed = settings(
-    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
-)
+relaxed = settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(autouse=True)

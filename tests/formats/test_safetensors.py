@@ -63,7 +63,7 @@ def entry(dtype: str = "F32", shape: object = (2,), offsets: object = (0, 8)) ->
 # --- there and back ----------------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(sources())
 def test_what_is_written_comes_back(tmp_path_factory: pytest.TempPathFactory, source: Source) -> None:
     path = tmp_path_factory.getbasetemp() / "drawn.safetensors"

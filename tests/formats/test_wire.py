@@ -129,14 +129,14 @@ def models(draw: st.DrawFn) -> onnx.ModelProto:
     return model
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(models(), st.sampled_from([1, THRESHOLD, 40]))
 def test_what_is_cut_and_put_back_is_the_model(model: onnx.ModelProto, threshold: int) -> None:
     skeleton, cuts = cut(model.SerializeToString(), threshold)
     assert restored(skeleton, cuts) == plain(model)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(models())
 def test_every_large_tensor_is_cut_and_no_other(model: onnx.ModelProto) -> None:
     _, cuts = cut(model.SerializeToString())
@@ -144,21 +144,21 @@ def test_every_large_tensor_is_cut_and_no_other(model: onnx.ModelProto) -> None:
     assert sorted(map(bytes, cuts)) == sorted(expected)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(models())
 def test_a_model_without_large_tensors_is_kept_byte_for_byte(model: onnx.ModelProto) -> None:
     data = model.SerializeToString()
     assert cut(data, 1000) == (data, [])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(models(), models())
 def test_a_model_in_two_parts_is_read_as_protobuf_reads_it(first: onnx.ModelProto, second: onnx.ModelProto) -> None:
     data = first.SerializeToString() + second.SerializeToString()
     assert restored(*cut(data)) == plain(parse(data))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(models(), st.data())
 def test_a_model_cut_short_is_refused_unless_it_ends_between_fields(
     model: onnx.ModelProto, data: st.DataObject
@@ -188,7 +188,7 @@ def test_a_model_cut_short_at_every_seventh_byte_is_never_a_crash() -> None:
     assert refused > len(whole) // 7 - 5
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.binary(max_size=300))
 def test_random_bytes_are_refused_or_kept(data: bytes) -> None:
     try:
@@ -216,21 +216,21 @@ def join(skeleton: bytes, cuts: list[memoryview]) -> bytes:
     return b"".join(wire.join(skeleton, cuts))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(models(), st.sampled_from([1, THRESHOLD, 40]))
 def test_what_is_cut_and_joined_is_the_file_byte_for_byte(model: onnx.ModelProto, threshold: int) -> None:
     data = model.SerializeToString()
     assert join(*cut(data, threshold)) == data
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(models(), models())
 def test_joining_is_the_inverse_whatever_the_order_of_fields(first: onnx.ModelProto, second: onnx.ModelProto) -> None:
     data = first.SerializeToString() + second.SerializeToString()
     assert plain(parse(join(*cut(data)))) == plain(parse(data))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(models())
 def test_a_skeleton_that_went_through_protobuf_joins_to_what_protobuf_writes(model: onnx.ModelProto) -> None:
     skeleton, cuts = cut(model.SerializeToString())

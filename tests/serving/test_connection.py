@@ -293,7 +293,7 @@ def test_requests_sent_in_a_row_are_answered_in_that_row_whichever_way_each_take
             assert head.startswith(b"HTTP/1.1 400 ")
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(st.lists(st.integers(1, 2 * len(post(INFER, ROWS)) - 1), max_size=4, unique=True))
 def test_wherever_reads_are_cut_the_answers_are_the_same(running: Running, cuts: list[int]) -> None:
     sent = post(INFER, ROWS) * 2
@@ -359,7 +359,7 @@ def test_a_large_body_that_comes_quickly_is_answered_at_once_and_as_ever(roomy: 
     assert held(roomy) == 0
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
 @given(st.lists(st.integers(1, 2 * len(LARGE) - 1), max_size=4, unique=True))
 def test_wherever_a_large_body_is_cut_the_answers_are_the_same(roomy: Running, cuts: list[int]) -> None:
     sent = LARGE * 2

@@ -27,7 +27,7 @@ from tests import support
 NUMERIC = {name: dtype for name, dtype in oip.DATATYPES.items() if dtype != "string"}
 AS_JSON = sorted(set(NUMERIC) - {"FP16"})
 #: No timed verdicts: the machine may be busy with other tests.
-unhurried = settings(deadline=None, max_examples=60)
+calm = settings(max_examples=60)
 TEXT = st.text(st.characters(codec="utf-8"), max_size=8)
 
 
@@ -86,7 +86,7 @@ def same(got: np.ndarray, want: np.ndarray) -> None:
         assert got.tobytes() == want.tobytes()  # NaN's bits and the sign of zero count
 
 
-@unhurried
+@calm
 @given(tensors(AS_JSON, finite=True), st.booleans())
 def test_json_comes_back_as_it_went_flat_or_nested(tensor: tuple[str, np.ndarray], nested: bool) -> None:
     datatype, values = tensor
@@ -94,14 +94,14 @@ def test_json_comes_back_as_it_went_flat_or_nested(tensor: tuple[str, np.ndarray
     same(decode(call(datatype, list(values.shape), data)).inputs["x"], values)
 
 
-@unhurried
+@calm
 @given(texts(), st.booleans())
 def test_text_as_json_comes_back_as_it_went(values: np.ndarray, nested: bool) -> None:
     data = values.tolist() if nested else values.reshape(-1).tolist()
     same(decode(call("BYTES", list(values.shape), data)).inputs["x"], values)
 
 
-@unhurried
+@calm
 @given(st.lists(tensors(sorted(NUMERIC)), min_size=1, max_size=4), texts())
 def test_what_tritonclient_writes_in_bytes_is_read(numbers: list[tuple[str, np.ndarray]], text: np.ndarray) -> None:
     sent = {f"x{i}": tensor for i, tensor in enumerate(numbers)} | {"text": ("BYTES", text)}
@@ -120,7 +120,7 @@ def test_what_tritonclient_writes_in_bytes_is_read(numbers: list[tuple[str, np.n
         same(request.inputs[name], values)
 
 
-@unhurried
+@calm
 @given(st.lists(tensors(sorted(NUMERIC)), min_size=1, max_size=4), texts())
 def test_what_is_written_in_bytes_tritonclient_reads(numbers: list[tuple[str, np.ndarray]], text: np.ndarray) -> None:
     outputs = {f"y{i}": values for i, (_, values) in enumerate(numbers)} | {"text": text}
@@ -138,7 +138,7 @@ def test_what_is_written_in_bytes_tritonclient_reads(numbers: list[tuple[str, np
             same(got, values)
 
 
-@unhurried
+@calm
 @given(tensors(AS_JSON, finite=True), texts())
 def test_what_is_written_as_json_reads_back(tensor: tuple[str, np.ndarray], text: np.ndarray) -> None:
     datatype, values = tensor
@@ -153,7 +153,7 @@ def test_what_is_written_as_json_reads_back(tensor: tuple[str, np.ndarray], text
     assert (second["shape"], second["data"]) == (list(text.shape), text.reshape(-1).tolist())
 
 
-@unhurried
+@calm
 @given(st.binary(max_size=200), st.one_of(st.none(), st.integers(0, 200)))
 def test_no_body_however_strange_is_more_than_refused(body: bytes, length: int | None) -> None:
     if length is not None and length > len(body):
@@ -171,7 +171,7 @@ _JSON = st.recursive(
 )
 
 
-@unhurried
+@calm
 @given(
     st.sampled_from([*oip.DATATYPES, "BF16", ""]),
     st.lists(st.integers(-3, 2**70) | st.integers(0, 3), max_size=80),

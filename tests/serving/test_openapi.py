@@ -64,7 +64,7 @@ def api(server: Server) -> Any:
 
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
 def test_every_answer_is_one_the_document_has(api: Any, method: str, path: str) -> None:
-    @settings(max_examples=15, suppress_health_check=list(HealthCheck), deadline=None)
+    @settings(max_examples=15, suppress_health_check=list(HealthCheck))
     @given(api[path][method].as_strategy())
     def holds(case: Any) -> None:
         response = case.call()

@@ -112,7 +112,7 @@ def test_what_was_written_becomes_an_entry() -> None:
     assert Hashed("m", "s", 3).entry("tensors/w.h5") == FileEntry("tensors/w.h5", 3, "s", "m")
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.binary(max_size=300),
     st.binary(max_size=40),
