@@ -21,8 +21,9 @@ from gitmodel.formats.mapping import address_of, let_go
 #: that are in use, which in a virtual machine is far cheaper than to ask for large new ones; large enough that threads
 #: which hash seldom wait for the one that holds the interpreter's lock.
 _BLOCK = 1 << 20
-#: What is compared at once.
-_SEGMENT = 16 << 20
+#: What is compared at once: with less, threads that compare would ask for the interpreter's lock so often that imports beside
+#: them take half as long again.
+_SEGMENT = 8 << 20
 #: From here on one tensor may be most of a model: its two digests are made side by side.
 _HUGE = 64 << 20
 

@@ -43,20 +43,11 @@ class Cache:
         try:
             yield
         except BaseException:
-            for path in [*self._written]:
-                self._take_back(path)
+            for path, changed in self._written.items():
+                with contextlib.suppress(OSError):
+                    if path.stat().st_mtime_ns == changed:
+                        path.unlink()
             raise
-
-    def take_back(self, entry: FileEntry) -> None:
-        """Removes an object that was written in vain, as ``undone_on_error`` does."""
-        if self.path(entry.md5) in self._written:
-            self._take_back(self.path(entry.md5))
-
-    def _take_back(self, path: Path) -> None:
-        changed = self._written.pop(path)
-        with contextlib.suppress(OSError):
-            if path.stat().st_mtime_ns == changed:
-                path.unlink()
 
     @property
     def written(self) -> frozenset[Path]:
@@ -84,8 +75,7 @@ class Cache:
         with self.aside() as (descriptor, temporary):
             hashed = write_hashed(descriptor, header, memoryview(body), also)
             target = self.path(hashed.md5)
-            if self._has_whole(hashed, header, memoryview(body)):
-                self._keep(target, hashed.sha256)
+            if self._has_whole(hashed, header, memoryview(body)) and self._keep(target, hashed.sha256):
                 return hashed
             # One that mends a damaged object stays whatever happens: versions may refer to it.
             is_new = not target.exists()
@@ -118,14 +108,20 @@ class Cache:
             with aside(self.objects, "tmp-gitmodel-") as opened:
                 yield opened
 
-    def _keep(self, target: Path, sha256: str) -> None:
-        """Tells whoever wrote the object, and may be about to take it away again, that somebody relies on it."""
-        with contextlib.suppress(OSError):  # somebody else's, in a shared cache: he will not take it away any more
+    def _keep(self, target: Path, sha256: str) -> bool:
+        """Tells whoever wrote the object, and may be about to take it away again, that somebody relies on it. False when that
+        has happened."""
+        try:
             os.utime(target)
             info = target.stat()
-            self.digests.note(info, sha256)
-            if target in self._written:
-                self._written[target] = info.st_mtime_ns
+        except FileNotFoundError:
+            return False
+        except OSError:  # somebody else's, in a shared cache: he will not take it away any more
+            return True
+        self.digests.note(info, sha256)
+        if target in self._written:
+            self._written[target] = info.st_mtime_ns
+        return True
 
     def _put(self, descriptor: int, temporary: Path, target: Path) -> None:
         self._make(target.parent)

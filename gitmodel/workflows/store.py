@@ -25,7 +25,7 @@ _COMPARING = 2
 #: What tells at a glance that bytes are others: training changes values everywhere.
 _GLANCE = 4 << 10
 #: Bytes before a tensor's own: HDF5's, and what a mark says of its type and shape.
-_MOST_HEADER = 1 << 20
+_MOST_HEADER = 64 << 10
 
 
 class _Place(Struct, frozen=True):
@@ -84,16 +84,10 @@ def store_weights(
         path = paths[tensor.name]
         if tensor.stored is not None:
             return _Stored(cache.add(tensor.stored).entry(path), hdf5.digest(tensor))
-        # Another version of HDF5 may have written other headers, and the lock may have been edited since.
-        fits = begun is not None and begun.header == header
-        if begun and begun.compared:
-            entry, same = begun.compared
-            if fits and same.result() and cache.fits(entry):
-                return _Stored(FileEntry(path, entry.size, entry.sha256, entry.md5), entry.sha256)
         if begun and begun.written:
-            if fits:
-                return begun.written.result()
-            cache.take_back(begun.written.result().entry)
+            return begun.written.result()
+        if begun and begun.compared and begun.compared[1].result() and cache.fits(entry := begun.compared[0]):
+            return _Stored(FileEntry(path, entry.size, entry.sha256, entry.md5), entry.sha256)
         return _add(cache, tensor.data, header, drafts, path)
 
     places: dict[str, _Place] = {}
@@ -109,7 +103,14 @@ def store_weights(
             head = hdf5.tensor_file(tensor.dtype, tensor.shape)
             offset = head.offset if tensor.stored is None else hdf5.stored_offset(tensor.stored)
             places[tensor.name] = _Place(paths[tensor.name], offset)
-            pending[tensor.name] = pool.submit(store, tensor, head.header, ahead[tensor.name])
+            begun = ahead[tensor.name]
+            if begun and begun.header != head.header:
+                # Another version of HDF5 wrote it, or the lock has been edited. What was written behind it stays for gc: another
+                # tensor may have the very same file.
+                if begun.written:
+                    begun.written.cancel()
+                begun = None
+            pending[tensor.name] = pool.submit(store, tensor, head.header, begun)
         views = _views(source, cache, {tensor.name: places[tensor.name] for tensor in large})
         meanwhile()
         stored = {name: future.result() for name, future in pending.items()}

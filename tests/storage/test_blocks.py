@@ -15,11 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gitmodel.bundle.lock import FileEntry
+from gitmodel.storage import blocks
 from gitmodel.storage.blocks import Hashed, equal, write_hashed
 
 MIB = 1 << 20
-#: What is written at once, what is hashed at once, and from where on two threads hash one tensor.
-SEGMENT, BLOCK, HUGE = 4 * MIB, MIB, 64 * MIB
+#: What is compared at once, what is written at once, and from where on two threads hash one tensor.
+SEGMENT, BLOCK, HUGE = blocks._SEGMENT, blocks._BLOCK, blocks._HUGE
 EDGES = [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, SEGMENT - 1, SEGMENT, SEGMENT + 1, 2 * SEGMENT + 3]
 
 _FLAT = """

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -170,16 +171,6 @@ def test_there_is_no_beginning_of_what_is_not_there(cache: Cache) -> None:
     assert cache.beginning(entry, 4) == b"byte"
     cache.path(entry.md5).unlink()
     assert cache.beginning(entry, 4) == b""
-
-
-def test_what_was_written_in_vain_is_taken_back_and_nothing_else(cache: Cache) -> None:
-    old = entry_of(cache, b"old")
-    with cache.undone_on_error():
-        new, again = entry_of(cache, b"new"), entry_of(cache, b"old")
-        for entry in (new, new, again):
-            cache.take_back(entry)
-        assert [cache.has(entry) for entry in (old, new)] == [True, False]
-        assert cache.written == frozenset()
 
 
 def test_an_object_that_was_hashed_is_remembered_until_it_changes(cache: Cache) -> None:
@@ -395,6 +386,22 @@ def test_an_object_is_what_its_name_says_though_the_users_file_changes_meanwhile
         training.result()
     stored = cache.path(added.md5).read_bytes()
     assert (added.md5, added.sha256) == (hashlib.md5(stored).hexdigest(), hashlib.sha256(stored).hexdigest())
+
+
+def test_an_object_that_is_taken_away_while_it_is_compared_is_put_there_again(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As another repository's save does that shares the cache, when it ends with an error."""
+    entry, has_whole = entry_of(cache, b"shared"), Cache._has_whole
+
+    def then_gone(self: Cache, *given: Any) -> bool:
+        found = has_whole(self, *given)
+        self.path(entry.md5).unlink()
+        return found
+
+    monkeypatch.setattr(Cache, "_has_whole", then_gone)
+    assert cache.add(b"shared").entry("a") == entry
+    assert cache.path(entry.md5).read_bytes() == b"shared"
 
 
 def test_threads_may_add_the_same_object_at_once(cache: Cache) -> None:

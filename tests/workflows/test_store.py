@@ -134,12 +134,9 @@ def test_a_lock_that_names_files_with_other_headers_is_not_believed(cache: Cache
         foreign.append(cache.add(bytes(data)).entry(entry.path) if entry.path.startswith("tensors/") else entry)
     digests = {entry.path: entry.sha256 for entry in foreign}
     edited = Lock.of([replace(tensor, sha256=digests[tensor.file]) for tensor in first.tensors], foreign)
-    before = objects(cache)
-    with cache.undone_on_error():
-        second, _ = store_weights(chain(tmp_path, a=large(1), b=large(3)), cache, edited)
+    second, _ = store_weights(chain(tmp_path, a=large(1), b=large(3)), cache, edited)
     assert_whole(second, cache)
     assert store_weights(chain(tmp_path, a=large(1), b=large(3)), Cache(tmp_path / "other"), None)[0] == second
-    assert len(objects(cache).keys() - before.keys()) == 1, "what was begun behind a wrong header is gone"
 
 
 @pytest.mark.parametrize("with_parent", [True, False])
