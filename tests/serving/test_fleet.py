@@ -227,11 +227,15 @@ def test_large_weights_are_packed_for_all_of_them(production: Production) -> Non
         assert versions(server) == {"v1.0.0"}
 
 
-def wide(scale: float = 1.0) -> onnx.ModelProto:
-    """A linear model of 8 MB."""
+def wide(scale: float = 1.0, sines: int = 0) -> onnx.ModelProto:
+    """A model of 8 MB, linear or with so many ``sines`` in it, each of which takes milliseconds a row."""
     weights = np.random.default_rng(5).normal(size=(4, 400_000)).astype("float32")
     down = np.full((400_000, 1), 1e-4 * scale, "float32")
-    nodes = [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("MatMul", ["h", "d"], ["scores"])]
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h0"]),
+        *(helper.make_node("Sin", [f"h{step}"], [f"h{step + 1}"]) for step in range(sines)),
+        helper.make_node("MatMul", [f"h{sines}", "d"], ["scores"]),
+    ]
     inputs, outputs = (
         [support.value_info("x", "float32", ["n", 4])],
         [support.value_info("scores", "float32", ["n", 1])],
@@ -317,7 +321,8 @@ def test_a_version_that_ends_who_opens_it_costs_one_worker_once(production: Prod
 
         watching = threading.Thread(target=end_who_opens_it)
         watching.start()
-        production.push(production.release("fraud@v1.1.0", model=wide(2.0)))
+        # Its golden cases take so long that nobody has opened it before it is seen, however busy the machine is.
+        production.push(production.release("fraud@v1.1.0", model=wide(2.0, sines=150)))
         try:
             for turn in range(3):
                 assert server.look("fraud")["serving"] == "v1.0.0"
