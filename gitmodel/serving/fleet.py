@@ -108,6 +108,7 @@ class Fleet:
         self._deadly: set[str] = set()
         self._table: Mapping[str, messages.Entry] = {}
         self._shown = messages.Show((), ready=False, standing={})
+        self._showing = threading.Lock()
         self._roster = Roster()
         self._stopping = threading.Event()
         self._looking = ThreadPoolExecutor(max_workers=2, thread_name_prefix="looks")
@@ -241,10 +242,12 @@ class Fleet:
     # What is seen of it
 
     def show(self, states: States) -> None:
-        """Returns when all workers know, or soon."""
-        shown = messages.Show(tuple(states.statuses()), states.ready(), states.standing())
-        self._shown = shown
-        wait([member.ask_aside("show", shown) for member in self._roster.answering()], _LOOK_EVERY)
+        """Returns when all workers know, or soon. One after the other: a worker that is still at what was shown before would not be
+        asked, and know the older state when the newer is told of."""
+        with self._showing:
+            shown = messages.Show(tuple(states.statuses()), states.ready(), states.standing())
+            self._shown = shown
+            wait([member.ask_aside("show", shown) for member in self._roster.answering()], _LOOK_EVERY)
 
     def traffic(self, newest: bool) -> Traffic:
         """What all workers counted, those that are gone among them; calls in flight are brought up to date. Without ``newest``
