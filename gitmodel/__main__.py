@@ -20,6 +20,7 @@ def start() -> NoReturn:
     long as a tenth of a save of 400 MB."""
     gc.set_threshold(_GARBAGE)
     from gitmodel import cli
+    from gitmodel.cli.console import console
 
     gc.freeze()
     code: int | str | None = 0
@@ -28,7 +29,7 @@ def start() -> NoReturn:
     except SystemExit as end:
         code = end.code
     if isinstance(code, str):  # as Python does
-        print(code, file=sys.stderr)
+        console.fail(code)
         code = 1
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):

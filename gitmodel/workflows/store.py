@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -17,6 +19,9 @@ from gitmodel.formats.source import TENSOR_FILE_BYTES, Source, TensorData
 from gitmodel.storage.blocks import Hashed
 from gitmodel.storage.cache import Cache
 from gitmodel.storage.drafts import Drafts
+
+if TYPE_CHECKING:
+    from gitmodel.formats.hdf5 import TensorFile
 
 #: More than there are cores: while one waits for the disk another hashes.
 _WORKERS = 4
@@ -51,6 +56,62 @@ class _Begun(Struct, frozen=True):
     written: Future[_Stored] | None
 
 
+@dataclass
+class _Storing:
+    """Tensors on their way into the cache: what can be is begun before the header is known, and the rest follows."""
+
+    cache: Cache
+    drafts: Drafts | None
+    comparing: Executor
+    writing: Executor
+
+    def begin(self, tensor: TensorData, before: FileEntry | None, path: str) -> _Begun | None:
+        """``before`` is the file that the tensor of this name, type and shape had."""
+        size = before.size - len(tensor.data) if before else 0
+        if before is None or tensor.stored is not None or not 0 < size <= _MOST_HEADER:
+            return None
+        start = self.cache.beginning(before, min(before.size, size + _GLANCE))
+        if not start:
+            return None
+        if start[size:] == tensor.data[:_GLANCE]:
+            return _Begun(
+                start[:size], (before, self.comparing.submit(self.cache.ends_with, before, tensor.data)), None
+            )
+        return _Begun(start[:size], None, self.writing.submit(self._add, tensor.data, start[:size], path))
+
+    def go_on(self, tensor: TensorData, head: TensorFile, begun: _Begun | None, path: str) -> Future[_Stored]:
+        """Now that its header is known."""
+        if begun and begun.header != head.header:
+            # Another version of HDF5 wrote it, or the lock has been edited. What was written behind it stays for gc: another tensor
+            # may have the very same file.
+            if begun.written:
+                begun.written.cancel()
+            begun = None
+        if begun and begun.written:
+            return begun.written
+        return self.writing.submit(self._store, tensor, head.header, begun.compared if begun else None, path)
+
+    def _store(
+        self, tensor: TensorData, header: bytes, compared: tuple[FileEntry, Future[bool]] | None, path: str
+    ) -> _Stored:
+        from gitmodel.formats import hdf5
+
+        if tensor.stored is not None:
+            return _Stored(self.cache.add(tensor.stored).entry(path), hdf5.digest(tensor))
+        if compared and compared[1].result() and self.cache.fits(entry := compared[0]):
+            return _Stored(FileEntry(path, entry.size, entry.sha256, entry.md5), entry.sha256)
+        return self._add(tensor.data, header, path)
+
+    def _add(self, body: memoryview, header: bytes, path: str) -> _Stored:
+        if self.drafts is None:
+            hashed = self.cache.add(body, header)
+        else:
+            with self.drafts.writing() as draft:
+                hashed = self.cache.add(body, header, draft.take)
+                draft.keep(hashed.sha256)
+        return _Stored(hashed.entry(path), hashed.sha256)
+
+
 def store_weights(
     source: Source,
     cache: Cache,
@@ -60,57 +121,31 @@ def store_weights(
 ) -> tuple[Lock, list[FileEntry]]:
     """Writes tensor files and views into the cache; returns the lock and the files that were not there before. ``drafts``
     get what was written, for the working tree. ``meanwhile`` is called once while tensors are hashed."""
-    before = cache.written
+    already = cache.written
     large = [t for t in source.tensors if len(t.data) >= TENSOR_FILE_BYTES and t.dtype != "string"]
     paths = naming.tensor_files(t.name for t in large)
-    known = {(t.name, t.dtype, t.shape): t for t in parent.tensors} if parent else {}
-
-    def begin(tensor: TensorData) -> _Begun | None:
-        """Headers are HDF5's, which takes long to import: what need not wait for that."""
-        named = known.get((tensor.name, tensor.dtype, tensor.shape))
-        entry = parent.file(named.file) if parent and named else None
-        size = entry.size - len(tensor.data) if entry else 0
-        if entry is None or tensor.stored is not None or not 0 < size <= _MOST_HEADER:
-            return None
-        start = cache.beginning(entry, min(entry.size, size + _GLANCE))
-        if not start:
-            return None
-        if start[size:] == tensor.data[:_GLANCE]:
-            return _Begun(start[:size], (entry, comparing.submit(cache.ends_with, entry, tensor.data)), None)
-        writing = pool.submit(_add, cache, tensor.data, start[:size], drafts, paths[tensor.name])
-        return _Begun(start[:size], None, writing)
-
-    def store(tensor: TensorData, header: bytes, begun: _Begun | None) -> _Stored:
-        path = paths[tensor.name]
-        if tensor.stored is not None:
-            return _Stored(cache.add(tensor.stored).entry(path), hdf5.digest(tensor))
-        if begun and begun.written:
-            return begun.written.result()
-        if begun and begun.compared and begun.compared[1].result() and cache.fits(entry := begun.compared[0]):
-            return _Stored(FileEntry(path, entry.size, entry.sha256, entry.md5), entry.sha256)
-        return _add(cache, tensor.data, header, drafts, path)
-
+    large.sort(key=lambda tensor: -len(tensor.data))  # so that the last to end is a small one
     places: dict[str, _Place] = {}
     pending: dict[str, Future[_Stored]] = {}
-    with _pool(_COMPARING) as comparing, _pool(_WORKERS) as pool:
-        large.sort(key=lambda tensor: -len(tensor.data))  # so that the last to end is a small one
-        ahead = {tensor.name: begin(tensor) for tensor in large}
+    with _pool(_COMPARING) as comparing, _pool(_WORKERS) as writing:
+        storing = _Storing(cache, drafts, comparing, writing)
+        before = _files_before(parent)
+        # Headers are HDF5's, which takes long to import: first what need not wait for that.
+        ahead = {
+            tensor.name: storing.begin(
+                tensor, before.get((tensor.name, tensor.dtype, tensor.shape)), paths[tensor.name]
+            )
+            for tensor in large
+        }
         from gitmodel.formats import hdf5
 
         # HDF5 is not for several threads, so headers are made here; hashing and writing release the interpreter's lock. What has not
         # begun takes longest.
         for tensor in sorted(large, key=lambda tensor: ahead[tensor.name] is not None):
-            head = hdf5.tensor_file(tensor.dtype, tensor.shape)
+            head, path = hdf5.tensor_file(tensor.dtype, tensor.shape), paths[tensor.name]
             offset = head.offset if tensor.stored is None else hdf5.stored_offset(tensor.stored)
-            places[tensor.name] = _Place(paths[tensor.name], offset)
-            begun = ahead[tensor.name]
-            if begun and begun.header != head.header:
-                # Another version of HDF5 wrote it, or the lock has been edited. What was written behind it stays for gc: another
-                # tensor may have the very same file.
-                if begun.written:
-                    begun.written.cancel()
-                begun = None
-            pending[tensor.name] = pool.submit(store, tensor, head.header, begun)
+            places[tensor.name] = _Place(path, offset)
+            pending[tensor.name] = storing.go_on(tensor, head, ahead[tensor.name], path)
         views = _views(source, cache, {tensor.name: places[tensor.name] for tensor in large})
         meanwhile()
         stored = {name: future.result() for name, future in pending.items()}
@@ -121,18 +156,16 @@ def store_weights(
         file = paths[tensor.name] if is_large else HDF5_VIEW
         tensors.append(TensorEntry(tensor.name, tensor.dtype, tensor.shape, digest, file))
     files = [item.entry for item in stored.values()] + [view.entry(path) for path, view in views.items()]
-    added = cache.written - before
+    added = cache.written - already
     return Lock.of(tensors, files), [entry for entry in files if cache.path(entry.md5) in added]
 
 
-def _add(cache: Cache, body: memoryview, header: bytes, drafts: Drafts | None, path: str) -> _Stored:
-    if drafts is None:
-        hashed = cache.add(body, header)
-    else:
-        with drafts.writing() as draft:
-            hashed = cache.add(body, header, draft.take)
-            draft.keep(hashed.sha256)
-    return _Stored(hashed.entry(path), hashed.sha256)
+def _files_before(parent: Lock | None) -> dict[tuple[str, str, tuple[int, ...]], FileEntry | None]:
+    """The file that each tensor had, by its name, type and shape."""
+    if parent is None:
+        return {}
+    files = {entry.path: entry for entry in parent.files}
+    return {(tensor.name, tensor.dtype, tensor.shape): files.get(tensor.file) for tensor in parent.tensors}
 
 
 def lock_before(folder: Path) -> Lock | None:
