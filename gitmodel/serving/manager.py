@@ -16,7 +16,7 @@ from gitmodel.serving.host import Host
 from gitmodel.serving.last_good import LastGood
 from gitmodel.serving.policy import AspiredVersion
 from gitmodel.serving.servable import Servable, Serving, State, VersionStatus
-from gitmodel.storage.remote import RemoteFailed
+from gitmodel.storage.remote import NoRemote, RemoteFailed
 from gitmodel.storage.workspace import MissingWeights
 
 #: Told of every change of state, from the manager's thread.
@@ -26,7 +26,7 @@ _KEPT_ENDED = 20
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, MissingWeights | RemoteFailed):
+    if isinstance(error, MissingWeights | NoRemote | RemoteFailed):
         return str(error)  # with what helps, which only somebody elsewhere can do
     return error.message if isinstance(error, GitmodelError) else f"{type(error).__name__}: {error}"
 

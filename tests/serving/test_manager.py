@@ -18,7 +18,7 @@ from gitmodel.serving.manager import Manager
 from gitmodel.serving.policy import AspiredVersion
 from gitmodel.serving.servable import Servable, Serving, State, VersionStatus
 from gitmodel.serving.unloading import drain
-from gitmodel.storage.remote import RemoteFailed
+from gitmodel.storage.remote import NoRemote, RemoteFailed
 from gitmodel.storage.workspace import MissingWeights
 from tests import support
 from tests.serving.production import PATIENCE
@@ -211,6 +211,7 @@ def test_what_loading_found_stands_in_the_status(stage: Stage) -> None:
     [
         (GitmodelError("4 of 4 golden cases fail", hint="mend it"), "4 of 4 golden cases fail"),
         (RemoteFailed("not there", hint="run 'gitmodel push'"), "not there: run 'gitmodel push'"),
+        (NoRemote("no place", hint="name it with --remote"), "no place: name it with --remote"),
         (MissingWeights("not here", hint="run 'gitmodel push'"), "not here: run 'gitmodel push'"),
         (MemoryError("no room"), "MemoryError: no room"),
         (RecursionError(), "RecursionError: "),
