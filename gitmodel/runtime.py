@@ -34,6 +34,15 @@ class RunFailed(GitmodelError):
     exit_code = ExitCode.INCOMPATIBLE
 
 
+#: What helps where memory was asked for and not given, which says nothing of the model; and how the runtime says so.
+MORE_MEMORY = "use smaller golden cases, or a machine with more memory"
+_NO_MEMORY = re.compile(r"bad_alloc|bad allocation|Failed to allocate memory|MemoryError")
+
+
+def is_want_of_memory(error: LoadFailed | RunFailed) -> bool:
+    return bool(_NO_MEMORY.search(error.message))
+
+
 class Session:
     """A loaded model. Safe to run from several threads at once."""
 
@@ -107,6 +116,8 @@ def open_session(
             mend = (
                 f"export it for ONNX Runtime {ort.__version__} (an older opset and IR version), or install a newer one"
             )
+        if _NO_MEMORY.search(text):
+            mend = "use a machine with more memory"
         raise LoadFailed(
             f"ONNX Runtime {ort.__version__} does not load {label or path.name} ({text})", hint=mend
         ) from error

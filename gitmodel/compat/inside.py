@@ -3,7 +3,6 @@ and results are plain values and arrays; see isolated.py for who asks."""
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
     from gitmodel.runtime import Session
 
-_NO_MEMORY = re.compile(r"bad_alloc|bad allocation|Failed to allocate memory|MemoryError")
 #: The session of this process, once it is loaded, and one with other options.
 _HELD: dict[str, Session] = {}
 
@@ -87,7 +85,7 @@ def load(path: str, label: str, options: Mapping[str, Any]) -> dict[str, Any]:
     try:
         _HELD["session"] = runtime.open_session(Path(path), label=label, **options)
     except runtime.LoadFailed as error:
-        if _NO_MEMORY.search(error.message):
+        if runtime.is_want_of_memory(error):
             raise OutOfMemory(error.message) from None
         return {**found, "failed": [error.message, error.hint], "limits": runtime.probed().to_dict()}
     session = _HELD["session"]
@@ -110,7 +108,7 @@ def run(inputs: Mapping[str, np.ndarray], outputs: Sequence[str] | None) -> dict
     try:
         return _HELD["session"].run(inputs, outputs)
     except runtime.RunFailed as error:
-        if _NO_MEMORY.search(error.message):
+        if runtime.is_want_of_memory(error):
             raise OutOfMemory(error.message) from None
         raise
 

@@ -16,11 +16,11 @@ from msgspec.structs import replace
 from gitmodel.bundle.bundle import Bundle
 from gitmodel.bundle.lock import TensorEntry
 from gitmodel.bundle.signature import Signature
-from gitmodel.errors import ExitCode, GitmodelError
+from gitmodel.compat.opening import CannotOpen, Opened, want_of_memory
+from gitmodel.errors import GitmodelError
 from gitmodel.files import StorageFailed
-from gitmodel.formats.onnx_facts import Facts
 from gitmodel.formats.source import Description, InvalidModel, UnsafeModel
-from gitmodel.runtime import LoadFailed, RunFailed, RuntimeLimits
+from gitmodel.runtime import LoadFailed, RunFailed
 from gitmodel.sandbox.failures import OutOfMemory, Refused, SandboxIncomplete
 from gitmodel.sandbox.limits import Limits
 
@@ -37,40 +37,6 @@ _ERRORS: Mapping[str, type[GitmodelError]] = {
 #: What a child may write to disk for a file of this many bytes, while it unpacks and before it runs anything.
 _FREE_BYTES, _RATIO = 1 << 30, 200
 _STRIKES = 2
-
-
-class CannotOpen(GitmodelError):
-    """A model was read, but does not open; ``opened`` has what is known of it all the same."""
-
-    code = "cannot-open"
-    exit_code = ExitCode.INCOMPLETE
-
-    def __init__(self, message: str, hint: str, opened: Opened) -> None:
-        super().__init__(message, hint=hint)
-        self.opened = opened
-
-
-class Opened(Struct, frozen=True):
-    """What a child said of a model. ``outside`` are [kind, text] of data that are not where they should be; ``limits`` are
-    the runtime's, asked for only when it refused the model."""
-
-    label: str
-    signature: Signature
-    facts: Facts
-    complaint: str = ""
-    outside: tuple[tuple[str, str], ...] = ()
-    limits: RuntimeLimits | None = None
-    loads: bool = True
-    #: Bytes of its files.
-    size: int = 0
-
-    @classmethod
-    def from_dict(cls, said: Mapping[str, Any], label: str) -> Opened:
-        limits = RuntimeLimits.from_dict(said["limits"]) if "limits" in said else None
-        outside = tuple((str(kind), str(text)) for kind, text in said["outside"])
-        signature = Signature.from_dict(said["signature"], label)
-        facts, complaint = Facts.from_dict(said["facts"]), str(said["complaint"])
-        return cls(label, signature, facts, complaint, outside, limits, said["failed"] is None, int(said["size"]))
 
 
 @dataclass
@@ -210,12 +176,7 @@ class Models:
     @property
     def failure(self) -> str:
         """Why a pair could not be judged to the end though its models opened; '' where it could."""
-        for model in self._models:
-            if model.failure:
-                return model.failure
-        # What OLD has no memory for, either, is no input of its callers.
-        hungry = [bool(model.starved) for model in self._models]
-        return self._models[-1].starved if hungry and hungry[-1] and not any(hungry[:-1]) else ""
+        return next((model.failure for model in self._models if model.failure), "") or want_of_memory(self._models)
 
     def fresh(self, model: Model) -> Child:
         """One more child for the same model, which has not opened it yet; whoever asks closes it. Raises SandboxFailed."""

@@ -10,7 +10,7 @@ from importlib import resources
 from gitmodel.bundle import yamlio
 from gitmodel.bundle.card import Card
 from gitmodel.compat.changes import Change
-from gitmodel.compat.isolated import CannotOpen, Opened
+from gitmodel.compat.opening import CannotOpen, Opened
 from gitmodel.errors import GitmodelError
 from gitmodel.formats.onnx_facts import ML, ONNX, Facts
 from gitmodel.formats.source import UnsafeModel

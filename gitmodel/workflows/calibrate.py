@@ -13,9 +13,8 @@ from gitmodel.bundle.golden import GoldenCase
 from gitmodel.bundle.signature import Signature
 from gitmodel.compat import noise
 from gitmodel.compat.bridge import Bridge
-from gitmodel.compat.isolated import Opened
 from gitmodel.compat.noise import Noise
-from gitmodel.compat.opening import Running
+from gitmodel.compat.opening import Opened, Running
 from gitmodel.compat.replay import Replay, calibrated
 from gitmodel.compat.side_by_side import Recalling, Runs
 from gitmodel.errors import GitmodelError

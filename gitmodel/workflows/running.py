@@ -15,7 +15,8 @@ from gitmodel.bundle.signature import Signature
 from gitmodel.compat import behaviour, bridge, budgets, generate, limits, named, renames, snippets
 from gitmodel.compat import replay as golden_replay
 from gitmodel.compat.changes import Change, Comparison
-from gitmodel.compat.isolated import CannotOpen, Model, Models
+from gitmodel.compat.isolated import Model, Models
+from gitmodel.compat.opening import CannotOpen
 from gitmodel.compat.side_by_side import Runs
 from gitmodel.errors import GitmodelError
 from gitmodel.formats.source import InvalidModel

@@ -14,7 +14,8 @@ from gitmodel import formats, registry, runtime
 from gitmodel.bundle.bundle import Bundle
 from gitmodel.bundle.folder import MemoryFolder
 from gitmodel.compat import inside
-from gitmodel.compat.isolated import CannotOpen, Model, Models
+from gitmodel.compat.isolated import Model, Models
+from gitmodel.compat.opening import CannotOpen
 from gitmodel.formats import hdf5
 from gitmodel.formats.source import InvalidModel, UnsafeModel
 from gitmodel.runtime import RunFailed

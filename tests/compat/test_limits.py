@@ -14,7 +14,7 @@ from gitmodel.bundle.card import Card
 from gitmodel.bundle.yamlio import InvalidYaml
 from gitmodel.compat import limits
 from gitmodel.compat.changes import Change
-from gitmodel.compat.isolated import CannotOpen, Opened
+from gitmodel.compat.opening import CannotOpen, Opened
 from gitmodel.formats import onnx as onnx_format
 from gitmodel.formats import onnx_facts, onnx_walk
 from gitmodel.formats.onnx_facts import Facts

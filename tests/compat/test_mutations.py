@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import resource
@@ -37,14 +38,17 @@ MEMORY = 2 << 30
 RAVENOUS = ("STFT", "Tile", "Pad", "Upsample", "Resize", "Expand", "ConstantOfShape", "Loop")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _bounded() -> Iterator[None]:
-    """Some models of one operator take what is drawn for them for a size: what the oracle runs is refused, not the machine."""
+@contextlib.contextmanager
+def bounded() -> Iterator[None]:
+    """Some models of one operator take what is drawn for them for a size: what the oracle runs is refused, not the machine.
+    It is for them alone: in this process, whatever it has done before, a real model may be refused as well."""
     before = resource.getrlimit(resource.RLIMIT_AS)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_AS, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +60,13 @@ def tame() -> list[Specimen]:
 def rows(tame: list[Specimen], tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
     """Every mutation on the first models it is defined for, and every model with the next few that are defined for it."""
     folder, states = tmp_path_factory.mktemp("mutants"), dict[bytes, str]()
-    found = [row for name in MUTATIONS for row in _first(list(tame), name, folder, states)]
-    names = list(MUTATIONS)
-    for number, specimen in enumerate(tame):
-        turn = number * KINDS % len(names)
-        found += _some(specimen, [*names[turn:], *names[:turn]], folder, states)
-    return found
+    with bounded():
+        found = [row for name in MUTATIONS for row in _first(list(tame), name, folder, states)]
+        names = list(MUTATIONS)
+        for number, specimen in enumerate(tame):
+            turn = number * KINDS % len(names)
+            found += _some(specimen, [*names[turn:], *names[:turn]], folder, states)
+        return found
 
 
 def _some(specimen: Specimen, names: list[str], folder: Path, states: dict[bytes, str]) -> Iterator[Row]:

@@ -28,7 +28,7 @@ Call = tuple[Mapping[str, Any], list[Any]]
 
 
 def session(model: onnx.ModelProto | Path) -> onnxruntime.InferenceSession | None:
-    """A session as gitmodel configures it; None where the runtime refuses the model."""
+    """A session as gitmodel configures it; None where the runtime refuses the model. Raises MemoryError."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
@@ -36,7 +36,9 @@ def session(model: onnx.ModelProto | Path) -> onnxruntime.InferenceSession | Non
     given = str(model) if isinstance(model, Path) else model.SerializeToString()
     try:
         return onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
-    except Exception:  # the runtime's exceptions share no base but Exception
+    except Exception as error:  # the runtime's exceptions share no base but Exception
+        if "bad_alloc" in str(error) or "Failed to allocate memory" in str(error):
+            raise MemoryError from error
         return None
 
 

@@ -44,7 +44,11 @@ FOR_HEAVY = frozenset(
 _STATE = "state-pair-changed"
 #: Why nothing can be said of a pair whose answers take all memory, and how the judge says that it met such a one.
 _TOO_MUCH = "what its drawn cases give does not go into memory"
-_NO_ROOM, _NO_TIME = "more than goes into this machine's memory", " took more than "
+_UNJUDGED = {
+    "more than goes into this machine's memory": _TOO_MUCH,
+    "a machine with more memory": _TOO_MUCH,
+    " took more than ": "its drawn cases take longer than a judgement may",
+}
 #: It owes nothing, and is told by sandboxes alone.
 _CHECKER = "onnx-check-failed at model"
 
@@ -84,9 +88,17 @@ def prove(
         report = judged(mutant, folder, opens)
     except Exception as error:  # whatever it is, it is not a report
         return Row(name, specimen.name, "", Outcome(wrong=(f"raised {type(error).__name__}: {error}"[:300],)))
-    for sign, why in ((_NO_ROOM, _TOO_MUCH), (_NO_TIME, "its drawn cases take longer than a judgement may")):
+    for sign, why in _UNJUDGED.items():
         if sign in report.unjudged:
             return Row(name, specimen.name, why)
+    try:
+        return _held(specimen, name, mutant, state, report)
+    except MemoryError:
+        return Row(name, specimen.name, _TOO_MUCH)
+
+
+def _held(specimen: Specimen, name: str, mutant: Mutant, state: str, report: Report) -> Row:
+    """A report against the truth, where ONNX Runtime by itself does not show that the truth is another. Raises MemoryError."""
     outcome = held_against(report, mutant.truth, state)
     if _CHECKER in outcome.false and oracle.is_refused_by_the_checker(mutant.new):
         outcome = replace(outcome, false=tuple(text for text in outcome.false if text != _CHECKER))
