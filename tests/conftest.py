@@ -13,8 +13,10 @@ from hypothesis import settings
 
 from tests import support
 
-# How long an example takes says more about the machine than about the code.
-settings.register_profile("gitmodel", deadline=None)
+# How long an example takes says more about the machine than about the code. A change is judged by the same examples each
+# time; --hypothesis-profile explore draws others, and more of them where a test has no number of its own.
+settings.register_profile("gitmodel", deadline=None, derandomize=True, database=None)
+settings.register_profile("explore", deadline=None, derandomize=False, max_examples=300, print_blob=True)
 settings.load_profile("gitmodel")
 
 #: Begun first: at the end each would keep one worker busy while the others have nothing left.

@@ -121,7 +121,8 @@ _links = st.text(st.sampled_from("ab%. \u00e9"), min_size=1, max_size=3).filter(
 @st.composite
 def _attributes(draw: st.DrawFn) -> dict[str, Any]:
     drawn: Any = st.one_of(
-        st.integers(-9, 9), st.floats(allow_nan=False), st.text(st.characters(exclude_characters="\0"), max_size=5),
+        st.integers(-9, 9), st.floats(allow_nan=False),
+        st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=5),
         st.just(np.arange(6, dtype=">i4").reshape(2, 3)), st.just(h5py.Empty("f4")), st.just(np.bytes_(b"abc")),
         st.just(np.array(["x", "\u00fc"], dtype=object)), st.just(True), st.just(np.float16(1.5)),
         st.just(np.array([(1, b"q")], dtype=[("a", "<i8"), ("b", "S2")])),
