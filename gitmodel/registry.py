@@ -58,6 +58,20 @@ class Release(Struct, frozen=True):
         return self.tag.version
 
 
+class Versions(Struct, frozen=True):
+    """The versions of a model. ``releases`` are oldest first by SemVer order; withdrawn ones, and tags on commits without the
+    model, are left out. ``taken`` is every number that was ever given out, withdrawn ones included: a tag never moves."""
+
+    releases: list[Release] = []
+    taken: set[Version] = set()
+
+    @property
+    def latest(self) -> Release | None:
+        """The highest version, pre-releases only when there is nothing else."""
+        finished = [release for release in self.releases if not release.version.pre]
+        return next(reversed(finished or self.releases), None)
+
+
 class StageMove(Struct, frozen=True):
     """A stage put on a version; the move with the highest counter counts."""
 
@@ -74,7 +88,7 @@ def models(repo: Repository, commit: str = "") -> list[str]:
     """Names of the models at a commit, or in the working tree without one."""
     if commit:
         names = repo.folder(commit, MODELS).folders()
-        return [name for name in names if repo.folder(commit, model_path(name)).read(bundle_files.CARD) is not None]
+        return [name for name in names if holds(repo, commit, name)]
     base = repo.root / MODELS
     return sorted(p.parent.name for p in base.glob(f"*/{bundle_files.CARD}")) if base.is_dir() else []
 
@@ -84,28 +98,40 @@ def trees(repo: Repository, commit: str) -> dict[str, str]:
     return repo.folder(commit, MODELS).trees()
 
 
-def releases(repo: Repository, name: str) -> list[Release]:
-    """All versions, oldest first by SemVer order; withdrawn ones, and tags on commits without the model, are left out."""
-    found, withdrawn = _tagged(repo, name)
-    kept = [found[version] for version in sorted(found) if version not in withdrawn]
-    return [release for release in kept if holds(repo, release.ref.commit, name)]
-
-
 def holds(repo: Repository, commit: str, name: str) -> bool:
     """Whether a commit has the model."""
     return repo.folder(commit, model_path(name)).has(bundle_files.CARD)
 
 
-def taken(repo: Repository, name: str) -> set[Version]:
-    """Every version number that was ever given out, withdrawn ones included: a tag never moves."""
-    found, withdrawn = _tagged(repo, name)
-    return set(found) | withdrawn
+def versions(repo: Repository, name: str) -> Versions:
+    """What the tags say of the versions of one model."""
+    return _versions(repo, name, repo.tags(f"{name}@*"))
 
 
-def _tagged(repo: Repository, name: str) -> tuple[dict[Version, Release], set[Version]]:
+def all_versions(repo: Repository) -> dict[str, Versions]:
+    """``versions`` of every model that has a tag of one, by name, with one look at the tags."""
+    refs = _by_model(repo.tags("*@*"), ReleaseTag)
+    return {name: _versions(repo, name, refs[name]) for name in sorted(refs)}
+
+
+def _by_model(refs: Iterable[TagRef], kind: type[ReleaseTag | StageTag]) -> dict[str, list[TagRef]]:
+    found: dict[str, list[TagRef]] = {}
+    for ref in refs:
+        if isinstance(tag := parse_tag(ref.name), kind):
+            found.setdefault(tag.model, []).append(ref)
+    return found
+
+
+def _versions(repo: Repository, name: str, refs: Iterable[TagRef]) -> Versions:
+    given, withdrawn = _given(name, refs)
+    kept = [given[version] for version in sorted(given) if version not in withdrawn]
+    return Versions([one for one in kept if holds(repo, one.ref.commit, name)], given.keys() | withdrawn)
+
+
+def _given(name: str, refs: Iterable[TagRef]) -> tuple[dict[Version, Release], set[Version]]:
     found: dict[Version, Release] = {}
     withdrawn = set()
-    for ref in repo.tags(f"{name}@*"):
+    for ref in refs:
         tag = parse_tag(ref.name)
         if isinstance(tag, ReleaseTag) and tag.model == name:
             if tag.cancelled:
@@ -127,29 +153,34 @@ def standing(repo: Repository, name: str) -> dict[str, str]:
     return {str(tag): commit for tag, commit in refs if tag is not None and tag.model == name}
 
 
-def all_releases(repo: Repository) -> dict[str, list[Release]]:
-    """``releases`` of every model that has any, with one look at the tags."""
-    names = {tag.model for ref in repo.tags("*@*") if isinstance(tag := parse_tag(ref.name), ReleaseTag)}
-    return {name: releases(repo, name) for name in sorted(names)}
-
-
 def stage_moves(repo: Repository, name: str, known: Iterable[Release] | None = None) -> list[StageMove]:
     """Every move of every stage of a model, oldest first. ``known`` are its releases, if they have been read already."""
-    by_commit: dict[str, list[Version]] = {}
-    for release in releases(repo, name) if known is None else known:
-        by_commit.setdefault(release.ref.commit, []).append(release.version)
+    return _moves(name, repo.tags(f"{name}#*"), versions(repo, name).releases if known is None else known)
+
+
+def _moves(name: str, refs: Iterable[TagRef], known: Iterable[Release]) -> list[StageMove]:
+    by_commit = {release.ref.commit: release.version for release in known}
     moves = []
-    for ref in repo.tags(f"{name}#*"):
+    for ref in refs:
         tag = parse_tag(ref.name)
         if isinstance(tag, StageTag) and tag.model == name:
-            versions = by_commit.get(ref.commit)
-            moves.append(StageMove(tag, ref, versions[-1] if versions else None))
+            moves.append(StageMove(tag, ref, by_commit.get(ref.commit)))
     return sorted(moves, key=lambda move: (move.tag.stage, move.tag.counter))
 
 
 def stages(repo: Repository, name: str, known: Iterable[Release] | None = None) -> dict[str, StageMove]:
     """Where each stage stands now; ``known`` as for ``stage_moves``."""
-    current = {move.tag.stage: move for move in stage_moves(repo, name, known)}
+    return _current(stage_moves(repo, name, known))
+
+
+def all_stages(repo: Repository, known: Mapping[str, Versions]) -> dict[str, dict[str, StageMove]]:
+    """``stages`` of each of these models, with one look at the tags."""
+    refs = _by_model(repo.tags("*#*"), StageTag)
+    return {name: _current(_moves(name, refs.get(name, ()), known[name].releases)) for name in known}
+
+
+def _current(moves: Iterable[StageMove]) -> dict[str, StageMove]:
+    current = {move.tag.stage: move for move in moves}
     return {stage: move for stage, move in current.items() if not move.tag.cancelled}
 
 
@@ -213,6 +244,15 @@ def merged(new: Bundle, old: Bundle, common: Bundle, apart: tuple[str, ...]) -> 
     return new
 
 
+def current(repo: Repository) -> list[Bundle]:
+    """The models of the working tree, by name; in a bare repository, of HEAD."""
+    if not repo.bare:
+        return [working_bundle(repo, name) for name in models(repo)]
+    head = repo.head()
+    names = models(repo, head) if head else []
+    return [Bundle(name, name, repo.folder(head, model_path(name)), head) for name in names]
+
+
 def working_bundle(repo: Repository, name: str) -> Bundle:
     """The bundle as it lies in the working tree (the last commit, in a bare repository). Raises UnknownModel."""
     check_name(name)
@@ -226,22 +266,15 @@ def working_bundle(repo: Repository, name: str) -> Bundle:
     return Bundle(name, name, DiskFolder(folder))
 
 
-def latest(repo: Repository, name: str) -> Release | None:
-    """The highest version, pre-releases only when there is nothing else."""
-    found = releases(repo, name)
-    finished = [release for release in found if not release.version.pre]
-    return next(reversed(finished or found), None)
-
-
 def _find_release(repo: Repository, name: str, text: str) -> Release | None:
     if text == LATEST:
-        newest = latest(repo, name)
+        newest = versions(repo, name).latest
         if newest is None:
             refuse_shallow(repo, f"{name} has no version")
             raise UnknownVersion(f"{name} has no version yet", hint=f"run 'gitmodel release {name}'")
         return newest
     partial = _PARTIAL.fullmatch(text)
-    known = releases(repo, name)
+    known = versions(repo, name).releases
     for release in reversed(known):
         version = release.version
         if text.removeprefix("v") == str(version).removeprefix("v"):
@@ -282,7 +315,7 @@ def refuse_shallow(repo: Repository, fact: str, tag: str = "") -> None:
 
 def _refuse_stray(repo: Repository, name: str, text: str) -> None:
     """Says so when there is a tag of that version, on a commit without the model."""
-    for version, release in _tagged(repo, name)[0].items():
+    for version, release in _given(name, repo.tags(f"{name}@*"))[0].items():
         if str(version).removeprefix("v") == text.removeprefix("v") and not holds(repo, release.ref.commit, name):
             raise UnknownVersion(
                 f"the commit of {release.ref.name} has no {model_path(name)}", hint="the tag stands on the wrong commit"

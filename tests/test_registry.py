@@ -172,7 +172,7 @@ def test_a_file_or_a_folder_is_a_bundle_of_its_own(tagged: Path, tmp_path: Path)
 def test_a_withdrawn_version_is_no_version(tagged: Path) -> None:
     tag(tagged, "fraud@v1.10.0!", "fraud@v1.10.0^{}")
     repo = Repository.open(tagged)
-    assert [str(r.version) for r in registry.releases(repo, "fraud")] == ["v1.0.0", "v1.2.0", "v2.0.0-rc.1"]
+    assert [str(r.version) for r in registry.versions(repo, "fraud").releases] == ["v1.0.0", "v1.2.0", "v2.0.0-rc.1"]
     assert resolve(repo, "fraud@latest").label == "fraud@v1.2.0"
     with pytest.raises(UnknownVersion):
         resolve(repo, "fraud@v1.10.0")
@@ -215,8 +215,8 @@ def test_names_that_begin_alike_are_kept_apart(repo: Path, save_model: Callable[
     for name in ("fraud", "fraud-2"):
         save_model(name)
         tag(repo, f"{name}@v1.0.0")
-    found = registry.all_releases(Repository.open(repo))
-    assert {name: [str(r.tag) for r in releases] for name, releases in found.items()} == {
+    found = registry.all_versions(Repository.open(repo))
+    assert {name: [str(r.tag) for r in known.releases] for name, known in found.items()} == {
         "fraud": ["fraud@v1.0.0"],
         "fraud-2": ["fraud-2@v1.0.0"],
     }
@@ -229,12 +229,12 @@ def test_strange_and_stray_tags_are_passed_over(tagged: Path) -> None:
         support.git(tagged, "tag", "-a", "-m", "x", name)
     support.git(tagged, "tag", "fraud@v8.0.0", blob)
     tag(tagged, "fraud@v9.0.0", root)
-    assert [str(r.version) for r in registry.releases(Repository.open(tagged), "fraud")] == list(VERSIONS)
+    assert [str(r.version) for r in registry.versions(Repository.open(tagged), "fraud").releases] == list(VERSIONS)
 
 
 def test_a_version_number_stays_taken_once_it_was_given_out(tagged: Path) -> None:
     tag(tagged, "fraud@v1.2.0!", "fraud@v1.2.0^{}")
-    assert {str(version) for version in registry.taken(Repository.open(tagged), "fraud")} == set(VERSIONS)
+    assert {str(version) for version in registry.versions(Repository.open(tagged), "fraud").taken} == set(VERSIONS)
 
 
 def test_a_folder_without_a_card_is_no_model(tagged: Path) -> None:
@@ -280,4 +280,4 @@ def test_what_gto_registers_assigns_and_withdraws_we_read(repo: Path, save_model
     gto(repo, "deprecate", "fraud", "v1.4.0", "prod")
     assert registry.stages(opened, "fraud") == {}
     gto(repo, "deprecate", "fraud", "v1.4.0")
-    assert registry.releases(opened, "fraud") == []
+    assert registry.versions(opened, "fraud").releases == []

@@ -64,7 +64,13 @@ class GitFolder:
         return self._tree.hexsha if self._tree is not None else ""
 
     def has(self, path: str) -> bool:
-        return self._item(path) is not None
+        if "_tree" in self.__dict__ or not f"{self._prefix}{path}".isprintable():
+            return self._item(path) is not None
+        try:  # asked for alone, it needs no list of what is beside it
+            self._repo.git.get_object_header(f"{self._commit}:{'/'.join(filter(None, (self._prefix, path)))}")
+        except ValueError:  # what GitPython makes of "missing"
+            return False
+        return True
 
     def _item(self, path: str) -> Any:
         above, _, name = path.rpartition("/")

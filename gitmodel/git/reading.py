@@ -213,13 +213,21 @@ class Reader:
         return tags
 
     def tag_message(self, name: str) -> str:
-        return self.run("for-each-ref", "--format=%(contents)", f"refs/tags/{name}")
+        """What an annotated tag says, its signature included. Raises GitFailed."""
+        _, _, message = self.read(f"refs/tags/{name}", "tag").partition(b"\n\n")
+        return message.decode(errors="replace")
 
-    def log(self, paths: Sequence[str], limit: int = 1) -> list[tuple[str, datetime]]:
-        """(commit, author date) of the newest commits that touch ``paths``."""
-        listing = self.run("log", f"-{limit}", "--format=%H %at", "--", *paths)
-        pairs = (line.split() for line in listing.splitlines())
-        return [(oid, datetime.fromtimestamp(int(at), UTC)) for oid, at in pairs]
+    def changed(self, folder: str) -> dict[str, datetime]:
+        """When each folder directly below ``folder`` was last changed by a commit that HEAD has grown from: the author's date."""
+        listing = self.run("log", "--no-show-signature", "-c", "--name-only", "--format=%x00%at", "HEAD", "--", folder)
+        found: dict[str, datetime] = {}
+        for block in filter(None, listing.split("\0")):
+            at, *paths = block.split("\n")
+            for path in filter(None, paths):
+                below = path.removeprefix(f"{folder}/").split("/", 1)
+                if len(below) > 1:
+                    found.setdefault(below[0], datetime.fromtimestamp(int(at), UTC))
+        return found
 
     def dirty(self, *paths: str) -> list[str]:
         """Paths below ``paths`` that differ from the last commit, untracked ones included."""

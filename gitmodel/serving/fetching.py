@@ -49,7 +49,7 @@ class Fetcher:
         try:
             if not any(
                 r.ref.commit == aspired.commit
-                for r in registry.releases(repo, aspired.model)
+                for r in registry.versions(repo, aspired.model).releases
                 if str(r.version) == aspired.version
             ):
                 if f"{label}!" in registry.standing(repo, aspired.model):

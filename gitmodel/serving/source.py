@@ -63,18 +63,18 @@ class Source:
             begun = self._asked
             repo = Repository.open(self._path)
             try:
-                found = registry.all_releases(repo)
-                moves = {
-                    name: registry.stages(repo, name, known) for name, known in found.items() if self._follows(name)
-                }
+                found = {name: known for name, known in registry.all_versions(repo).items() if self._follows(name)}
+                moves = registry.all_stages(repo, found)
             finally:
                 repo.close()
-            wanted = {name: self._policy.aspired(name, found[name], stages) for name, stages in moves.items()}
+            wanted = {name: self._policy.aspired(name, found[name].releases, stages) for name, stages in moves.items()}
             standing = {
                 name: {stage: str(move.version) for stage, move in stages.items() if move.version}
                 for name, stages in moves.items()
             }
-            released = {name: {(str(one.version), one.ref.commit) for one in found[name]} for name in moves}
+            released = {
+                name: {(str(one.version), one.ref.commit) for one in known.releases} for name, known in found.items()
+            }
             number = self._publish(wanted, hint, standing, released)
             self._newest = (hint, begun, number)
             return number
@@ -93,14 +93,15 @@ class Source:
         """What it was told to serve and is not there, in words; ``named`` are models that something else was said of."""
         repo = Repository.open(self._path)
         try:
-            everything = registry.all_releases(repo)
+            everything = registry.all_versions(repo)
             found = {name: held for name, held in everything.items() if self._follows(name)}
             lacking = {*self._models, *named} - everything.keys()
             told = [f"there is no version of '{name}' here yet" for name in sorted(lacking)]
             if not found and not self._models:
                 return ["there is no version of any model here yet"]
-            held = {text for releases in found.values() for r in releases for text in (str(r.version), r.ref.commit)}
-            stages = {stage for name, releases in found.items() for stage in registry.stages(repo, name, releases)}
+            releases = [release for known in found.values() for release in known.releases]
+            held = {text for release in releases for text in (str(release.version), release.ref.commit)}
+            stages = {stage for standing in registry.all_stages(repo, found).values() for stage in standing}
         finally:
             repo.close()
         unknown = [*self._policy.lacking(held, stages)] if found else []

@@ -30,6 +30,7 @@ from gitmodel.sandbox.failures import OutOfMemory, SandboxFailed, SandboxIncompl
 from gitmodel.versions import check_name, is_name
 from gitmodel.workflows.judge import judge, judge_first, placed
 from gitmodel.workflows.policy import Terms, gather
+from gitmodel.workflows.unreleased import Present
 from gitmodel.workflows.workspace import NeedsWorkingTree, Workspace
 
 if TYPE_CHECKING:
@@ -140,13 +141,6 @@ def uncommitted(repo: Path | str = ".") -> list[str]:
     return sorted({path.split("/")[1] for path in paths if path.count("/") > 1})
 
 
-def changed_since(repo: Repository, name: str, commit: str) -> bool:
-    """True when the working tree's model is not what it was at ``commit``."""
-    path = registry.model_path(name)
-    head = repo.head()
-    return bool(repo.dirty(path)) or repo.folder(head, path).object_id != repo.folder(commit, path).object_id
-
-
 #: A model's name, its OLD and its NEW.
 Sides = Iterator[tuple[str, Bundle | None, Bundle | None]]
 
@@ -181,17 +175,18 @@ def _worktree(repo: Repository) -> Sides:
     """Both sides of every model of the working tree that differs from its latest release."""
     if repo.bare:
         raise NeedsWorkingTree(f"{repo.root} is a bare repository", hint="name two revisions, or one with --against")
-    newest = {name: registry.latest(repo, name) for name in registry.all_releases(repo)}
+    newest = {name: found.latest for name, found in registry.all_versions(repo).items()}
     here = registry.models(repo)
     if not here and not any(newest.values()):
         raise NothingToCompare("there is no model here", hint="run 'gitmodel save NAME FILE' first")
+    present = Present(repo)
     for name in sorted({*newest, *here}):
         base = newest.get(name)
         new = registry.working_bundle(repo, name) if name in here else None
         if base is None and new is not None:
             registry.refuse_shallow(repo, f"{name} has no version to be judged against")
             yield name, None, new
-        elif base is not None and (new is None or changed_since(repo, name, base.ref.commit)):
+        elif base is not None and (new is None or present.differs(name, base.ref.commit)):
             yield name, registry.bundle_at(repo, name, base.ref.commit, str(base.tag)), new
 
 
@@ -228,7 +223,7 @@ def _counted(place: Workspace | None, report: Report, old: Bundle) -> Report:
     was merged since may owe a bump of its own."""
     if place is None or report.base is not None or not old.commit:
         return report
-    released, path = registry.latest(place.repo, old.name), registry.model_path(old.name)
+    released, path = registry.versions(place.repo, old.name).latest, registry.model_path(old.name)
     if released is None:
         return report
     same = place.repo.folder(old.commit, path).object_id == place.repo.folder(released.ref.commit, path).object_id

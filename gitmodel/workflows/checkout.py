@@ -58,7 +58,7 @@ def _refuse_loss(place: Workspace, bundle: Bundle, path: str) -> None:
     if not dirty:
         return
     unknown = place.repo.contents(dirty)
-    releases = reversed(registry.releases(place.repo, bundle.name))
+    releases = reversed(registry.versions(place.repo, bundle.name).releases)
     for commit in (place.repo.head(), bundle.commit, *(release.ref.commit for release in releases)):
         committed = place.repo.blobs(commit, path) if commit else {}
         unknown = {name: ids - {committed.get(name, "")} for name, ids in unknown.items()}

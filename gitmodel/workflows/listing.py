@@ -15,6 +15,7 @@ from gitmodel.bundle.bundle import GOLDEN, Bundle, unreadable
 from gitmodel.formats import golden_files
 from gitmodel.git import NotARepository, Repository
 from gitmodel.versions import check_name
+from gitmodel.workflows.unreleased import Present
 
 
 class Row(Struct, frozen=True):
@@ -48,20 +49,22 @@ class LogEntry(Struct, frozen=True):
 def list_models(repo: Path | str = ".") -> list[Row]:
     """Every model of the working tree (the last commit, in a bare repository), by name."""
     repository = Repository.open(Path(repo))
-    head = repository.head()
-    names = registry.models(repository, head if repository.bare else "") if head or not repository.bare else []
-    return [_row(repository, name) for name in names]
+    bundles, given = registry.current(repository), registry.all_versions(repository)
+    known = {bundle.name: given.get(bundle.name, registry.Versions()) for bundle in bundles}
+    stages, present = registry.all_stages(repository, known), Present(repository)
+    changed = repository.changed(registry.MODELS) if repository.head() else {}
+    return [_row(b, known[b.name].latest, stages[b.name], changed.get(b.name), present) for b in bundles]
 
 
 def log(name: str, repo: Path | str = ".") -> list[LogEntry]:
     """The versions of a model, newest first. Raises UnknownModel when there is no such model nor version."""
     check_name(name)
     repository = Repository.open(Path(repo))
-    releases = registry.releases(repository, name)
+    releases = registry.versions(repository, name).releases
     if not releases:
         registry.working_bundle(repository, name)
     stages: dict[str, list[str]] = {}
-    for stage, move in registry.stages(repository, name).items():
+    for stage, move in registry.stages(repository, name, releases).items():
         stages.setdefault(str(move.version), []).append(stage)
     entries, before = [], None
     for release in releases:
@@ -121,26 +124,21 @@ def read_trailers(message: str) -> dict[str, str]:
     return {key: value for key, mark, value in pairs if mark}
 
 
-def _row(repo: Repository, name: str) -> Row:
-    newest = registry.latest(repo, name)
-    bundle = registry.working_bundle(repo, name)
-    dates = repo.log([registry.model_path(name)]) if repo.head() else []
-    stages = {stage: str(move.version or "?") for stage, move in registry.stages(repo, name).items()}
+def _row(
+    bundle: Bundle,
+    newest: registry.Release | None,
+    stages: Mapping[str, registry.StageMove],
+    changed: datetime | None,
+    present: Present,
+) -> Row:
     return Row(
-        name,
+        bundle.name,
         str(newest.version) if newest else "",
-        stages,
+        {stage: str(move.version or "?") for stage, move in stages.items()},
         bundle.lock.size if bundle.folder.read("weights.lock") is not None else None,
-        dates[0][1] if dates else None,
-        newest is None or _differs(repo, name, newest.ref.commit),
+        changed,
+        newest is None or present.differs(bundle.name, newest.ref.commit),
     )
-
-
-def _differs(repo: Repository, name: str, commit: str) -> bool:
-    path = registry.model_path(name)
-    if not repo.bare and repo.dirty(path):
-        return True
-    return repo.folder(repo.head(), path).object_id != repo.folder(commit, path).object_id
 
 
 def _entry(

@@ -55,7 +55,7 @@ class Terms:
 def gather(repo: Repository | None, old: Bundle, new: Bundle | None, asked: Terms) -> Policy:
     """The policy of OLD for NEW, which is None when the model is gone. Raises InvalidYaml."""
     before, after = _allow_list(old), _allow_list(new)
-    latest = registry.latest(repo, old.name) if repo and before.entries else None
+    latest = registry.versions(repo, old.name).latest if repo and before.entries else None
     spent = _at_release(repo, latest) if repo and latest else AllowList()
     version = _version(new) or (latest.version if latest else None)
     return _policy(repo, old, new, asked, Lists(before, after, spent), terms.list_changes(before, after), version)

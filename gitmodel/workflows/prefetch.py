@@ -100,7 +100,7 @@ class Prefetch(Sessions):
     def _run_old(self) -> None:
         # Git's helper processes are not for several threads.
         repo = Repository.open(self._place.repo.root)
-        base = registry.latest(repo, self._name)
+        base = registry.versions(repo, self._name).latest
         old = registry.bundle_at(repo, self._name, base.ref.commit, str(base.tag)) if base else None
         if old is None or old.signature is None or not _will_run(old, self._place.cache):
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 
@@ -99,7 +100,8 @@ def release(
     if push:
         place.repo.check_remote(push)
     with place.repo.lock():
-        new, base = _bundle(place, name), registry.latest(place.repo, name)
+        new, known = _bundle_and_versions(place, name)
+        base = known.latest
         if base is None:
             registry.refuse_shallow(place.repo, f"{name} has no version to go on from")
         if base and place.repo.folder(base.ref.commit, registry.model_path(name)).object_id == new_id(place, name):
@@ -109,8 +111,8 @@ def release(
             transfer.push_bundle(place, new)
             return Released(str(base.tag), base.ref.commit, None, pushing.push_release(place.repo, push, str(base.tag)))
         wanted = None if step == AUTO else _parse(step)
-        _check_free(place, name, wanted, base)
-        report, version = _gate(place, new, base, wanted, Terms(mode=Mode(mode), today=today))
+        _check_free(name, wanted, known)
+        report, version = _gate(place, new, known, wanted, Terms(mode=Mode(mode), today=today))
         told(report)
         tag = ReleaseTag(name, version)
         if report.exit_code is not ExitCode.OK:
@@ -146,14 +148,13 @@ def promote(
         place.repo.check_remote(push)
     with place.repo.lock():
         bundle = registry.resolve(place.repo, reference)
-        release_here = next(
-            (r for r in reversed(registry.releases(place.repo, bundle.name)) if r.ref.commit == bundle.commit), None
-        )
+        known = registry.versions(place.repo, bundle.name).releases
+        release_here = next((release for release in reversed(known) if release.ref.commit == bundle.commit), None)
         if release_here is None:
             raise registry.UnknownVersion(
                 f"{reference} is no released version", hint=f"run 'gitmodel release {bundle.name}' first"
             )
-        moves = [move for move in registry.stage_moves(place.repo, bundle.name) if move.tag.stage == stage]
+        moves = [move for move in registry.stage_moves(place.repo, bundle.name, known) if move.tag.stage == stage]
         if moves and moves[-1].ref.commit == bundle.commit and not moves[-1].tag.cancelled:
             raise NothingChanged(f"{bundle.name}#{stage} is on {release_here.version} already", hint="nothing to do")
         counter = max((move.tag.counter for move in moves), default=0) + 1
@@ -167,15 +168,18 @@ def promote(
     return str(tag), str(release_here.version), pushed
 
 
-def _bundle(place: Workspace, name: str) -> Bundle:
+def _bundle_and_versions(place: Workspace, name: str) -> tuple[Bundle, registry.Versions]:
     head = place.repo.head()
     if not head:
         raise Uncommitted("there is no commit yet", hint=f"run 'gitmodel save {name} FILE -m MESSAGE'")
-    if place.repo.dirty(registry.model_path(name)):
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="beside") as beside:
+        dirty = beside.submit(place.repo.dirty, registry.model_path(name))
+        known = registry.versions(place.repo, name)
+    if dirty.result():
         raise Uncommitted(
             f"{name} has changes that are not committed", hint=f"commit {registry.model_path(name)}, or save with -m"
         )
-    return registry.bundle_at(place.repo, name, head, name)
+    return registry.bundle_at(place.repo, name, head, name), known
 
 
 def _parse(step: str) -> Bump | Version:
@@ -187,19 +191,19 @@ def _parse(step: str) -> Bump | Version:
     return bump
 
 
-def _check_free(place: Workspace, name: str, wanted: Bump | Version | None, base: registry.Release | None) -> None:
+def _check_free(name: str, wanted: Bump | Version | None, known: registry.Versions) -> None:
     if not isinstance(wanted, Version):
         return
-    if wanted in registry.taken(place.repo, name):
+    if wanted in known.taken:
         raise VersionExists(f"{name}@{wanted} exists", hint="tags of releases never move; choose a higher version")
-    if base and wanted < base.version:
-        raise VersionExists(f"{name}@{wanted} is below {base.tag}", hint="choose a higher version")
+    if known.latest and wanted < known.latest.version:
+        raise VersionExists(f"{name}@{wanted} is below {known.latest.tag}", hint="choose a higher version")
 
 
 def _gate(
-    place: Workspace, new: Bundle, base: registry.Release | None, wanted: Bump | Version | None, asked: Terms
+    place: Workspace, new: Bundle, known: registry.Versions, wanted: Bump | Version | None, asked: Terms
 ) -> tuple[Report, Version]:
-    taken = registry.taken(place.repo, new.name)
+    base, taken = known.latest, known.taken
     if base is None:
         report = judge.placed(place, judge.judge_first(place, new, models=for_release(new, place.sessions)), None, new)
         return report, wanted if isinstance(wanted, Version) else _free(FIRST, Bump.PATCH, taken)

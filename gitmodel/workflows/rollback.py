@@ -56,10 +56,10 @@ def rollback(name: str, stage: str = PROD, *, repo: Path | str = ".", message: s
 def _way(repository: Repository, name: str, stage: str) -> tuple[str, Version | None]:
     """Where the stage stands, in words, and the version it goes back to; None when there is none, and then the words say
     why."""
-    releases = registry.releases(repository, name)
+    releases = registry.versions(repository, name).releases
     if not releases:
         registry.working_bundle(repository, name)  # says so when there is no such model
-    moves = [move for move in registry.stage_moves(repository, name) if move.tag.stage == stage]
+    moves = [move for move in registry.stage_moves(repository, name, releases) if move.tag.stage == stage]
     if not moves:
         finished = [release.version for release in releases if not release.version.pre]
         if stage != PROD or len(finished) < 2:

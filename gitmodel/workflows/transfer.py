@@ -50,7 +50,9 @@ def push(
     """Sends the weights of these references, or of every model and every version here. Raises NoRemote, RemoteFailed, and
     MissingWeights as ``push_bundles``, or when a version does not say what its weights are: then all others have been sent."""
     place = Workspace.open(Path(repo), remote=remote, progress=progress)
-    bundles = _bundles(place.repo, references) if references else [*_current(place.repo), *_released(place.repo)]
+    bundles = (
+        _bundles(place.repo, references) if references else [*registry.current(place.repo), *_released(place.repo)]
+    )
     place.remote  # noqa: B018  # a missing remote is said before anything else
     damaged = {} if references else {bundle.label: why for bundle in bundles if (why := unreadable(bundle))}
     moved = push_bundles(place, [bundle for bundle in bundles if bundle.label not in damaged])
@@ -80,7 +82,7 @@ def fetch(
     Raises NoRemote, RemoteFailed, MissingWeights, UnknownTensor, UnknownView, NotServable.
     """
     place = Workspace.reading(Path(repo), remote=remote, progress=progress)
-    bundles = _bundles(place.repo, references) if references else _current(place.repo)
+    bundles = _bundles(place.repo, references) if references else registry.current(place.repo)
     return _bring(place, bundles, _parts(bundles, tensors, view))
 
 
@@ -89,7 +91,7 @@ def pull(
 ) -> Moved:
     """``fetch``, and lays out those that are of the working tree. Raises NoRemote, RemoteFailed, MissingWeights."""
     place = Workspace.open(Path(repo), remote=remote, progress=progress)
-    bundles = _bundles(place.repo, references) if references else _current(place.repo)
+    bundles = _bundles(place.repo, references) if references else registry.current(place.repo)
     with place.repo.lock():
         moved = _bring(place, bundles, [list(bundle.lock.files) for bundle in bundles])
         for bundle in bundles:
@@ -207,20 +209,12 @@ def _bundles(repo: Repository, references: Sequence[str]) -> list[Bundle]:
     return [registry.resolve(repo, reference) for reference in references]
 
 
-def _current(repo: Repository) -> list[Bundle]:
-    """The models of the working tree; in a bare repository, of HEAD."""
-    if repo.bare and not repo.head():
-        return []
-    return [registry.working_bundle(repo, name) for name in registry.models(repo, repo.head() if repo.bare else "")]
-
-
 def _released(repo: Repository) -> list[Bundle]:
-    found = []
-    for name, releases in registry.all_releases(repo).items():
-        for release in releases:
-            if name in registry.models(repo, release.ref.commit):
-                found.append(registry.bundle_at(repo, name, release.ref.commit, str(release.tag)))
-    return found
+    return [
+        registry.bundle_at(repo, name, release.ref.commit, str(release.tag))
+        for name, known in registry.all_versions(repo).items()
+        for release in known.releases
+    ]
 
 
 def _distinct(entries: Iterable[FileEntry]) -> list[FileEntry]:

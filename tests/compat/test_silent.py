@@ -260,4 +260,4 @@ def test_the_same_model_exported_again_gives_remarks_at_most(released: Path, tmp
 def test_words_and_figures_of_the_card_are_silent(released: Path, save_model: Callable[..., object]) -> None:
     save_model(params={"depth": 3}, metrics={"accuracy": 0.9}, description="Finds fraud.", message="Words")
     assert spoken(check.check_compat("fraud@v1.0.0", "fraud", repo=released)) == {"weights-unchanged"}
-    assert registry.latest(Repository.open(released), "fraud") is not None
+    assert registry.versions(Repository.open(released), "fraud").latest is not None

@@ -120,7 +120,9 @@ def tag(repo: Path, name: str, day: int) -> None:
 
 def from_git(path: Path, follow: str = "auto") -> list[tuple[str, int]]:
     repo = Repository.open(path)
-    found = VersionPolicy(follow).aspired("fraud", registry.releases(repo, "fraud"), registry.stages(repo, "fraud"))
+    found = VersionPolicy(follow).aspired(
+        "fraud", registry.versions(repo, "fraud").releases, registry.stages(repo, "fraud")
+    )
     repo.close()
     return [(version.version, version.number) for version in found]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import threading
 from collections.abc import Callable
@@ -177,8 +178,9 @@ def test_answers_of_another_version_are_not_used(
     put(NEW["tuned"](), other)
     usual = told(other)
     # As if the newest version had been tagged between the thread's look at the tags and the release's own.
-    looks = iter(registry.releases(Repository.open(released), "fraud"))
-    monkeypatch.setattr(registry, "latest", lambda *_: next(looks))
+    known = registry.versions(Repository.open(released), "fraud")
+    looks = itertools.chain([registry.Versions(known.releases[:1], known.taken)], itertools.repeat(known))
+    monkeypatch.setattr(registry, "versions", lambda *_: next(looks))
     report, sessions = prefetched(released, put, NEW["tuned"]())
     assert report == usual
     assert sessions.find(digest(released), ONNX_VIEW) is not None
