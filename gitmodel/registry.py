@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 from msgspec import Struct
@@ -105,13 +106,20 @@ def holds(repo: Repository, commit: str, name: str) -> bool:
 
 def versions(repo: Repository, name: str) -> Versions:
     """What the tags say of the versions of one model."""
-    return _versions(repo, name, repo.tags(f"{name}@*"))
+    return _versions(name, repo.tags(f"{name}@*"), partial(holds, repo))
 
 
-def all_versions(repo: Repository) -> dict[str, Versions]:
-    """``versions`` of every model that has a tag of one, by name, with one look at the tags."""
-    refs = _by_model(repo.tags("*@*"), ReleaseTag)
-    return {name: _versions(repo, name, refs[name]) for name in sorted(refs)}
+def all_versions(repo: Repository, held: set[tuple[str, str]] | None = None) -> dict[str, Versions]:
+    """``versions`` of every model that has a tag of one, by name, with one look at the tags. ``held`` takes the commits, each with a
+    model, that were found to have it, and need not be looked into again."""
+    refs, known = _by_model(repo.tags("*@*"), ReleaseTag), set() if held is None else held
+
+    def holds_still(commit: str, name: str) -> bool:
+        if (commit, name) not in known and holds(repo, commit, name):
+            known.add((commit, name))
+        return (commit, name) in known
+
+    return {name: _versions(name, refs[name], holds_still) for name in sorted(refs)}
 
 
 def _by_model(refs: Iterable[TagRef], kind: type[ReleaseTag | StageTag]) -> dict[str, list[TagRef]]:
@@ -122,10 +130,11 @@ def _by_model(refs: Iterable[TagRef], kind: type[ReleaseTag | StageTag]) -> dict
     return found
 
 
-def _versions(repo: Repository, name: str, refs: Iterable[TagRef]) -> Versions:
+def _versions(name: str, refs: Iterable[TagRef], has: Callable[[str, str], bool]) -> Versions:
+    """``has`` says whether a commit has a model."""
     given, withdrawn = _given(name, refs)
     kept = [given[version] for version in sorted(given) if version not in withdrawn]
-    return Versions([one for one in kept if holds(repo, one.ref.commit, name)], given.keys() | withdrawn)
+    return Versions([one for one in kept if has(one.ref.commit, name)], given.keys() | withdrawn)
 
 
 def _given(name: str, refs: Iterable[TagRef]) -> tuple[dict[Version, Release], set[Version]]:

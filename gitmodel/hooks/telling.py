@@ -23,6 +23,8 @@ _MOST_WAIT = 600.0
 _WAIT = "gitmodel.wait"
 #: Seconds until the first word while servers are loading, and between those that follow.
 _FIRST_WORD, _NEXT_WORD = 1.0, 5.0
+#: States of a version, as a server names them, that are no loading.
+_ENDED = ("AVAILABLE", "END")
 
 
 #: Takes one line for the person at the other end, as soon as there is one.
@@ -119,15 +121,19 @@ def _tell_all(servers: Sequence[str], notice: _Notice, say: Say) -> None:
                 for line in future.result():
                     say(f"{server}: {line}" if len(servers) > 1 and server not in line else line)
             if not done:
-                say(f"waiting for {', '.join(sorted(notice.models))} since {word:.0f} s")
+                say(f"waiting for {some(sorted(notice.models))} since {word:.0f} s")
                 word += _NEXT_WORD
 
 
 def _tell_server(server: str, notice: _Notice) -> list[str]:
-    """One deadline for all models together."""
+    """One deadline for all models together, but the first is asked of in any case: the server looks at them all then."""
     said: list[str] = []
-    for model, arrived in notice.models.items():
+    models = list(notice.models)
+    for place, (model, arrived) in enumerate(notice.models.items()):
         left = max(notice.deadline - time.monotonic(), 0.0)
+        if place and not left:
+            said.append(f"the wait is over before {some(models[place:])}; 'gitmodel status' shows what becomes of them")
+            break
         try:
             said += _tell(server, model, left, arrived, notice.secret)
         except GitmodelError as error:
@@ -197,7 +203,9 @@ def _outcomes(model: str, arrived: list[_Arrival], answer: dict[str, Any]) -> It
     if withdrawn:
         goes_on = f"{serving} goes on serving until another does, or the server is restarted"
         yield f"{model} {', '.join(withdrawn)} withdrawn; {goes_on if serving in withdrawn else policy}"
-    if not answer["settled"]:
+    states = [known[version]["state"] for version in wanted if version in aspired and version in known]
+    ended = bool(states) and all(state in _ENDED for state in states)
+    if not answer["settled"] and not ended:  # what it waited for may have been another model
         yield f"{model} is still loading; 'gitmodel status' shows how it ends"
     elif not told:
         yield f"{f'{model} {wanted[-1]}' if wanted else arrived[-1].tag} is here; {policy}"

@@ -35,6 +35,8 @@ class Source:
         self._poll, self._stop = poll, threading.Event()
         self._looking, self._counting = threading.Lock(), threading.Lock()
         self._asked = 0
+        #: A commit never loses the model it has, so each is looked into once.
+        self._held: set[tuple[str, str]] = set()
         #: The newest reading: whom it was for, how many had asked when it began, its publication's number.
         self._newest = ("", 0, 0)
         self._thread = threading.Thread(target=self._run, name="source", daemon=True)
@@ -63,7 +65,11 @@ class Source:
             begun = self._asked
             repo = Repository.open(self._path)
             try:
-                found = {name: known for name, known in registry.all_versions(repo).items() if self._follows(name)}
+                found = {
+                    name: known
+                    for name, known in registry.all_versions(repo, self._held).items()
+                    if self._follows(name)
+                }
                 moves = registry.all_stages(repo, found)
             finally:
                 repo.close()

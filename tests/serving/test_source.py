@@ -177,7 +177,7 @@ def test_a_version_that_is_gone_is_published_as_gone(git_repo: Path) -> None:
     assert published.all[1] == ({"spam": []}, "")
 
 
-def test_a_commit_is_looked_into_once_a_look(git_repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_commit_is_looked_into_once(git_repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commit(git_repo, "fraud@v1.0.0", "fraud#prod#1")
     commit(git_repo, "fraud@v1.1.0")
     looked: list[str] = []
@@ -189,9 +189,16 @@ def test_a_commit_is_looked_into_once_a_look(git_repo: Path, monkeypatch: pytest
 
     monkeypatch.setattr(registry, "holds", counted)
     published = Published()
-    Source(git_repo, published).look()
+    source = Source(git_repo, published)
+    source.look()
     assert published.all == [({"fraud": ["v1.0.0"]}, "")]
     assert len(looked) == len(set(looked)) == 2
+    source.look("fraud")
+    assert len(looked) == 2
+    commit(git_repo, "fraud@v1.2.0", "fraud#prod#2")
+    source.look()
+    assert published.all[-1] == ({"fraud": ["v1.2.0"]}, "")
+    assert len(looked) == len(set(looked)) == 3
 
 
 def test_who_asks_while_one_reads_is_served_by_the_next_reading(git_repo: Path) -> None:
