@@ -89,7 +89,7 @@ def models(repo: Repository, commit: str = "") -> list[str]:
     """Names of the models at a commit, or in the working tree without one."""
     if commit:
         names = repo.folder(commit, MODELS).folders()
-        return [name for name in names if holds(repo, commit, name)]
+        return [name for name in names if repo.folder(commit, model_path(name)).read(bundle_files.CARD) is not None]
     base = repo.root / MODELS
     return sorted(p.parent.name for p in base.glob(f"*/{bundle_files.CARD}")) if base.is_dir() else []
 

@@ -243,3 +243,16 @@ def test_a_damaged_bundle_is_one_error(history: Path) -> None:
 def test_trailers_are_the_last_paragraph_alone() -> None:
     assert read_trailers("subject\n\nA: no\n\nB: yes\nwithout mark\nC: d: e\n") == {"B": "yes", "C": "d: e"}
     assert read_trailers("") == {}
+
+
+def test_a_card_that_is_no_file_makes_no_model_of_a_bare_repository(history: Path, tmp_path: Path) -> None:
+    for name in ("folder", "link"):
+        (history / "models" / name).mkdir()
+    (history / "models" / "folder" / "model.yaml").mkdir()
+    (history / "models" / "folder" / "model.yaml" / "inner").write_text("x")
+    (history / "models" / "link" / "model.yaml").symlink_to("../fraud/model.yaml")
+    support.git(history, "add", "models")
+    support.git(history, "commit", "-qm", "Odd")
+    bare = tmp_path / "bare.git"
+    subprocess.run(["git", "clone", "-q", "--bare", str(history), str(bare)], check=True)
+    assert [row.name for row in list_models(bare)] == ["churn", "fraud"]
