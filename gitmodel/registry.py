@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -89,7 +89,7 @@ def models(repo: Repository, commit: str = "") -> list[str]:
     """Names of the models at a commit, or in the working tree without one."""
     if commit:
         names = repo.folder(commit, MODELS).folders()
-        return [name for name in names if repo.folder(commit, model_path(name)).read(bundle_files.CARD) is not None]
+        return [name for name in names if holds(repo, commit, name)]
     base = repo.root / MODELS
     return sorted(p.parent.name for p in base.glob(f"*/{bundle_files.CARD}")) if base.is_dir() else []
 
@@ -101,18 +101,18 @@ def trees(repo: Repository, commit: str) -> dict[str, str]:
 
 def holds(repo: Repository, commit: str, name: str) -> bool:
     """Whether a commit has the model."""
-    return repo.folder(commit, model_path(name)).has(bundle_files.CARD)
+    return repo.folder(commit, model_path(name)).has_file(bundle_files.CARD)
 
 
 def versions(repo: Repository, name: str) -> Versions:
     """What the tags say of the versions of one model."""
-    return _versions(name, repo.tags(f"{name}@*"), partial(holds, repo))
+    return _versions(name, repo.tags(f"{name}@*", _of({name})), partial(holds, repo))
 
 
 def all_versions(repo: Repository, held: set[tuple[str, str]] | None = None) -> dict[str, Versions]:
     """``versions`` of every model that has a tag of one, by name, with one look at the tags. ``held`` takes the commits, each with a
     model, that were found to have it, and need not be looked into again."""
-    refs, known = _by_model(repo.tags("*@*"), ReleaseTag), set() if held is None else held
+    refs, known = _by_model(repo.tags("*@*", _of()), ReleaseTag), set() if held is None else held
 
     def holds_still(commit: str, name: str) -> bool:
         if (commit, name) not in known and holds(repo, commit, name):
@@ -120,6 +120,11 @@ def all_versions(repo: Repository, held: set[tuple[str, str]] | None = None) -> 
         return (commit, name) in known
 
     return {name: _versions(name, refs[name], holds_still) for name in sorted(refs)}
+
+
+def _of(models: Container[str] | None = None) -> Callable[[str], bool]:
+    """Tells the tags of these models, or of all, from those that are of none."""
+    return lambda name: (tag := parse_tag(name)) is not None and (models is None or tag.model in models)
 
 
 def _by_model(refs: Iterable[TagRef], kind: type[ReleaseTag | StageTag]) -> dict[str, list[TagRef]]:
@@ -158,13 +163,13 @@ def withdrawing(tag: str) -> str:
 
 def standing(repo: Repository, name: str) -> dict[str, str]:
     """The tags of a model's versions and stages, as gitmodel spells them, and the commit each stands on."""
-    refs = [(parse_tag(ref.name), ref.commit) for ref in repo.tags(f"{name}[@#]*")]
+    refs = [(parse_tag(ref.name), ref.commit) for ref in repo.tags(f"{name}[@#]*", _of({name}))]
     return {str(tag): commit for tag, commit in refs if tag is not None and tag.model == name}
 
 
 def stage_moves(repo: Repository, name: str, known: Iterable[Release] | None = None) -> list[StageMove]:
     """Every move of every stage of a model, oldest first. ``known`` are its releases, if they have been read already."""
-    return _moves(name, repo.tags(f"{name}#*"), versions(repo, name).releases if known is None else known)
+    return _moves(name, repo.tags(f"{name}#*", _of({name})), versions(repo, name).releases if known is None else known)
 
 
 def _moves(name: str, refs: Iterable[TagRef], known: Iterable[Release]) -> list[StageMove]:
@@ -184,7 +189,7 @@ def stages(repo: Repository, name: str, known: Iterable[Release] | None = None) 
 
 def all_stages(repo: Repository, known: Mapping[str, Versions]) -> dict[str, dict[str, StageMove]]:
     """``stages`` of each of these models, with one look at the tags."""
-    refs = _by_model(repo.tags("*#*"), StageTag)
+    refs = _by_model(repo.tags("*#*", _of(known)), StageTag)
     return {name: _current(_moves(name, refs.get(name, ()), known[name].releases)) for name in known}
 
 
@@ -259,7 +264,7 @@ def current(repo: Repository) -> list[Bundle]:
         return [working_bundle(repo, name) for name in models(repo)]
     head = repo.head()
     names = models(repo, head) if head else []
-    return [Bundle(name, name, repo.folder(head, model_path(name)), head) for name in names]
+    return [Bundle(check_name(name), name, repo.folder(head, model_path(name)), head) for name in names]
 
 
 def working_bundle(repo: Repository, name: str) -> Bundle:
@@ -324,7 +329,7 @@ def refuse_shallow(repo: Repository, fact: str, tag: str = "") -> None:
 
 def _refuse_stray(repo: Repository, name: str, text: str) -> None:
     """Says so when there is a tag of that version, on a commit without the model."""
-    for version, release in _given(name, repo.tags(f"{name}@*"))[0].items():
+    for version, release in _given(name, repo.tags(f"{name}@*", _of({name})))[0].items():
         if str(version).removeprefix("v") == text.removeprefix("v") and not holds(repo, release.ref.commit, name):
             raise UnknownVersion(
                 f"the commit of {release.ref.name} has no {model_path(name)}", hint="the tag stands on the wrong commit"

@@ -13,7 +13,7 @@ import pytest
 
 from gitmodel import registry
 from gitmodel.errors import GitmodelError
-from gitmodel.git import Repository, UnknownRevision
+from gitmodel.git import GitFailed, Repository, UnknownRevision
 from gitmodel.registry import UnknownModel, UnknownVersion, resolve
 from gitmodel.versions import InvalidName
 from gitmodel.workflows.release import promote, release
@@ -250,6 +250,71 @@ def gto(repo: Path, *args: str) -> str:
     done = support.run("gto", *args, cwd=repo)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+NOWHERE = "1" * 40
+
+
+@pytest.mark.parametrize("name", ["nightly", "me@home", "ticket#42", "fraud@deprecated"])
+@pytest.mark.parametrize("content", ["", NOWHERE])
+def test_a_broken_tag_that_is_none_of_ours_is_in_nobodys_way(tagged: Path, name: str, content: str) -> None:
+    before = everything(tagged)
+    (tagged / ".git" / "refs" / "tags" / name).write_text(content)
+    assert everything(tagged) == before
+
+
+def everything(repo: Path) -> tuple[object, ...]:
+    opened = Repository.open(repo)
+    found = registry.all_versions(opened)
+    assert found["fraud"] == registry.versions(opened, "fraud")
+    return (
+        found,
+        registry.all_stages(opened, found),
+        registry.stages(opened, "fraud"),
+        registry.standing(opened, "fraud"),
+    )
+
+
+@pytest.mark.parametrize("content", ["", NOWHERE])
+def test_a_broken_version_is_never_passed_over(tagged: Path, content: str) -> None:
+    (tagged / ".git" / "refs" / "tags" / "fraud@v9.0.0").write_text(content)
+    opened = Repository.open(tagged)
+    with pytest.raises(GitFailed):
+        registry.versions(opened, "fraud")
+    with pytest.raises(GitFailed):
+        registry.all_versions(opened)
+    assert registry.versions(opened, "other") == registry.Versions(), "another model's"
+
+
+def test_a_version_whose_card_is_not_here_is_one_all_the_same(tagged: Path, tmp_path: Path) -> None:
+    """Left out, it would make another version the latest."""
+    card = tagged / "models" / "fraud" / "model.yaml"
+    card.write_text(f"{card.read_text()}# of its own\n")
+    support.git(tagged, "commit", "-qam", "Another card")
+    tag(tagged, "fraud@v5.0.0")
+    support.git(tagged, "config", "uploadpack.allowFilter", "true")
+    partial = tmp_path / "partial.git"
+    support.git(tmp_path, "clone", "-q", "--bare", "--filter=blob:none", f"file://{tagged}", str(partial))
+    support.git(partial, "remote", "remove", "origin")
+    oid = support.git(tagged, "rev-parse", "HEAD:models/fraud/model.yaml")
+    (tagged / ".git" / "objects" / oid[:2] / oid[2:]).unlink()
+    for place in (tagged, partial):
+        found = registry.versions(Repository.open(place), "fraud")
+        assert [str(r.version) for r in found.releases] == [*VERSIONS, "v5.0.0"]
+        assert registry.all_versions(Repository.open(place))["fraud"] == found
+
+
+def test_a_card_that_is_no_file_makes_no_version(tagged: Path) -> None:
+    card = tagged / "models" / "fraud" / "model.yaml"
+    card.rename(card.with_name("other.yaml"))
+    card.symlink_to("other.yaml")
+    support.git(tagged, "add", "models")
+    support.git(tagged, "commit", "-qm", "A link")
+    tag(tagged, "fraud@v5.0.0")
+    opened = Repository.open(tagged)
+    assert [str(r.version) for r in registry.versions(opened, "fraud").releases] == list(VERSIONS)
+    with pytest.raises(UnknownVersion, match=r"the commit of fraud@v5\.0\.0 has no models/fraud"):
+        resolve(opened, "fraud@v5.0.0")
 
 
 def test_gto_lists_our_versions_and_stages(tagged: Path) -> None:

@@ -106,6 +106,12 @@ class Opens(Protocol):
 
 
 def want_of_memory(models: Sequence[Running]) -> str:
-    """Why NEW, the last one, could not answer where it had no memory and those before it had; '' otherwise: what OLD has no
-    memory for, either, is no input of its callers."""
-    return models[-1].starved if models and not any(model.starved for model in models[:-1]) else ""
+    """Why NEW could not answer where it had no memory and OLD had; '' otherwise: what OLD has no memory for, either, is no input of
+    its callers. ``models`` are as they were opened: OLD and then NEW for each signature, or NEW alone."""
+    old = None
+    for model in models:
+        if len(models) > 1 and model.opened.label == models[0].opened.label:
+            old = model
+        elif model.starved and not (old and old.starved):
+            return model.starved
+    return ""

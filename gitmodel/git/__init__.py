@@ -1,6 +1,7 @@
 """The one package that speaks to Git (through GitPython): revisions, trees, tags, commits. It knows no models."""
 
 from gitmodel.git.batches import ListedFolder, folders
+from gitmodel.git.dates import last_changed
 from gitmodel.git.failures import GitFailed, NotARepository, UnknownRevision
 from gitmodel.git.objects import GitFolder, TagRef
 from gitmodel.git.repository import Repository
@@ -14,4 +15,5 @@ __all__ = [
     "TagRef",
     "UnknownRevision",
     "folders",
+    "last_changed",
 ]

@@ -64,13 +64,12 @@ class GitFolder:
         return self._tree.hexsha if self._tree is not None else ""
 
     def has(self, path: str) -> bool:
-        if "_tree" in self.__dict__ or not f"{self._prefix}{path}".isprintable():
-            return self._item(path) is not None
-        try:  # asked for alone, it needs no list of what is beside it
-            self._repo.git.get_object_header(f"{self._commit}:{'/'.join(filter(None, (self._prefix, path)))}")
-        except ValueError:  # what GitPython makes of "missing"
-            return False
-        return True
+        return self._item(path) is not None
+
+    def has_file(self, path: str) -> bool:
+        """Whether there is a plain file; nothing of it is read, so that it need not be here."""
+        item = self._item(path)
+        return isinstance(item, git.Blob) and item.mode != git.Blob.link_mode
 
     def _item(self, path: str) -> Any:
         above, _, name = path.rpartition("/")
@@ -90,10 +89,9 @@ class GitFolder:
         return self._below[path]
 
     def read(self, path: str) -> bytes | None:
-        item = self._item(path)
-        if not isinstance(item, git.Blob) or item.mode == git.Blob.link_mode:
+        if not self.has_file(path):
             return None
-        data: bytes = item.data_stream.read()
+        data: bytes = self._item(path).data_stream.read()
         return data
 
     def files(self, prefix: str = "") -> list[str]:

@@ -6,8 +6,9 @@ import contextlib
 import os
 import re
 import weakref
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, Self
@@ -17,6 +18,8 @@ import git
 from gitmodel.git.failures import GitFailed, NotARepository, UnknownRevision, failed
 from gitmodel.git.objects import GitFolder, TagRef
 
+#: Names given to one command: the kernel has a limit.
+_AT_ONCE = 1000
 _TAG_FORMAT = "%00".join(
     f"%({field})"
     for field in (
@@ -190,15 +193,23 @@ class Reader:
     def folder(self, commit: str, prefix: str = "") -> GitFolder:
         return GitFolder(self._repo, commit, prefix)
 
-    def tags(self, pattern: str = "*") -> list[TagRef]:
+    def tags(self, pattern: str = "*", ours: Callable[[str], bool] = lambda _: True) -> list[TagRef]:
         """Tags whose name fits the glob ``pattern``, unsorted; those that point at no commit are left out.
 
-        Raises GitFailed for one that cannot be read: left out, it would make another version the latest.
+        Raises GitFailed for one that cannot be read, if it is one of ``ours``: left out, it would make another version the
+        latest.
         """
-        command = ["for-each-ref", f"--format={_TAG_FORMAT}", f"refs/tags/{pattern}"]
-        listing, warnings = self._run_both(command)
-        if broken := re.search(r"ignoring (?:broken|dangling.*) ref (\S+)", warnings):
-            raise GitFailed(f"Git cannot read {broken[1]}", hint="'git fsck' tells more; fetch it again from a remote")
+        try:
+            listing, warnings = self._tags_as_told([pattern])
+        except GitFailed:  # of one that is none of ours, perhaps; names alone can be read of all
+            names, warnings = self._run_both(["for-each-ref", "--format=%(refname:strip=2)", f"refs/tags/{pattern}"])
+            wanted = [name for name in names.split("\n") if name and ours(name)]
+            chunks = [wanted[start : start + _AT_ONCE] for start in range(0, len(wanted), _AT_ONCE)]
+            listing = "\n".join(self._tags_as_told(chunk)[0] for chunk in chunks)
+        for name in re.findall(r"ignoring (?:broken ref|dangling symref) refs/tags/(\S+)", warnings):
+            if ours(name) and fnmatchcase(name, pattern):
+                hint = "'git fsck' tells more; fetch it again from a remote"
+                raise GitFailed(f"Git cannot read refs/tags/{name}", hint=hint)
         tags = []
         for line in filter(None, listing.split("\n")):
             name, kind, oid, peeled_kind, peeled, seconds, creator = line.split("\0")
@@ -212,22 +223,14 @@ class Reader:
             tags.append(TagRef(name, commit, kind == "tag", date, creator.rpartition(" <")[0]))
         return tags
 
+    def _tags_as_told(self, patterns: Sequence[str]) -> tuple[str, str]:
+        """What Git says of tags, and what it warns of. Raises GitFailed."""
+        return self._run_both(["for-each-ref", f"--format={_TAG_FORMAT}", *(f"refs/tags/{one}" for one in patterns)])
+
     def tag_message(self, name: str) -> str:
         """What an annotated tag says, its signature included. Raises GitFailed."""
         _, _, message = self.read(f"refs/tags/{name}", "tag").partition(b"\n\n")
         return message.decode(errors="replace")
-
-    def changed(self, folder: str) -> dict[str, datetime]:
-        """When each folder directly below ``folder`` was last changed by a commit that HEAD has grown from: the author's date."""
-        listing = self.run("log", "--no-show-signature", "-c", "--name-only", "--format=%x00%at", "HEAD", "--", folder)
-        found: dict[str, datetime] = {}
-        for block in filter(None, listing.split("\0")):
-            at, *paths = block.split("\n")
-            for path in filter(None, paths):
-                below = path.removeprefix(f"{folder}/").split("/", 1)
-                if len(below) > 1:
-                    found.setdefault(below[0], datetime.fromtimestamp(int(at), UTC))
-        return found
 
     def dirty(self, *paths: str) -> list[str]:
         """Paths below ``paths`` that differ from the last commit, untracked ones included."""

@@ -23,8 +23,8 @@ _MOST_WAIT = 600.0
 _WAIT = "gitmodel.wait"
 #: Seconds until the first word while servers are loading, and between those that follow.
 _FIRST_WORD, _NEXT_WORD = 1.0, 5.0
-#: States of a version, as a server names them, that are no loading.
-_ENDED = ("AVAILABLE", "END")
+#: Seconds in which many models are told of that nobody waits for any more.
+_AFTERWARDS = 2.0
 
 
 #: Takes one line for the person at the other end, as soon as there is one.
@@ -126,12 +126,13 @@ def _tell_all(servers: Sequence[str], notice: _Notice, say: Say) -> None:
 
 
 def _tell_server(server: str, notice: _Notice) -> list[str]:
-    """One deadline for all models together, but the first is asked of in any case: the server looks at them all then."""
+    """One deadline for all models together. After it those that the server can answer of at once are still asked of, for a moment:
+    it looks at all of them when it is asked of one."""
     said: list[str] = []
     models = list(notice.models)
     for place, (model, arrived) in enumerate(notice.models.items()):
         left = max(notice.deadline - time.monotonic(), 0.0)
-        if place and not left:
+        if place and time.monotonic() > notice.deadline + _AFTERWARDS:
             said.append(f"the wait is over before {some(models[place:])}; 'gitmodel status' shows what becomes of them")
             break
         try:
@@ -203,9 +204,8 @@ def _outcomes(model: str, arrived: list[_Arrival], answer: dict[str, Any]) -> It
     if withdrawn:
         goes_on = f"{serving} goes on serving until another does, or the server is restarted"
         yield f"{model} {', '.join(withdrawn)} withdrawn; {goes_on if serving in withdrawn else policy}"
-    states = [known[version]["state"] for version in wanted if version in aspired and version in known]
-    ended = bool(states) and all(state in _ENDED for state in states)
-    if not answer["settled"] and not ended:  # what it waited for may have been another model
+    states = {known[version]["state"] for version in wanted if version in aspired and version in known}
+    if not answer["settled"] and states != {"AVAILABLE"}:  # else it waited for another model
         yield f"{model} is still loading; 'gitmodel status' shows how it ends"
     elif not told:
         yield f"{f'{model} {wanted[-1]}' if wanted else arrived[-1].tag} is here; {policy}"

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from gitmodel import registry
 from gitmodel.bundle.bundle import GOLDEN, Bundle, unreadable
 from gitmodel.formats import golden_files
-from gitmodel.git import NotARepository, Repository
+from gitmodel.git import NotARepository, Repository, last_changed
 from gitmodel.versions import check_name
 from gitmodel.workflows.unreleased import Present
 
@@ -52,7 +52,7 @@ def list_models(repo: Path | str = ".") -> list[Row]:
     bundles, given = registry.current(repository), registry.all_versions(repository)
     known = {bundle.name: given.get(bundle.name, registry.Versions()) for bundle in bundles}
     stages, present = registry.all_stages(repository, known), Present(repository)
-    changed = repository.changed(registry.MODELS) if repository.head() else {}
+    changed = last_changed(repository, registry.MODELS) if repository.head() else {}
     return [_row(b, known[b.name].latest, stages[b.name], changed.get(b.name), present) for b in bundles]
 
 

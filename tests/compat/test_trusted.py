@@ -88,6 +88,19 @@ def test_what_the_old_one_has_no_memory_for_is_no_news(tmp_path: Path) -> None:
         assert models.failure == "", "a model that was refused its inputs had memory enough"
 
 
+def test_each_signature_is_held_against_its_own(tmp_path: Path) -> None:
+    old, new = write(tmp_path, support.linear_model(), "old"), write(tmp_path, support.linear_model(), "new")
+    with OwnModels() as models:
+        first, second, third, fourth = (opened(models, path) for path in (old, new, old, new))
+        assert models.failure == ""
+        second.starved = "the first one's"
+        assert models.failure == "the first one's"
+        first.starved, fourth.starved = "so had OLD", "the second one's"
+        assert models.failure == "the second one's"
+        third.starved = "so had OLD"
+        assert models.failure == ""
+
+
 def test_a_model_without_memory_to_load_leaves_the_pair_unjudged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

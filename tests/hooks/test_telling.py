@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from gitmodel import endpoint, hooks
 from gitmodel.endpoint import NoServer
+from gitmodel.hooks import telling
 from gitmodel.signing import BadSecret
 from tests import support
 from tests.hooks.test_hooks import pretending, version_of
@@ -79,30 +81,38 @@ def test_whoever_waits_hears_that_it_goes_on(production: Production, short: Path
 def test_many_models_share_one_wait(production: Production, short: Path) -> None:
     answer = b'{"versions":[],"serving":null,"aspired":[],"settled":true,"tags":{}}'
     reply = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(answer), answer)
-    tags = [production.release(f"m{number}@v1.0.0") for number in range(5)]
+    names = [f"m{number}" for number in range(5)]
     with pretending(production.bare, short, reply) as asked:
-        lines = said(production.push("-o", "gitmodel.wait=0", *tags))
-    assert len(asked) == 1, "the server looks at all of them when it is asked of one"
-    assert lines[-1] == "the wait is over before m1, m2, m3 and 1 more; 'gitmodel status' shows what becomes of them"
+        production.push("-o", "gitmodel.wait=0", *(production.release(f"{name}@v1.0.0") for name in names))
+        assert len(asked) == 5, "what the server can say at once is heard"
+        notice = telling._Notice({key: [] for key in names}, time.monotonic() - telling._AFTERWARDS, None)
+        said_late = telling._tell_server(str(short / "a.sock"), notice)
+    assert len(asked) == 6
+    assert said_late == ["the wait is over before m1, m2, m3 and 1 more; 'gitmodel status' shows what becomes of them"]
     with pretending(production.bare, Path(tempfile.mkdtemp(dir=short)), None):
-        tags = [production.release(f"m{number}@v1.1.0") for number in range(5)]
+        tags = [production.release(f"{name}@v1.1.0") for name in names]
         lines = said(production.push("-o", "gitmodel.wait=1", *tags), waiting=True)
     assert lines[0] == "waiting for m0, m1, m2 and 2 more since 1 s"
 
 
-@pytest.mark.parametrize(("state", "goes_on"), [("AVAILABLE", False), ("LOADING", True)])
+@pytest.mark.parametrize(("state", "goes_on"), [("AVAILABLE", False), ("LOADING", True), ("END", True)])
 def test_a_model_that_is_there_is_not_said_to_be_loading_while_another_is(
     production: Production, short: Path, state: str, goes_on: bool
 ) -> None:
     tag = production.release("fraud@v1.0.0")
     row = {"version": "v1.0.0", "state": state, "reason": "", "seconds": 0.5, "golden_passed": 4, "golden_cases": 4}
+    row["reason"] = "no memory yesterday" if state == "END" else ""
     commit = support.git(production.author, "rev-parse", f"{tag}^{{commit}}")
     answer = {"versions": [row], "serving": "v1.0.0", "aspired": ["v1.0.0"], "settled": False, "tags": {tag: commit}}
     body = json.dumps(answer).encode()
     with pretending(production.bare, short, b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)):
         lines = said(production.push(tag))
-    told = "fraud v1.0.0 AVAILABLE in 0.5 s, 4/4 golden cases" if state == "AVAILABLE" else "fraud v1.0.0 LOADING"
-    assert lines == [told, *["fraud is still loading; 'gitmodel status' shows how it ends"] * goes_on]
+    told = {
+        "AVAILABLE": "fraud v1.0.0 AVAILABLE in 0.5 s, 4/4 golden cases",
+        "LOADING": "fraud v1.0.0 LOADING",
+        "END": "fraud v1.0.0 NOT SERVED: no memory yesterday; v1.0.0 goes on serving",
+    }
+    assert lines == [told[state], *["fraud is still loading; 'gitmodel status' shows how it ends"] * goes_on]
 
 
 def test_each_of_several_servers_is_told_and_named(production: Production) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from gitmodel import registry
 from gitmodel.compat.verdict import Verdict
-from gitmodel.git import Repository
+from gitmodel.git import Repository, last_changed
 from gitmodel.serving.policy import VersionPolicy
 from gitmodel.serving.source import Source
 from gitmodel.workflows import check, listing, transfer
@@ -84,38 +84,97 @@ def test_all_are_told_what_each_is_told(repo: Path, released: Callable[[str], No
     assert registry.all_stages(opened, found) == {name: registry.stages(opened, name) for name in found}
 
 
-def test_the_date_of_a_model_is_that_of_the_last_commit_that_changed_it(
-    repo: Path, save_model: Callable[..., object], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def at(second: int) -> None:
+@pytest.fixture
+def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Sets Git's clock, in seconds."""
+
+    def set_to(second: int) -> None:
         for who in ("AUTHOR", "COMMITTER"):
             monkeypatch.setenv(f"GIT_{who}_DATE", f"{1_700_000_000 + second} +0000")
 
-    for number, name in enumerate((*FEW, *MANY)):
-        at(number)
-        save_model(name)
-    at(10)
-    support.git(repo, "switch", "-qc", "side")
-    save_model("m1", scale=2.0)
-    at(11)
-    save_model("m4", scale=2.0)
-    support.git(repo, "switch", "-q", "-")
-    at(12)
-    save_model("m4", scale=3.0)
-    at(13)
-    support.git(repo, "merge", "-q", "--no-commit", "-s", "ours", "side")
-    support.git(repo, "checkout", "-q", "side", "--", "models/m1")
-    (repo / "models/m5/metrics.yaml").write_text("accuracy: 0.5\n")  # a change of the merge's own
-    support.git(repo, "add", "models")
-    support.git(repo, "commit", "-qm", "Merge")
-    (repo / "models/m0/notes.txt").write_text("not committed")
-    found = Repository.open(repo).changed("models")
-    for name in (*FEW, *MANY):
+    return set_to
+
+
+def write(repo: Path, path: str, text: str) -> None:
+    (repo / "models" / path).parent.mkdir(parents=True, exist_ok=True)
+    (repo / "models" / path).write_text(text)
+    support.git(repo, "add", "--all", "models")
+
+
+def commit(repo: Path, *args: str) -> None:
+    support.git(repo, "commit", "-q", "--allow-empty", "-m", "Next", *args)
+
+
+def check_dates(repo: Path) -> dict[str, int]:
+    """The second of each folder, which must be Git's own."""
+    found = last_changed(Repository.open(repo), "models")
+    for name in support.git(repo, "ls-tree", "--name-only", "HEAD:models").split():
         assert f"{found[name].timestamp():.0f}" == support.git(
             repo, "log", "-1", "--format=%at", "--", f"models/{name}"
-        )
-    assert {row.name: row.date for row in listing.list_models(repo)} == found
-    assert [int(found[name].timestamp()) % 100 for name in ("m1", "m4", "m5")] == [10, 12, 13]
+        ), name
+    return {name: int(date.timestamp()) - 1_700_000_000 for name, date in found.items()}
+
+
+def test_dates_are_those_of_git_log_along_merges(git_repo: Path, at: Callable[[int], None]) -> None:
+    at(0)
+    for name in "abcdef":
+        for file in ("one", "two"):
+            write(git_repo, f"{name}/{file}", f"{name} {file}\n" * 9)
+    commit(git_repo)
+    at(1)
+    commit(git_repo)  # of nothing
+    support.git(git_repo, "switch", "-qc", "side")
+    for second, path in ((2, "a/one"), (3, "b/one"), (4, "c/one")):
+        at(second)
+        write(git_repo, path, f"side {second}\n")
+        commit(git_repo)
+    support.git(git_repo, "switch", "-q", "-")
+    at(5)
+    write(git_repo, "b/two", "main\n")
+    commit(git_repo)
+    at(6)
+    write(git_repo, "d/\u00fc.json", "main\n")  # Git would quote it
+    commit(git_repo)
+    at(7)
+    support.git(git_repo, "merge", "-q", "--no-commit", "side")
+    support.git(git_repo, "checkout", "-q", "HEAD", "--", "models/c")  # the side's is thrown away
+    write(git_repo, "e/one", "the merge's own\n")
+    commit(git_repo)
+    assert check_dates(git_repo) == {"a": 2, "b": 7, "c": 0, "d": 6, "e": 7, "f": 0}
+    at(8)
+    support.git(git_repo, "mv", "models/f/one", "models/a/moved")
+    commit(git_repo)
+    support.git(git_repo, "rm", "-rq", "models/e")
+    at(9)
+    commit(git_repo)
+    write(git_repo, "a/not-committed", "x")
+    support.git(git_repo, "config", "log.showRoot", "false")
+    found = check_dates(git_repo)
+    assert (found["a"], found["f"], found["c"]) == (8, 8, 0)
+
+
+def test_dates_are_those_of_git_log_in_a_shallow_clone_and_where_clocks_are_wrong(
+    git_repo: Path, at: Callable[[int], None], tmp_path: Path
+) -> None:
+    for second, path in ((9, "a/one"), (5, "b/one"), (1, "a/two"), (7, "c/one")):
+        at(second)
+        write(git_repo, path, f"{second}\n")
+        commit(git_repo)
+    assert check_dates(git_repo) == {"a": 1, "b": 5, "c": 7}
+    support.git(tmp_path, "clone", "-q", "--depth", "2", f"file://{git_repo}", "shallow")
+    assert check_dates(tmp_path / "shallow") == {"a": 1, "b": 1, "c": 7}
+    support.git(git_repo, "rm", "-rq", "models")
+    commit(git_repo)
+    support.git(git_repo, "checkout", "-q", "--orphan", "empty")
+    commit(git_repo)
+    assert last_changed(Repository.open(git_repo), "models") == {}
+
+
+def test_the_rows_have_these_dates(repo: Path, save_model: Callable[..., object], at: Callable[[int], None]) -> None:
+    for number, name in enumerate(FEW):
+        at(number)
+        save_model(name)
+    assert {row.name: row.date for row in listing.list_models(repo)} == last_changed(Repository.open(repo), "models")
 
 
 def test_only_what_differs_is_judged(repo: Path, released: Callable[[str], None]) -> None:
