@@ -42,6 +42,7 @@ class Front:
         journal: Journal,
         management: Management | None = None,
         begun: Callable[[], None] = lambda: None,
+        shared: bool = False,
     ) -> None:
         self._recorder = None
         if settings.record is not None:
@@ -56,7 +57,7 @@ class Front:
             max_body=settings.max_body, body_seconds=settings.body_seconds, threads=_WAITING if batcher else _RUNNING,
             crowded=lambda: len(self._server.server_state.connections) > settings.connections,
         )  # fmt: skip
-        self._server = Server(app, settings, begun)
+        self._server = Server(app, settings, begun, shared=shared)
 
     def run(self, sockets: list[socket.socket]) -> None:
         """Until it is asked to end, and what is in flight has ended."""

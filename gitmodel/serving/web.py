@@ -7,12 +7,15 @@ import contextlib
 import gc
 import logging
 import resource
+import socket
 import sys
 import time
 from collections.abc import Callable
+from typing import cast
 
 import uvicorn
 
+from gitmodel.serving.accepting import Acceptor
 from gitmodel.serving.connection import Connection
 from gitmodel.serving.journal import Journal
 from gitmodel.serving.patience import end_the_slow
@@ -65,16 +68,28 @@ class _Said(logging.Handler):
 
 class Server(uvicorn.Server):
     """uvicorn, that lets nobody stay connected who asks nothing or never reads. Its own limit of connections
-    would lock out who manages the server, too: the app and the watch see to that. ``begun`` is called when its event loop runs."""
+    would lock out who manages the server, too: the app and the watch see to that. ``begun`` is called when its event loop runs;
+    ``shared`` says that other processes accept from the same sockets."""
 
-    def __init__(self, app: App, settings: Settings, begun: Callable[[], None]) -> None:
+    def __init__(self, app: App, settings: Settings, begun: Callable[[], None], *, shared: bool = False) -> None:
         config = uvicorn.Config(
             app, loop="uvloop", http=Connection, ws="none", lifespan="off", log_config=None, log_level="warning",
             access_log=False, server_header=False, proxy_headers=False, timeout_keep_alive=_KEEP_ALIVE,
             timeout_graceful_shutdown=GRACE_SECONDS,
         )  # fmt: skip
         super().__init__(config)
-        self._most, self._begun = settings.connections, begun
+        self._most, self._begun, self._shared = settings.connections, begun, shared
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup([] if self._shared else sockets)
+        if self._shared:
+            loop = asyncio.get_running_loop()
+            acceptors = [Acceptor(loop, listener, self._connection) for listener in sockets or ()]
+            self.servers = cast("list[asyncio.base_events.Server]", acceptors)
+
+    def _connection(self) -> Connection:
+        """As uvicorn makes them."""
+        return Connection(self.config, self.server_state, self.lifespan.state)
 
     async def main_loop(self) -> None:
         self._begun()

@@ -93,7 +93,7 @@ class Worker:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._front = Front(
             settings, setup.version, self.table, self._states, self._look, traffic=self._traffic, journal=journal,
-            begun=self._begin,
+            begun=self._begin, shared=True,
         )  # fmt: skip
 
     def run(self) -> None:
