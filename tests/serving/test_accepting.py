@@ -9,7 +9,7 @@ import resource
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pytest
 import uvloop
@@ -34,7 +34,11 @@ class Taken(asyncio.Protocol):
 
 
 class Worker:
+    #: Those that have not ended: an event loop does not close around a socket that it still looks at.
+    begun: ClassVar[list[Worker]] = []
+
     def __init__(self, listener: socket.socket) -> None:
+        self.begun.append(self)
         self.taken: list[asyncio.BaseTransport] = []
         self.let_go = 0
         self.listener = listener.dup()
@@ -77,8 +81,12 @@ async def until(reached: Callable[[], bool]) -> None:
 
 def run(work: Callable[[], Awaitable[None]]) -> None:
     async def whole() -> None:
-        await work()
-        await asyncio.sleep(0)
+        try:
+            await work()
+        finally:
+            while Worker.begun:
+                Worker.begun.pop().end()
+            await asyncio.sleep(0)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(whole())
@@ -93,8 +101,6 @@ def test_those_that_come_together_are_shared_out(
         workers = [Worker(listener), Worker(listener)]
         await until(lambda: sum(len(worker.taken) for worker in workers) == 16)
         assert all(7 <= len(worker.taken) <= 9 for worker in workers)
-        for worker in workers:
-            worker.end()
 
     run(work)
 
@@ -107,7 +113,6 @@ def test_one_alone_takes_them_all_however_many(
     async def work() -> None:
         worker = Worker(listener)
         await until(lambda: len(worker.taken) == len(clients))
-        worker.end()
 
     run(work)
 
@@ -127,8 +132,6 @@ def test_who_is_closed_takes_no_more_and_lets_go_of_what_just_came(
         other = Worker(listener)
         await until(lambda: len(other.taken) == 2)
         assert len(worker.taken) == 1
-        worker.end()
-        other.end()
 
     run(work)
 
@@ -144,7 +147,6 @@ def test_a_client_that_went_away_again_is_no_error(
     async def work() -> None:
         worker = Worker(listener)
         await until(lambda: len(worker.taken) == 2)
-        worker.end()
 
     run(work)
 
@@ -177,6 +179,5 @@ def test_without_descriptors_it_waits_until_there_are_some(
                 os.close(descriptor)
             resource.setrlimit(resource.RLIMIT_NOFILE, before)
         await until(lambda: len(worker.taken) == 1)
-        worker.end()
 
     run(work)
