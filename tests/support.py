@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import resource
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,18 @@ from onnx import helper, numpy_helper
 #: What ONNX Runtime in the lock file reads; the onnx library writes newer ones by default.
 IR_VERSION, OPSET = 10, 21
 BIN = Path(sys.executable).parent
+
+
+@contextlib.contextmanager
+def memory(more: int) -> Iterator[None]:
+    """This process gets ``more`` bytes of addresses beyond those it has, and no others."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + more, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def git(repo: Path, *args: str, check: bool = True) -> str:

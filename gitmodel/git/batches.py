@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import BinaryIO, cast
 
 from gitmodel.git.failures import GitFailed
-from gitmodel.git.reading import Reader
+from gitmodel.git.reading import AT_ONCE, Reader
 
 #: Modes of plain files in a tree; what else there is (links, submodules) is nothing to read.
 _PLAIN = ("100644", "100755")
-#: Paths given to one command: the kernel has a limit.
-_AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
@@ -72,8 +68,8 @@ def folders(repo: Reader, commit: str, prefixes: Iterable[str]) -> dict[str, Lis
 
 
 def _listed(repo: Reader, commit: str, prefixes: Sequence[str]) -> Iterable[tuple[str, str, str]]:
-    for start in range(0, len(prefixes), _AT_ONCE):
-        below = [f"{prefix}/" for prefix in prefixes[start : start + _AT_ONCE]]
+    for start in range(0, len(prefixes), AT_ONCE):
+        below = [f"{prefix}/" for prefix in prefixes[start : start + AT_ONCE]]
         listing = repo.run("ls-tree", "-r", "-z", "--full-tree", commit, "--", *below)
         for line in filter(None, listing.split("\0")):
             described, path = line.split("\t", 1)
@@ -90,10 +86,7 @@ def read_all(repo: Reader, oids: Sequence[str]) -> dict[str, bytes]:
     """The contents of these blobs, all in one go of one process. Raises GitFailed for one that is missing."""
     if not oids:
         return {}
-    with tempfile.TemporaryFile() as questions:
-        questions.write("".join(f"{oid}\n" for oid in oids).encode())
-        questions.seek(0)
-        answer = repo.run_bytes("cat-file", "--batch", stdin=cast("BinaryIO", questions))
+    answer = repo.run_on(oids, "cat-file", "--batch")
     out, at = {}, 0
     for oid in oids:
         end = answer.index(b"\n", at)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
+import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
@@ -46,15 +46,12 @@ def _history(repo: Reader, folder: str) -> dict[str, _Commit]:
 def _changed(repo: Reader, folder: str, history: Mapping[str, _Commit]) -> dict[tuple[str, str], set[str]]:
     """The folders below ``folder`` in which a commit and one of its parents differ; of one without parents, all it has."""
     pairs = [(commit, parent) for commit, held in history.items() for parent in held.parents or [""]]
-    with tempfile.TemporaryFile() as questions:
-        questions.write("".join(f"{commit} {parent}".rstrip() + "\n" for commit, parent in pairs).encode())
-        questions.seek(0)
-        told = repo.run(
-            "diff-tree", "--stdin", "--root", "--always", "-r", "--no-renames", "--name-only", "-z", "--", folder,
-            istream=questions,
-        )  # fmt: skip
+    told = repo.run_on(
+        (f"{commit} {parent}".rstrip() for commit, parent in pairs),
+        "diff-tree", "--stdin", "--root", "--always", "-r", "--no-renames", "--name-only", "-z", "--", folder,
+    )  # fmt: skip
     below, answers = f"{folder}/", list[set[str]]()
-    for item in filter(None, told.split("\0")):
+    for item in filter(None, os.fsdecode(told).split("\0")):
         if not item.startswith(below):  # a commit: the next answer begins
             answers.append(set())
         elif "/" in (rest := item.removeprefix(below)):

@@ -68,8 +68,7 @@ class GitFolder:
 
     def has_file(self, path: str) -> bool:
         """Whether there is a plain file; nothing of it is read, so that it need not be here."""
-        item = self._item(path)
-        return isinstance(item, git.Blob) and item.mode != git.Blob.link_mode
+        return self._file(path) is not None
 
     def _item(self, path: str) -> Any:
         above, _, name = path.rpartition("/")
@@ -81,6 +80,10 @@ class GitFolder:
         except KeyError:
             return None
 
+    def _file(self, path: str) -> git.Blob | None:
+        item = self._item(path)
+        return item if isinstance(item, git.Blob) and item.mode != git.Blob.link_mode else None
+
     def _folder(self, path: str) -> git.Tree | None:
         # Asked for once, however many files are read from it.
         if path not in self._below:
@@ -89,9 +92,10 @@ class GitFolder:
         return self._below[path]
 
     def read(self, path: str) -> bytes | None:
-        if not self.has_file(path):
+        file = self._file(path)
+        if file is None:
             return None
-        data: bytes = self._item(path).data_stream.read()
+        data: bytes = file.data_stream.read()
         return data
 
     def files(self, prefix: str = "") -> list[str]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import tempfile
 import weakref
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 import git
 
@@ -19,7 +20,7 @@ from gitmodel.git.failures import GitFailed, NotARepository, UnknownRevision, fa
 from gitmodel.git.objects import GitFolder, TagRef
 
 #: Names given to one command: the kernel has a limit.
-_AT_ONCE = 1000
+AT_ONCE = 1000
 _TAG_FORMAT = "%00".join(
     f"%({field})"
     for field in (
@@ -125,15 +126,18 @@ class Reader:
         except git.GitCommandError as error:
             raise failed(args[0], str(error.stderr)) from error
 
-    def run_bytes(self, *args: str, stdin: BinaryIO) -> bytes:
-        """As ``run``, with what the command is given to read, and its output as it is."""
+    def run_on(self, lines: Iterable[str], *args: str, **options: Any) -> bytes:
+        """As ``run``, of a command that reads these lines: many questions to one process. Its output as it is."""
         whole = [str(self._repo.git.GIT_PYTHON_GIT_EXECUTABLE), *args]
-        try:
-            out: Any = self._repo.git.execute(
-                whole, istream=stdin, stdout_as_string=False, strip_newline_in_stdout=False
-            )
-        except git.GitCommandError as error:
-            raise failed(args[0], str(error.stderr)) from error
+        with tempfile.TemporaryFile() as given:
+            given.write("".join(f"{line}\n" for line in lines).encode())
+            given.seek(0)
+            try:
+                out: Any = self._repo.git.execute(
+                    whole, istream=given, stdout_as_string=False, strip_newline_in_stdout=False, **options
+                )
+            except git.GitCommandError as error:
+                raise failed(args[0], str(error.stderr)) from error
         return bytes(out)
 
     def read(self, oid: str, kind: str = "blob") -> bytes:
@@ -204,7 +208,7 @@ class Reader:
         except GitFailed:  # of one that is none of ours, perhaps; names alone can be read of all
             names, warnings = self._run_both(["for-each-ref", "--format=%(refname:strip=2)", f"refs/tags/{pattern}"])
             wanted = [name for name in names.split("\n") if name and ours(name)]
-            chunks = [wanted[start : start + _AT_ONCE] for start in range(0, len(wanted), _AT_ONCE)]
+            chunks = [wanted[start : start + AT_ONCE] for start in range(0, len(wanted), AT_ONCE)]
             listing = "\n".join(self._tags_as_told(chunk)[0] for chunk in chunks)
         for name in re.findall(r"ignoring (?:broken ref|dangling symref) refs/tags/(\S+)", warnings):
             if ours(name) and fnmatchcase(name, pattern):

@@ -6,8 +6,8 @@ Refs, reflogs, stashes, indexes and working trees count, those of all worktrees.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
-import tempfile
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -68,14 +68,11 @@ class _Reader:
 
     def _read_changes(self) -> None:
         """What each commit changed of the files that name bytes: by induction from the roots, all there ever were."""
-        with tempfile.TemporaryFile() as commits:
-            commits.write("".join(f"{commit}\n" for commit in self._past.parents).encode())
-            commits.seek(0)
-            told = self._repo.run(
-                "diff-tree", "--stdin", "-m", "-r", "--root", "--raw", "-z", "--no-renames", "--", *_PATHS,
-                istream=commits, env=_PLAIN,
-            )  # fmt: skip
-        commit, fields = "", iter(told.split("\0"))
+        told = self._repo.run_on(
+            self._past.parents,
+            "diff-tree", "--stdin", "-m", "-r", "--root", "--raw", "-z", "--no-renames", "--", *_PATHS, env=_PLAIN,
+        )  # fmt: skip
+        commit, fields = "", iter(os.fsdecode(told).split("\0"))
         for item in filter(None, fields):
             if not item.startswith(":"):
                 commit = item

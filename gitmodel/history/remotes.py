@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 
 from gitmodel.errors import GitmodelError
@@ -40,8 +39,5 @@ def heads(repo: Repository) -> list[str]:
 
 def _kinds(repo: Repository, oids: Sequence[str]) -> dict[str, str]:
     """What each object is; those that are not here are left out."""
-    with tempfile.TemporaryFile() as names:
-        names.write("".join(f"{oid}\n" for oid in oids).encode())
-        names.seek(0)
-        told = repo.run("cat-file", "--batch-check=%(objectname) %(objecttype)", istream=names)
+    told = repo.run_on(oids, "cat-file", "--batch-check=%(objectname) %(objecttype)").decode()
     return dict(line.split(" ") for line in told.splitlines() if not line.endswith(" missing"))

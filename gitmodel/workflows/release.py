@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 
@@ -100,7 +99,7 @@ def release(
     if push:
         place.repo.check_remote(push)
     with place.repo.lock():
-        new, known = _bundle_and_versions(place, name)
+        new, known = _bundle(place, name), registry.versions(place.repo, name)
         base = known.latest
         if base is None:
             registry.refuse_shallow(place.repo, f"{name} has no version to go on from")
@@ -168,18 +167,15 @@ def promote(
     return str(tag), str(release_here.version), pushed
 
 
-def _bundle_and_versions(place: Workspace, name: str) -> tuple[Bundle, registry.Versions]:
+def _bundle(place: Workspace, name: str) -> Bundle:
     head = place.repo.head()
     if not head:
         raise Uncommitted("there is no commit yet", hint=f"run 'gitmodel save {name} FILE -m MESSAGE'")
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="beside") as beside:
-        dirty = beside.submit(place.repo.dirty, registry.model_path(name))
-        known = registry.versions(place.repo, name)
-    if dirty.result():
+    if place.repo.dirty(registry.model_path(name)):
         raise Uncommitted(
             f"{name} has changes that are not committed", hint=f"commit {registry.model_path(name)}, or save with -m"
         )
-    return registry.bundle_at(place.repo, name, head, name), known
+    return registry.bundle_at(place.repo, name, head, name)
 
 
 def _parse(step: str) -> Bump | Version:

@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
-import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,23 +30,10 @@ pytestmark = pytest.mark.no_cover
 #: How many models each mutation meets here, and how many mutations each model. ``python -m tests.compat.mutations --all`` takes
 #: them all.
 MODELS, KINDS = 4, 3
-#: Bytes that the oracle may take beyond what is taken already.
+#: Bytes that the oracle may take: some models of one operator take what is drawn for them for a size, and are refused, not the machine.
 MEMORY = 2 << 30
 #: Their drawn inputs are shapes and counts: the runtime takes gigabytes, or (STFT by steps of 0) dies of it.
 RAVENOUS = ("STFT", "Tile", "Pad", "Upsample", "Resize", "Expand", "ConstantOfShape", "Loop")
-
-
-@contextlib.contextmanager
-def bounded() -> Iterator[None]:
-    """Some models of one operator take what is drawn for them for a size: what the oracle runs is refused, not the machine.
-    It is for them alone: in this process, whatever it has done before, a real model may be refused as well."""
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +45,8 @@ def tame() -> list[Specimen]:
 def rows(tame: list[Specimen], tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
     """Every mutation on the first models it is defined for, and every model with the next few that are defined for it."""
     folder, states = tmp_path_factory.mktemp("mutants"), dict[bytes, str]()
-    with bounded():
+    # In this process, whatever it has done before, a real model may be refused as well: the bound is for these alone.
+    with support.memory(MEMORY):
         found = [row for name in MUTATIONS for row in _first(list(tame), name, folder, states)]
         names = list(MUTATIONS)
         for number, specimen in enumerate(tame):

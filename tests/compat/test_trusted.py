@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import resource
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,18 +37,6 @@ def hungry() -> onnx.ModelProto:
         ]
     )
     return made
-
-
-@contextlib.contextmanager
-def scarce(more: int) -> Iterator[None]:
-    """This process gets ``more`` bytes and no others."""
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + more, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def write(folder: Path, model: onnx.ModelProto, name: str) -> Path:
@@ -109,7 +94,7 @@ def test_a_model_without_memory_to_load_leaves_the_pair_unjudged(
     def starving(path: Path, **options: Any) -> runtime.Session:
         if path.stem == "old":
             return open_session(path, **options)
-        with scarce(16 << 20):
+        with support.memory(16 << 20):
             return open_session(path, **options)
 
     monkeypatch.setattr(runtime, "open_session", starving)
